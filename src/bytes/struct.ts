@@ -55,7 +55,7 @@ export function text(length: number): FieldType<string> {
     get: (view, at) => {
       const bytes = Buffer.from(view.buffer, view.byteOffset + at, length);
       const end = bytes.indexOf(0);
-      return bytes.latin1Slice(0, end < 0 ? length : end);
+      return bytes.toString("latin1", 0, end < 0 ? length : end);
     },
     set: (view, at, value) => {
       if (value.length > length) throw new RangeError(`field holds ${length} bytes, got ${value.length}`);
@@ -72,7 +72,7 @@ export type StructValue<S> = S extends Struct<infer F> ? Values<F> : never;
 type Values<F> = Mutable<{ [K in keyof F]: F[K] extends readonly [number, infer T] ? ValueOf<T> : never }>;
 
 /** A packed structure declared as a table `field: [offset, type]`, so that it reads like its format page. */
-export class Struct<F extends Record<string, readonly [number, FieldType<any>]>> {
+export class Struct<F extends Record<string, readonly [number, FieldType<unknown>]>> {
   readonly size: number;
   readonly fields: F;
 
