@@ -1,0 +1,77 @@
+import type { ByteSource } from "../bytes/source.ts";
+import type { Descriptor } from "./descriptor.ts";
+import type { Digest } from "./digest.ts";
+
+/** What to look up: by digest if there is one, otherwise by tag; neither means the only image of a layout. */
+export interface ResolveTarget {
+  readonly tag?: string | undefined;
+  readonly digest?: Digest | undefined;
+}
+
+/** A manifest or an index, byte for byte as it is stored. */
+export interface ResolvedDocument {
+  /** Media type, digest and size of `bytes`. */
+  readonly descriptor: Descriptor;
+  readonly bytes: Uint8Array;
+}
+
+export interface StreamOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface PutBlobOptions {
+  /** Repository in the same registry that is known to hold the blob; places without mounts ignore it. */
+  readonly mountFrom?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type PutBlobResult = "uploaded" | "exists" | "mounted";
+
+/**
+ * One image repository, wherever it lives: a registry or a layout directory. `image-store.contract.ts` tests each of them.
+ *
+ * Whatever is read is checked against the digest that was *asked for*; what a place claims about its own content is ignored.
+ * Errors: `NOT_FOUND`, `DENIED`, `CORRUPT` (content contradicts digest or size), `UNAVAILABLE` (after the place's own retries).
+ * Calls may run concurrently. Whoever opened a store closes it.
+ */
+export interface ImageStore {
+  /** For messages; holds no secrets. */
+  readonly name: string;
+
+  /** The top manifest or index. */
+  resolve(target: ResolveTarget): Promise<ResolvedDocument>;
+
+  /** The bytes of a manifest or an index, checked by digest and size. At most 4 MiB. */
+  manifest(descriptor: Descriptor): Promise<Uint8Array>;
+
+  /** A small blob, such as a config, checked by digest and size. At most 8 MiB. */
+  blob(descriptor: Descriptor): Promise<Uint8Array>;
+
+  /**
+   * A blob front to back; broken transfers resume where they stopped.
+   * Nothing may be trusted before the stream has ended: it throws `CORRUPT` at its end if digest or length differ.
+   * A stream that is not read to its end holds a connection; `return()` (leaving a `for await`) or the signal frees it.
+   */
+  blobStream(descriptor: Descriptor, options?: StreamOptions): AsyncIterable<Uint8Array>;
+
+  /** Range reads of a blob, of the descriptor's size. Content is not checked: the caller's format must do that. */
+  blobSource(descriptor: Descriptor): Promise<ByteSource>;
+
+  /** Whether the blob is there, with that size if one is given. */
+  hasBlob(digest: Digest, size?: number): Promise<boolean>;
+
+  /**
+   * Makes sure that the blob is there. Idempotent. The content is read front to back, once a try, and stays open;
+   * content that contradicts the descriptor is `CORRUPT` and leaves no blob behind.
+   */
+  putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult>;
+
+  /**
+   * Stores a manifest or an index. Atomic: with a tag, readers see the old image or the new one.
+   * Without a tag it can be reached by digest only. Put blobs and child manifests first.
+   */
+  putManifest(bytes: Uint8Array, mediaType: string, target: { readonly tag?: string | undefined }): Promise<Descriptor>;
+
+  /** Frees connections and files. Idempotent; running calls fail. */
+  close(): Promise<void>;
+}

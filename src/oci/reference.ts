@@ -1,0 +1,110 @@
+import { LazyError } from "../errors.ts";
+import { isDigest, parseDigest, type Digest } from "./digest.ts";
+
+/** An image in a registry. At least one of `tag` and `digest` is set; the digest decides when both are. */
+export interface RegistryReference {
+  readonly kind: "registry";
+  /** `host` or `host:port`, lower case, as connected to: `registry-1.docker.io` for Docker Hub. */
+  readonly host: string;
+  readonly repository: string;
+  readonly tag?: string;
+  readonly digest?: Digest;
+}
+
+/** An image in an OCI layout directory. Without tag and digest: the only one in it. */
+export interface LayoutReference {
+  readonly kind: "layout";
+  readonly directory: string;
+  readonly tag?: string;
+  readonly digest?: Digest;
+}
+
+export type ImageReference = RegistryReference | LayoutReference;
+
+export const DOCKER_HUB_HOST = "registry-1.docker.io";
+const DOCKER_HUB_NAMES: ReadonlySet<string> = new Set(["docker.io", "index.docker.io", DOCKER_HUB_HOST]);
+
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const HOST = /^(?:\[[0-9a-f:]+\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::([0-9]{1,5}))?$/;
+const PATH_PART = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const MAX_REPOSITORY_LENGTH = 255;
+
+/**
+ * `host[:port]/repository[:tag][@digest]` with Docker's short forms (`redis`, `user/image`; no tag and no digest means `latest`),
+ * or `oci:DIRECTORY[:tag][@digest]`. Throws `USAGE` with a hint.
+ */
+export function parseReference(text: string): ImageReference {
+  return text.startsWith("oci:") ? parseLayoutReference(text) : parseRegistryReference(text);
+}
+
+function parseLayoutReference(text: string): LayoutReference {
+  const [rest, digest] = splitDigest(text.slice("oci:".length), text);
+  const { name, tag } = splitTag(rest, text);
+  if (name === "" || name.includes("\0")) throw bad(text, "no directory after oci:");
+  return { kind: "layout", directory: name, ...(tag !== undefined && { tag }), ...(digest && { digest }) };
+}
+
+function parseRegistryReference(text: string): RegistryReference {
+  if (text.includes("://")) throw bad(text, "references have no scheme; leave out everything up to //");
+  const [rest, digest] = splitDigest(text, text);
+  const { name, tag } = splitTag(rest, text);
+  const { host, repository } = splitHost(name, text);
+  if (repository.length > MAX_REPOSITORY_LENGTH) throw bad(text, `the repository has more than ${MAX_REPOSITORY_LENGTH} characters`);
+  for (const part of repository.split("/")) {
+    if (!PATH_PART.test(part))
+      throw bad(text, `${JSON.stringify(part)} in the repository: lower-case letters, digits and single . _ - between them`);
+  }
+  return { kind: "registry", host, repository, ...tagAndDigest(tag, digest) };
+}
+
+function tagAndDigest(tag: string | undefined, digest: Digest | undefined): { tag?: string; digest?: Digest } {
+  if (digest) return tag === undefined ? { digest } : { tag, digest };
+  return { tag: tag ?? "latest" };
+}
+
+function splitDigest(text: string, whole: string): [rest: string, digest: Digest | undefined] {
+  const at = text.lastIndexOf("@");
+  if (at < 0) return [text, undefined];
+  const digest = text.slice(at + 1);
+  if (isDigest(digest)) return [text.slice(0, at), digest];
+  // In a directory's name an @ means nothing.
+  if (whole.startsWith("oci:") && !/^[a-z0-9+._-]+:[0-9a-fA-F]{32,}$/.test(digest)) return [text, undefined];
+  try {
+    return [text.slice(0, at), parseDigest(digest, "")];
+  } catch (cause) {
+    throw bad(whole, `${JSON.stringify(digest)} is no digest; expected sha256: and 64 lower-case hex digits`, { cause });
+  }
+}
+
+/** A colon before the last slash belongs to a port or a directory. */
+function splitTag(text: string, whole: string): { name: string; tag: string | undefined } {
+  const colon = text.lastIndexOf(":");
+  if (colon < 0 || text.indexOf("/", colon) >= 0) return { name: text, tag: undefined };
+  const tag = text.slice(colon + 1);
+  if (!TAG.test(tag)) throw bad(whole, `tag ${JSON.stringify(tag)}: at most 128 letters, digits and _ . -, not starting with . or -`);
+  return { name: text.slice(0, colon), tag };
+}
+
+function splitHost(name: string, whole: string): { host: string; repository: string } {
+  const slash = name.indexOf("/");
+  const first = name.slice(0, Math.max(slash, 0));
+  const isHost = /[.:A-Z[]/.test(first) || first === "localhost";
+  const host = isHost ? first.toLowerCase() : "docker.io";
+  const repository = isHost ? name.slice(slash + 1) : name;
+  if (repository === "") throw bad(whole, "no repository; expected host/repository:tag");
+  const port = HOST.exec(host);
+  if (!port || Number(port[1] ?? 1) > 65_535 || Number(port[1] ?? 1) === 0)
+    throw bad(whole, `${JSON.stringify(first)} is no host or host:port`);
+  if (!DOCKER_HUB_NAMES.has(host)) return { host, repository };
+  return { host: DOCKER_HUB_HOST, repository: repository.includes("/") ? repository : `library/${repository}` };
+}
+
+/** The shortest full form, for messages; parses to the same reference. */
+export function formatReference(reference: ImageReference): string {
+  const name = reference.kind === "layout" ? `oci:${reference.directory}` : `${reference.host}/${reference.repository}`;
+  return name + (reference.tag === undefined ? "" : `:${reference.tag}`) + (reference.digest === undefined ? "" : `@${reference.digest}`);
+}
+
+function bad(text: string, hint: string, options?: ErrorOptions): LazyError {
+  return new LazyError("USAGE", `image reference ${JSON.stringify(text.slice(0, 300))}: ${hint}`, options);
+}
