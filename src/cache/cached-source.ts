@@ -1,0 +1,226 @@
+import { crc32 } from "node:zlib";
+import { checkRange, type ByteSource } from "../bytes/source.ts";
+import type { BlockCache } from "./block-cache.ts";
+import { ReadAhead } from "./read-ahead.ts";
+import { SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
+import { SharedChunks } from "./shared-chunks.ts";
+
+/** Bytes fetched but not yet on disk that one source may hold before its readers wait for the disk. */
+const MAX_UNSTORED_BYTES = 16 * 2 ** 20;
+
+/** Neighbouring chunks on their way from the disk or from the inner source. */
+interface Run {
+  readonly first: number;
+  readonly bytes: Promise<Uint8Array>;
+}
+
+/**
+ * A blob read through the cache. Chunks that are missing, or not what was stored, come from the inner source:
+ * neighbours in one read, and once for all who wait for them.
+ */
+export class CachedSource implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  /** For threads that read cached chunks without this object. */
+  readonly shared: SharedChunks;
+  readonly #cache: BlockCache;
+  readonly #key: string;
+  readonly #inner: ByteSource;
+  readonly #segments = new Map<number, Promise<SegmentFile | undefined>>();
+  readonly #running = new Map<number, Run>();
+  readonly #storing = new Set<Promise<void>>();
+  readonly #readAhead = new ReadAhead();
+  #unstoredBytes = 0;
+  #closed = false;
+
+  constructor(cache: BlockCache, key: string, inner: ByteSource) {
+    this.name = inner.name;
+    this.size = inner.size;
+    this.shared = SharedChunks.create(inner.size, cache.chunkBytes, SEGMENT_CHUNKS, cache.ticks);
+    this.#cache = cache;
+    this.#key = key;
+    this.#inner = inner;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    checkRange(this, offset, length);
+    if (length === 0) return new Uint8Array(0);
+    const { chunkBytes } = this.#cache;
+    const first = Math.floor(offset / chunkBytes);
+    const last = Math.floor((offset + length - 1) / chunkBytes);
+    await this.#openSegments(first, last);
+    const target = Buffer.allocUnsafe(length);
+    await Promise.all(this.#runsFor(first, last).map(async (run) => copyRun(await run.bytes, run.first * chunkBytes, target, offset)));
+    if (this.#unstoredBytes > MAX_UNSTORED_BYTES) await this.settled();
+    return target;
+  }
+
+  /** Forgets what is stored of a range, so that it is fetched anew: for content that turned out to be wrong. */
+  discard(offset: number, length: number): void {
+    checkRange(this, offset, length);
+    const { chunkBytes } = this.#cache;
+    const end = Math.ceil((offset + length) / chunkBytes);
+    for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) this.shared.markAbsent(chunk);
+  }
+
+  /** Resolves when everything fetched so far is on disk (or was refused by it). */
+  async settled(): Promise<void> {
+    await Promise.all(this.#storing);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.settled();
+    for (const opening of this.#segments.values()) {
+      const segment = await opening;
+      if (segment !== undefined) await this.#cache.closeSegment(segment);
+    }
+    await this.#inner.close();
+  }
+
+  /** Runs that together cover the chunks; starts those that nobody has started. */
+  #runsFor(first: number, last: number): Run[] {
+    const runs = new Set<Run>();
+    let firstMissing: number | undefined;
+    for (let chunk = first; chunk <= last; chunk++) {
+      const running = this.#running.get(chunk);
+      if (running === undefined && !this.shared.isStored(chunk)) firstMissing ??= chunk;
+      runs.add(running ?? this.#startRun(chunk, last));
+    }
+    if (firstMissing !== undefined) this.#fetchAhead(last + 1, this.#readAhead.after(firstMissing, last + 1, this.#cache.chunkBytes));
+    return [...runs];
+  }
+
+  #startRun(first: number, last: number): Run {
+    const stored = this.shared.isStored(first);
+    const count = this.#alike(first, last, stored);
+    return stored ? this.#startLoad(first, count) : this.#startFetch(first, count);
+  }
+
+  /** How many chunks from `first` on can be had in the same way. */
+  #alike(first: number, last: number, stored: boolean): number {
+    const segment = Math.floor(first / SEGMENT_CHUNKS);
+    let chunk = first + 1;
+    while (chunk <= last && !this.#running.has(chunk) && this.shared.isStored(chunk) === stored) {
+      if (stored && Math.floor(chunk / SEGMENT_CHUNKS) !== segment) break;
+      chunk++;
+    }
+    return chunk - first;
+  }
+
+  #fetchAhead(first: number, chunks: number): void {
+    const last = Math.min(first + chunks, this.shared.data.states.length) - 1;
+    if (last < first || this.#running.has(first) || this.shared.isStored(first)) return;
+    this.#startFetch(first, this.#alike(first, last, false));
+  }
+
+  #startFetch(first: number, count: number): Run {
+    const bytes = this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count));
+    return this.#start(first, count, bytes, async (fetched) => await this.#store(first, count, fetched));
+  }
+
+  #startLoad(first: number, count: number): Run {
+    return this.#start(first, count, this.#load(first, count), async () => {});
+  }
+
+  /** Registers a run until its bytes are stored; a failed one only concerns those who wait for it. */
+  #start(first: number, count: number, bytes: Promise<Uint8Array>, store: (bytes: Uint8Array) => Promise<void>): Run {
+    const run: Run = { first, bytes };
+    for (let chunk = first; chunk < first + count; chunk++) this.#running.set(chunk, run);
+    const storing = bytes
+      .then(store, () => {})
+      .finally(() => {
+        for (let chunk = first; chunk < first + count; chunk++) this.#running.delete(chunk);
+        this.#storing.delete(storing);
+      });
+    this.#storing.add(storing);
+    return run;
+  }
+
+  /** Chunks from one segment file, each checked; what is wrong is fetched instead. */
+  async #load(first: number, count: number): Promise<Uint8Array> {
+    const index = Math.floor(first / SEGMENT_CHUNKS);
+    const wanted = this.#lengthOf(first, count);
+    const bytes = await this.#readSegment(index, first, wanted);
+    this.shared.touch(index);
+    const { chunkBytes } = this.#cache;
+    for (let chunk = first; chunk < first + count; chunk++) {
+      const at = (chunk - first) * chunkBytes;
+      if (this.shared.isIntact(chunk, bytes.subarray(at, at + this.shared.lengthOf(chunk)))) continue;
+      this.shared.markAbsent(chunk);
+      return await this.#refetch(first, count);
+    }
+    return bytes;
+  }
+
+  /** Nothing when the segment was evicted or cannot be read: its chunks then count as damaged. */
+  async #readSegment(index: number, firstChunk: number, bytes: number): Promise<Uint8Array> {
+    const opened = this.#segments.get(index);
+    try {
+      return (await (await opened)?.read(firstChunk, bytes)) ?? new Uint8Array(0);
+    } catch (error) {
+      if (this.#segments.get(index) === opened) this.#cache.diskFailed(error);
+      return new Uint8Array(0);
+    }
+  }
+
+  async #refetch(first: number, count: number): Promise<Uint8Array> {
+    const bytes = await this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count));
+    await this.#store(first, count, bytes);
+    return bytes;
+  }
+
+  async #store(first: number, count: number, bytes: Uint8Array): Promise<void> {
+    this.#unstoredBytes += bytes.length;
+    try {
+      for (let chunk = first; chunk < first + count; ) {
+        const index = Math.floor(chunk / SEGMENT_CHUNKS);
+        const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
+        const start = (chunk - first) * this.#cache.chunkBytes;
+        await this.#storeInSegment(index, chunk, end - chunk, bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk)));
+        chunk = end;
+      }
+    } catch (error) {
+      this.#cache.diskFailed(error);
+    } finally {
+      this.#unstoredBytes -= bytes.length;
+    }
+  }
+
+  async #storeInSegment(index: number, first: number, count: number, bytes: Uint8Array): Promise<void> {
+    const segment = await this.#segment(index);
+    if (segment === undefined) return;
+    const { chunkBytes } = this.#cache;
+    const checksums = Array.from({ length: count }, (_, i) => crc32(bytes.subarray(i * chunkBytes, (i + 1) * chunkBytes)));
+    await segment.write(first, checksums, bytes);
+    if ((await this.#segments.get(index)) !== segment) return; // evicted meanwhile
+    checksums.forEach((checksum, i) => this.shared.markStored(first + i, checksum | 0));
+    this.shared.touch(index);
+    await this.#cache.stored(bytes.length);
+  }
+
+  async #openSegments(firstChunk: number, lastChunk: number): Promise<void> {
+    const first = Math.floor(firstChunk / SEGMENT_CHUNKS);
+    for (let index = first; index <= Math.floor(lastChunk / SEGMENT_CHUNKS); index++) await this.#segment(index);
+  }
+
+  async #segment(index: number): Promise<SegmentFile | undefined> {
+    const opened = this.#segments.get(index);
+    if (opened !== undefined) return await opened;
+    const opening = this.#cache.openSegment(this.#key, index, this.shared, () => this.#segments.delete(index));
+    this.#segments.set(index, opening);
+    return await opening;
+  }
+
+  #lengthOf(first: number, count: number): number {
+    const { chunkBytes } = this.#cache;
+    return Math.min(count * chunkBytes, this.size - first * chunkBytes);
+  }
+}
+
+function copyRun(bytes: Uint8Array, runOffset: number, target: Uint8Array, targetOffset: number): void {
+  const start = Math.max(runOffset, targetOffset);
+  const end = Math.min(runOffset + bytes.length, targetOffset + target.length);
+  target.set(bytes.subarray(start - runOffset, end - runOffset), start - targetOffset);
+}
