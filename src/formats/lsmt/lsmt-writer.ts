@@ -1,0 +1,193 @@
+import type { ByteSink } from "../../bytes/sink.ts";
+import { LazyError, unsupported } from "../../errors.ts";
+import {
+  encodeMapping,
+  FIRST_DATA_SECTOR,
+  FLAG_DATA,
+  FLAG_HEADER,
+  FLAG_SEALED,
+  INDEX_ALIGN_ENTRIES,
+  INVALID_FIRST_SECTOR,
+  LSMT_MAGIC,
+  LSMT_MEANINGFUL_BYTES,
+  lsmtRecord,
+  LSMT_RECORD_BYTES,
+  MAPPING_BYTES,
+  MAX_INDEX_ENTRIES,
+  MAX_MAPPING_SECTORS,
+  NO_UUID,
+  SECTOR_BYTES,
+  USER_TAG_BYTES,
+} from "./layout.ts";
+import { MappingList } from "./mapping-list.ts";
+
+export interface LsmtOptions {
+  /** Size of the device in bytes: a multiple of 512. */
+  readonly virtualSize: number;
+  readonly uuid?: string;
+  readonly parentUuid?: string;
+  /** Free text of at most 256 bytes. */
+  readonly userTag?: string;
+}
+
+export interface LsmtSummary {
+  /** Bytes written to the sink. */
+  readonly bytes: number;
+  /** Index entries that map something. */
+  readonly segments: number;
+}
+
+/**
+ * Writes a committed layer front to back: header, data, index, trailer. Where data belongs on the device is told last.
+ * The sink stays open. After an error the writer is unusable.
+ */
+export class LsmtWriter {
+  readonly #sink: Pick<ByteSink, "write">;
+  readonly #options: LsmtOptions;
+  #sector = FIRST_DATA_SECTOR;
+  #headerWritten = false;
+
+  constructor(sink: Pick<ByteSink, "write">, options: LsmtOptions) {
+    const { virtualSize } = options;
+    if (!Number.isSafeInteger(virtualSize) || virtualSize < 0 || virtualSize % SECTOR_BYTES !== 0) {
+      throw new LazyError("USAGE", `lsmt writer: virtual size is ${virtualSize}, expected a multiple of ${SECTOR_BYTES}`);
+    }
+    if (virtualSize / SECTOR_BYTES >= INVALID_FIRST_SECTOR) throw unsupported(`lsmt writer: virtual size is ${virtualSize}, too large for the index`);
+    if (Buffer.byteLength(options.userTag ?? "") > USER_TAG_BYTES) {
+      throw new LazyError("USAGE", `lsmt writer: user tag of ${Buffer.byteLength(options.userTag ?? "")} bytes, expected at most ${USER_TAG_BYTES}`);
+    }
+    this.#sink = sink;
+    this.#options = { ...options, uuid: checkedUuid(options.uuid), parentUuid: checkedUuid(options.parentUuid) };
+  }
+
+  /** Appends data (whole sectors); returns the sector of the layer's file that holds its first byte. */
+  async append(bytes: Uint8Array): Promise<number> {
+    if (bytes.length % SECTOR_BYTES !== 0) throw new LazyError("USAGE", `lsmt writer: append of ${bytes.length} bytes, expected a multiple of ${SECTOR_BYTES}`);
+    const sector = this.#sector;
+    this.#sector += bytes.length / SECTOR_BYTES;
+    await this.#writeHeader();
+    await this.#sink.write(bytes);
+    return sector;
+  }
+
+  /** Writes the index and the trailer. The mappings come in any order and must not overlap. */
+  async close(mappings: MappingList): Promise<LsmtSummary> {
+    await this.#writeHeader();
+    const sorted = sortedMappings(mappings);
+    checkMappings(sorted, this.#sector, this.#options.virtualSize / SECTOR_BYTES);
+    const joined = joinedMappings(sorted);
+    const index = encodedIndex(joined);
+    await this.#sink.write(index);
+    const indexOffset = this.#sector * SECTOR_BYTES;
+    await this.#sink.write(this.#record(FLAG_DATA | FLAG_SEALED, indexOffset, index.length / MAPPING_BYTES));
+    return { bytes: indexOffset + index.length + LSMT_RECORD_BYTES, segments: joined.count };
+  }
+
+  async #writeHeader(): Promise<void> {
+    if (this.#headerWritten) return;
+    this.#headerWritten = true;
+    await this.#sink.write(this.#record(FLAG_HEADER | FLAG_DATA | FLAG_SEALED, 0, 0));
+  }
+
+  #record(flags: number, indexOffset: number, indexEntries: number): Uint8Array {
+    const { virtualSize, uuid, parentUuid, userTag } = this.#options;
+    return lsmtRecord.encode({
+      magic: LSMT_MAGIC,
+      recordBytes: LSMT_MEANINGFUL_BYTES,
+      flags,
+      indexOffset,
+      indexEntries,
+      virtualSize,
+      uuid: uuid ?? NO_UUID,
+      parentUuid: parentUuid ?? NO_UUID,
+      version: 1,
+      subVersion: 1,
+      userTag: Buffer.from(userTag ?? ""),
+    });
+  }
+}
+
+function checkedUuid(uuid: string | undefined): string {
+  if (uuid === undefined) return NO_UUID;
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(uuid)) {
+    throw new LazyError("USAGE", `lsmt writer: uuid is "${uuid}", expected hexadecimal digits in groups of 8-4-4-4-12`);
+  }
+  return uuid.toUpperCase();
+}
+
+/** The mappings by place on the device. The data of zeroed ones gets one place, so that neighbours join. */
+function sortedMappings(mappings: MappingList): MappingList {
+  const order = new Uint32Array(mappings.count);
+  for (let i = 0; i < order.length; i++) order[i] = i;
+  const { firstSector } = mappings;
+  order.sort((a, b) => firstSector[a] - firstSector[b]);
+  const sorted = new MappingList();
+  for (const i of order) {
+    const zeroed = mappings.zeroed[i] === 1;
+    sorted.add(firstSector[i], mappings.sectors[i], zeroed ? FIRST_DATA_SECTOR : mappings.mappedSector[i], zeroed);
+  }
+  return sorted;
+}
+
+function checkMappings(sorted: MappingList, endSector: number, deviceSectors: number): void {
+  const { firstSector, sectors, mappedSector, zeroed } = sorted;
+  let settled = 0;
+  for (let i = 0; i < sorted.count; i++) {
+    const first = firstSector[i];
+    const count = sectors[i];
+    const what = `lsmt writer: mapping of sectors ${first} + ${count}`;
+    if (!Number.isSafeInteger(first) || !Number.isSafeInteger(count) || first < 0 || count < 1 || first + count > deviceSectors) {
+      throw new LazyError("USAGE", `${what} is outside of the device of ${deviceSectors} sectors`);
+    }
+    if (first < settled) throw new LazyError("USAGE", `${what} overlaps the one before it, which ends at ${settled}`);
+    settled = first + count;
+    const mapped = mappedSector[i];
+    if (zeroed[i] === 0 && !(Number.isSafeInteger(mapped) && mapped >= FIRST_DATA_SECTOR && mapped + count <= endSector)) {
+      throw new LazyError("USAGE", `${what} maps to sector ${mapped}, the data lies in [${FIRST_DATA_SECTOR}, ${endSector})`);
+    }
+  }
+}
+
+/** Joins neighbours that are contiguous on the device and in the data, and splits what is too long for an entry. */
+function joinedMappings(sorted: MappingList): MappingList {
+  const { firstSector, sectors, mappedSector, zeroed } = sorted;
+  const joined = new MappingList();
+  for (let i = 0; i < sorted.count; ) {
+    const first = firstSector[i];
+    const mapped = mappedSector[i];
+    const isZeroed = zeroed[i] === 1;
+    let count = sectors[i++];
+    while (
+      i < sorted.count &&
+      firstSector[i] === first + count &&
+      (zeroed[i] === 1) === isZeroed &&
+      (isZeroed || mappedSector[i] === mapped + count)
+    ) {
+      count += sectors[i++];
+    }
+    if (joined.count + Math.ceil(count / MAX_MAPPING_SECTORS) > MAX_INDEX_ENTRIES) throw tooManyMappings();
+    for (let at = 0; at < count; at += MAX_MAPPING_SECTORS) {
+      joined.add(first + at, Math.min(MAX_MAPPING_SECTORS, count - at), isZeroed ? mapped : mapped + at, isZeroed);
+    }
+  }
+  return joined;
+}
+
+function tooManyMappings(): LazyError {
+  return unsupported(
+    `lsmt writer: the layer needs more than ${MAX_INDEX_ENTRIES} index entries (padding included), which readers refuse: ` +
+      "write data in the order of its place on the device, or split the layer",
+  );
+}
+
+/** The index, filled up with invalid entries to a whole number of 4096 bytes. */
+function encodedIndex(mappings: MappingList): Uint8Array {
+  const entries = Math.ceil(mappings.count / INDEX_ALIGN_ENTRIES) * INDEX_ALIGN_ENTRIES;
+  if (entries > MAX_INDEX_ENTRIES) throw tooManyMappings();
+  const index = new Uint8Array(entries * MAPPING_BYTES);
+  const view = new DataView(index.buffer);
+  const { count, firstSector, sectors, mappedSector, zeroed } = mappings;
+  for (let i = 0; i < count; i++) encodeMapping(view, i * MAPPING_BYTES, firstSector[i], sectors[i], mappedSector[i], zeroed[i] === 1);
+  for (let i = count; i < entries; i++) encodeMapping(view, i * MAPPING_BYTES, INVALID_FIRST_SECTOR, 0, 0, false);
+  return index;
+}
