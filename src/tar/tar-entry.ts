@@ -8,6 +8,7 @@ import { paxNumber, paxText, paxTime, paxXattrs, type PaxRecords } from "./pax.t
 const MAX_ID = 2 ** 32 - 2; // the id after it means "no change" to Linux
 const MAX_MAJOR = 2 ** 12 - 1;
 const MAX_MINOR = 2 ** 20 - 1;
+const SYMLINK_MODE = 0o777; // Linux has no other
 const MAX_TARGET_BYTES = 4095; // Linux PATH_MAX without its NUL
 
 /** A member of an archive and where it is in it. */
@@ -67,7 +68,7 @@ export function parseMember(header: TarHeader, pax: PaxRecords, long: LongNames)
   return {
     path: cleanPath(name),
     type,
-    mode: permissions(header.mode),
+    mode: type === "symlink" ? SYMLINK_MODE : permissions(header.mode),
     uid: checkedId(paxNumber(pax, "uid") ?? header.uid, "uid"),
     gid: checkedId(paxNumber(pax, "gid") ?? header.gid, "gid"),
     mtime,

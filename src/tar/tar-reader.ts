@@ -45,7 +45,6 @@ export class TarReader {
   #sparse: SparseMember | undefined;
   #dataLeft = 0;
   #skipLeft = 0;
-  #paddingBytes = 0;
 
   /** @param name what to call the archive in messages: a path, a digest, `layer 3` */
   constructor(visitor: TarVisitor, name: string) {
@@ -67,11 +66,10 @@ export class TarReader {
     }
   }
 
-  /** Ends the archive; throws `CORRUPT` when it stops in the middle. Only the padding of the last member may be missing. */
+  /** Ends the archive; throws `CORRUPT` when it stops anywhere but at the end of a member. */
   close(): void {
-    const endsBetweenMembers = this.#blockFilled === 0 && (this.#state === "header" || this.#state === "end");
-    const endsInPadding = this.#state === "skip" && this.#skipLeft <= this.#paddingBytes;
-    if ((!endsBetweenMembers && !endsInPadding) || this.#extended.isPending) {
+    const isBetweenMembers = this.#blockFilled === 0 && (this.#state === "header" || this.#state === "end");
+    if (!isBetweenMembers || this.#extended.isPending) {
       throw corrupt(`${this.#name}: the tar archive stops in the middle, after ${this.#position} bytes; fetch or build it again`);
     }
   }
@@ -108,9 +106,8 @@ export class TarReader {
 
   /** Passes over `length` bytes and the padding up to the next block. */
   #skip(length: number): void {
-    const end = this.#position + length;
-    this.#paddingBytes = (BLOCK_BYTES - (end % BLOCK_BYTES)) % BLOCK_BYTES;
-    this.#skipLeft = length + this.#paddingBytes;
+    const overhang = (this.#position + length) % BLOCK_BYTES;
+    this.#skipLeft = overhang === 0 ? length : length + BLOCK_BYTES - overhang;
     this.#state = this.#skipLeft > 0 ? "skip" : "header";
   }
 
