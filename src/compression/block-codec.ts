@@ -8,9 +8,9 @@ export type BlockAlgorithm = "lz4" | "zstd";
 
 /** Blocks as they are stored: each followed by its CRC (four bytes, little-endian), back to back. */
 export interface CompressedBatch {
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   /** Stored size of each block, its CRC included. */
-  readonly storedBytes: Uint32Array;
+  readonly storedBytes: Uint32Array<ArrayBuffer>;
 }
 
 /**
