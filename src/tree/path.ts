@@ -2,7 +2,8 @@ import { corrupt, unsupported } from "../errors.ts";
 import type { ByteString } from "./entry.ts";
 
 const MAX_PATH_BYTES = 4096; // Linux PATH_MAX
-const MAX_NAME_BYTES = 255; // Linux NAME_MAX, and what a directory entry of ext4 or EROFS can hold
+/** Linux NAME_MAX, and what a directory entry of ext4 or EROFS can hold. */
+export const MAX_NAME_BYTES = 255;
 
 /** An element that has to go: empty, `.` or `..`. */
 const UNCLEAN = /(?:^|\/)\.{0,2}(?:\/|$)/;

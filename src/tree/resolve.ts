@@ -1,7 +1,7 @@
-import { corrupt } from "../errors.ts";
+import { corrupt, unsupported, type LazyError } from "../errors.ts";
 import type { ByteString } from "./entry.ts";
 import type { HiddenPath } from "./layer-changes.ts";
-import { joinPath, quoted } from "./path.ts";
+import { joinPath, MAX_NAME_BYTES, quoted } from "./path.ts";
 
 const MAX_SYMLINKS = 40; // as many as Linux follows in one look-up
 
@@ -35,17 +35,21 @@ export interface FoundNode<N> {
   readonly node: N;
 }
 
-type Obstacle = { readonly kind: "loop" | "not a directory"; readonly path: ByteString };
+interface Obstacle {
+  readonly kind: "loop" | "not a directory" | "long name";
+  readonly path: ByteString;
+}
 
 /**
  * Follows a cleaned path to a directory, symlinks included, without ever leaving the root: absolute targets start at
  * the root and `..` stops there. A part that does not exist, also behind a dangling symlink, is listed as missing.
- * Throws `CORRUPT` when a component is neither directory nor symlink, or after 40 symlinks.
+ * Throws `CORRUPT` when a component is neither directory nor symlink, or after 40 symlinks; `UNSUPPORTED` when a symlink
+ * leads to a name that no directory can hold.
  */
 export function resolveDirectory<N>(view: TreeView<N>, path: ByteString): ResolvedDirectory<N> {
   const walk = new Walk(view);
   const obstacle = walk.follow(path);
-  if (obstacle !== undefined) throw corrupt(obstacleMessage(path, obstacle));
+  if (obstacle !== undefined) throw obstacleError(path, obstacle);
   return walk.resolved();
 }
 
@@ -84,10 +88,12 @@ function findDirectory<N>(view: TreeView<N>, path: ByteString, solid: ReadonlySe
   return missing.length === 0 ? directory : undefined;
 }
 
-function obstacleMessage(path: ByteString, obstacle: Obstacle): string {
+function obstacleError(path: ByteString, obstacle: Obstacle): LazyError {
   const at = quoted(obstacle.path);
-  if (obstacle.kind === "loop") return `path ${quoted(path)}: more than ${MAX_SYMLINKS} symlinks to follow, the last one is ${at}`;
-  return `path ${quoted(path)}: ${at} on the way is not a directory`;
+  if (obstacle.kind === "loop") return corrupt(`path ${quoted(path)}: more than ${MAX_SYMLINKS} symlinks to follow, the last one is ${at}`);
+  if (obstacle.kind === "long name")
+    return unsupported(`path ${quoted(path)}: a symlink leads to ${at}, a name of more than ${MAX_NAME_BYTES} bytes`);
+  return corrupt(`path ${quoted(path)}: ${at} on the way is not a directory`);
 }
 
 /** One walk down a tree. It keeps the directories it came through, which is what `..` goes back to. */
@@ -126,6 +132,7 @@ class Walk<N> {
   #enter(name: ByteString, passesSymlink: boolean): Obstacle | undefined {
     if (name === "" || name === ".") return undefined;
     if (name === "..") return this.#leave();
+    if (name.length > MAX_NAME_BYTES) return { kind: "long name", path: name };
     const directory = this.#nodes.at(-1)!;
     const node = this.#missing.length > 0 ? undefined : this.#view.lookup(directory, name);
     if (node === undefined) {
