@@ -1,0 +1,76 @@
+import { SubSource, type ByteSource } from "../bytes/source.ts";
+import { corrupt, unsupported } from "../errors.ts";
+import { isLsmt, openLayer, type LsmtLayer } from "../formats/lsmt/lsmt-reader.ts";
+import { FLAG_HEADER_OVERWRITTEN, ZFILE_RECORD_BYTES, zfileRecord } from "../formats/zfile/layout.ts";
+import { isZFile, openZFile, type ZFileBlocks } from "../formats/zfile/zfile-reader.ts";
+import { openTarPayload } from "../tar/payload.ts";
+import { PinnedSource } from "./pinned-source.ts";
+
+/** First range read of a blob: the tar wrapper, the ZFile header and the blocks that hold the LSMT header. */
+const HEAD_BYTES = 64 * 1024;
+/** A blob up to this size comes in one read. */
+const WHOLE_BYTES = 256 * 1024;
+/**
+ * How far before the ZFile index the second read begins. The LSMT index and, in layers that end with it, the file system's
+ * metadata lie there; their size is not known in advance, but goes with the blob's.
+ */
+const MIN_SLACK_BYTES = 512 * 1024;
+const MAX_SLACK_BYTES = 16 * 2 ** 20;
+const SLACK_FRACTION = 1 / 24;
+
+/** A layer with what is needed to find its data in the blob without reading through `lsmt`. */
+export interface OverlaybdLayer {
+  readonly lsmt: LsmtLayer;
+  /** Where the payload of the tar wrapper begins in the blob; 0 without a wrapper. */
+  readonly payloadOffset: number;
+  /** The ZFile in the payload; undefined when the LSMT file is not compressed. */
+  readonly blocks: ZFileBlocks | undefined;
+}
+
+export interface OpenLayerOptions {
+  /** The blob is declared to be overlaybd, so anything else is damage. */
+  readonly declared: boolean;
+  /** Keep what opening has read in memory, for blobs that nothing else caches. */
+  readonly keepPinned: boolean;
+}
+
+/**
+ * Opens a layer blob: LSMT, in a ZFile or not, in a tar wrapper or not. Two reads of the source, at its front and its end,
+ * suffice for layers of the usual order. Closing `lsmt` closes the source; when opening fails, the source stays open.
+ * Throws `UNSUPPORTED` for what is not an overlaybd layer, `CORRUPT` for a damaged one.
+ */
+export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerOptions): Promise<OverlaybdLayer> {
+  const pinned = new PinnedSource(source);
+  await pinned.pin(0, source.size <= WHOLE_BYTES ? source.size : HEAD_BYTES);
+  const payload = await openTarPayload(pinned);
+  const payloadOffset = payload instanceof SubSource ? payload.offset : 0;
+  const head = await payload.read(0, Math.min(ZFILE_RECORD_BYTES, payload.size));
+  const compressed = isZFile(head);
+  if (!compressed && !isLsmt(head)) throw notOverlaybd(source.name, head, options.declared);
+  if (source.size > WHOLE_BYTES) {
+    const tailOffset = Math.max(HEAD_BYTES, tailStart(source.size, payloadOffset, compressed ? head : undefined));
+    await pinned.pin(tailOffset, source.size - tailOffset);
+  }
+  const zfile = compressed ? await openZFile(payload) : undefined;
+  const lsmt = await openLayer(zfile ?? payload);
+  if (!options.keepPinned) pinned.unpin();
+  return { lsmt, payloadOffset, blocks: zfile?.blocks };
+}
+
+/** Where the second read begins. The header is only believed as far as it is useful: a wrong guess costs reads, not correctness. */
+function tailStart(blobBytes: number, payloadOffset: number, zfileHead: Uint8Array | undefined): number {
+  const slack = Math.min(Math.max(blobBytes * SLACK_FRACTION, MIN_SLACK_BYTES), MAX_SLACK_BYTES);
+  let end = blobBytes;
+  if (zfileHead !== undefined && zfileHead.length === ZFILE_RECORD_BYTES) {
+    const { flags, indexOffset } = zfileRecord.decode(zfileHead);
+    const indexStart = payloadOffset + indexOffset;
+    if (flags & FLAG_HEADER_OVERWRITTEN && indexStart < blobBytes && blobBytes - indexStart <= MAX_SLACK_BYTES) end = indexStart;
+  }
+  return Math.max(0, Math.floor((end - slack) / HEAD_BYTES) * HEAD_BYTES);
+}
+
+function notOverlaybd(name: string, head: Uint8Array, declared: boolean): Error {
+  const found = `begins with ${Buffer.from(head.subarray(0, 8)).toString("hex") || "nothing"}, expected a ZFile or an LSMT layer`;
+  if (declared) return corrupt(`${name}: ${found}`);
+  return unsupported(`${name}: ${found}: this is not an overlaybd image; convert it first with lazylayer convert`);
+}

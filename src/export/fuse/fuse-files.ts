@@ -1,0 +1,214 @@
+import { LazyError } from "../../errors.ts";
+import {
+  attribute,
+  attributeOut,
+  directoryEntry,
+  DIRECTORY_TYPE,
+  entryOut,
+  ERRNO,
+  FOPEN_DIRECT_IO,
+  FOPEN_KEEP_CACHE,
+  FUSE_MAJOR,
+  FUSE_MIN_MINOR,
+  FUSE_MINOR,
+  INIT_FLAGS,
+  initIn,
+  initOut,
+  inHeader,
+  MAX_READ_BYTES,
+  MAX_WRITE_BYTES,
+  OPCODES,
+  openOut,
+  outHeader,
+  readIn,
+  REGULAR_TYPE,
+  ROOT_NODE,
+  statfsOut,
+} from "./protocol.ts";
+
+/** A file in the mount's only directory. Its content never changes, or (`live`) is made anew for every reader. */
+export interface FuseFile {
+  readonly name: string;
+  /** In bytes; 0 for live files. */
+  readonly size: number;
+  readonly live: boolean;
+}
+
+/** A READ that its caller answers: with exactly what the file has of the range. */
+export interface ReadRequest {
+  readonly unique: number;
+  readonly file: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export type Answer =
+  | { readonly kind: "reply"; readonly bytes: Uint8Array }
+  | { readonly kind: "read"; readonly read: ReadRequest }
+  | { readonly kind: "opened" | "released"; readonly file: number; readonly bytes: Uint8Array }
+  | { readonly kind: "none" };
+
+const DIRECTORY_MODE = 0o040500;
+const FILE_MODE = 0o100400;
+/** Nothing of a fixed file ever changes, so the kernel need not ask again. */
+const VALID_SECONDS = 86400;
+const PAGE_BYTES = 4096;
+const NONE: Answer = { kind: "none" };
+
+/**
+ * Answers one request of the kernel for a directory of files. Pure: nothing is read or written.
+ * Nodes are 1 for the directory and 2, 3, … for the files in order. Throws `CORRUPT` for a request that is cut short.
+ */
+export function answerRequest(files: readonly FuseFile[], request: Uint8Array): Answer {
+  const { opcode, unique, node, length } = inHeader.decode(request);
+  if (length !== request.length) throw new LazyError("CORRUPT", `fuse request ${unique}: says ${length} bytes, has ${request.length}`);
+  const body = request.subarray(inHeader.size);
+  const index = node - ROOT_NODE - 1;
+  const file = files[index];
+  const isRoot = node === ROOT_NODE;
+  switch (opcode) {
+    case OPCODES.INIT:
+      return answerInit(unique, body);
+    // These have no reply. An interrupted read is answered as any other.
+    case OPCODES.FORGET:
+    case OPCODES.BATCH_FORGET:
+    case OPCODES.INTERRUPT:
+      return NONE;
+    case OPCODES.DESTROY:
+      return reply(unique, new Uint8Array(0));
+  }
+  if (!isRoot && file === undefined) return fail(unique, ERRNO.NOENT);
+  switch (opcode) {
+    case OPCODES.LOOKUP:
+      return answerLookup(files, unique, isRoot, body);
+    case OPCODES.GETATTR:
+      return reply(unique, encodeAttributes(file, node));
+    case OPCODES.OPEN:
+      return file === undefined ? fail(unique, ERRNO.ISDIR) : answerOpen(unique, file, index);
+    case OPCODES.READ:
+      return file === undefined ? fail(unique, ERRNO.ISDIR) : answerRead(unique, file, index, body);
+    case OPCODES.RELEASE:
+      return { kind: "released", file: index, bytes: encodeReply(unique) };
+    case OPCODES.OPENDIR:
+      return isRoot ? reply(unique, openOut.encode({ handle: 0, flags: 0 })) : fail(unique, ERRNO.NOTDIR);
+    case OPCODES.READDIR:
+      return isRoot ? answerReadDirectory(files, unique, body) : fail(unique, ERRNO.NOTDIR);
+    case OPCODES.STATFS:
+      return reply(unique, statfsOut.encode({ files: files.length, blockSize: PAGE_BYTES, fragmentSize: PAGE_BYTES, nameLength: 255 }));
+    case OPCODES.RELEASEDIR:
+    case OPCODES.ACCESS:
+      return reply(unique, new Uint8Array(0));
+    default:
+      return fail(unique, ERRNO.NOSYS);
+  }
+}
+
+/** A complete reply: header and body, or the negated errno alone. */
+export function encodeReply(unique: number, body: Uint8Array = new Uint8Array(0), errno = 0): Uint8Array {
+  const bytes = new Uint8Array(outHeader.size + body.length);
+  outHeader.encodeInto(bytes, { length: bytes.length, error: -errno >>> 0, unique });
+  bytes.set(body, outHeader.size);
+  return bytes;
+}
+
+/** The header of a reply whose body is written beside it. */
+export function encodeReplyHeader(unique: number, bodyBytes: number): Uint8Array {
+  return outHeader.encode({ length: outHeader.size + bodyBytes, error: 0, unique });
+}
+
+function reply(unique: number, body: Uint8Array): Answer {
+  return { kind: "reply", bytes: encodeReply(unique, body) };
+}
+
+function fail(unique: number, errno: number): Answer {
+  return { kind: "reply", bytes: encodeReply(unique, new Uint8Array(0), errno) };
+}
+
+function answerInit(unique: number, body: Uint8Array): Answer {
+  const { major, minor, maxReadahead, flags } = initIn.decode(body);
+  if (major > FUSE_MAJOR) return reply(unique, initOut.encode({ major: FUSE_MAJOR, minor: FUSE_MINOR }));
+  if (major < FUSE_MAJOR || minor < FUSE_MIN_MINOR) return fail(unique, ERRNO.PROTO);
+  const wanted = INIT_FLAGS.ASYNC_READ | INIT_FLAGS.ASYNC_DIO | INIT_FLAGS.PARALLEL_DIROPS | INIT_FLAGS.MAX_PAGES;
+  return reply(
+    unique,
+    initOut.encode({
+      major: FUSE_MAJOR,
+      minor: FUSE_MINOR,
+      maxReadahead,
+      flags: wanted & flags,
+      maxBackground: 64,
+      congestionThreshold: 48,
+      maxWrite: MAX_WRITE_BYTES,
+      timeGranularity: 1,
+      maxPages: MAX_READ_BYTES / PAGE_BYTES,
+    }),
+  );
+}
+
+function answerLookup(files: readonly FuseFile[], unique: number, isRoot: boolean, body: Uint8Array): Answer {
+  if (!isRoot) return fail(unique, ERRNO.NOTDIR);
+  const name = Buffer.from(body.subarray(0, Math.max(0, body.indexOf(0)))).toString();
+  const index = files.findIndex((file) => file.name === name);
+  if (index < 0) return fail(unique, ERRNO.NOENT);
+  const node = ROOT_NODE + 1 + index;
+  const entry = entryOut.encode({ node, entryValidSeconds: VALID_SECONDS, attributeValidSeconds: VALID_SECONDS });
+  entry.set(encodeAttribute(files[index], node), entryOut.size - attribute.size);
+  return reply(unique, entry);
+}
+
+function encodeAttributes(file: FuseFile | undefined, node: number): Uint8Array {
+  const bytes = attributeOut.encode({ validSeconds: VALID_SECONDS });
+  bytes.set(encodeAttribute(file, node), attributeOut.size - attribute.size);
+  return bytes;
+}
+
+function encodeAttribute(file: FuseFile | undefined, node: number): Uint8Array {
+  const size = file?.size ?? 0;
+  return attribute.encode({
+    inode: node,
+    size,
+    blocks: Math.ceil(size / 512),
+    mode: file === undefined ? DIRECTORY_MODE : FILE_MODE,
+    links: file === undefined ? 2 : 1,
+    blockSize: PAGE_BYTES,
+  });
+}
+
+function answerOpen(unique: number, file: FuseFile, index: number): Answer {
+  const flags = file.live ? FOPEN_DIRECT_IO : FOPEN_KEEP_CACHE;
+  return { kind: "opened", file: index, bytes: encodeReply(unique, openOut.encode({ handle: 0, flags })) };
+}
+
+function answerRead(unique: number, file: FuseFile, index: number, body: Uint8Array): Answer {
+  const { offset, size } = readIn.decode(body);
+  if (size > MAX_READ_BYTES) return fail(unique, ERRNO.INVAL);
+  const length = file.live ? size : Math.max(0, Math.min(size, file.size - offset));
+  return { kind: "read", read: { unique, file: index, offset, length } };
+}
+
+function answerReadDirectory(files: readonly FuseFile[], unique: number, body: Uint8Array): Answer {
+  const { offset, size } = readIn.decode(body);
+  const records: Uint8Array[] = [];
+  let room = Math.min(size, MAX_READ_BYTES);
+  const names = [".", "..", ...files.map(({ name }) => name)];
+  for (let at = offset; at < names.length; at++) {
+    const record = encodeDirectoryEntry(names[at]!, at);
+    if (record.length > room) break;
+    room -= record.length;
+    records.push(record);
+  }
+  return reply(unique, Buffer.concat(records));
+}
+
+function encodeDirectoryEntry(name: string, at: number): Uint8Array {
+  const bytes = new Uint8Array(Math.ceil((directoryEntry.size + name.length) / 8) * 8);
+  const isFile = at >= 2;
+  directoryEntry.encodeInto(bytes, {
+    inode: isFile ? ROOT_NODE + at - 1 : ROOT_NODE,
+    nextOffset: at + 1,
+    nameLength: name.length,
+    type: isFile ? REGULAR_TYPE : DIRECTORY_TYPE,
+  });
+  bytes.set(Buffer.from(name, "latin1"), directoryEntry.size);
+  return bytes;
+}

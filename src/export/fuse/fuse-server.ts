@@ -1,0 +1,166 @@
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import type { ByteSource } from "../../bytes/source.ts";
+import { LazyError, messageOf } from "../../errors.ts";
+import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
+import { unmount } from "../../native/mounts.ts";
+import { writeReply } from "./fuse-connection.ts";
+import { encodeReply, encodeReplyHeader, type FuseFile, type ReadRequest } from "./fuse-files.ts";
+import type { FuseWorkerData, FuseWorkerMessage } from "./fuse-worker.ts";
+import { ERRNO, MAX_READ_BYTES } from "./protocol.ts";
+import type { SyncReaderModule } from "./sync-reader.ts";
+
+/** Name of the file that holds the served content. */
+export const CONTENT_NAME = "disk";
+/** Name of the file that holds the server's counters. */
+export const STATS_NAME = "stats";
+
+const CONTENT_FILE = 0;
+
+export interface FuseServerOptions {
+  /** An existing directory to mount on. */
+  readonly directory: string;
+  readonly content: ByteSource;
+  /** Lets workers answer what is cached; without it every read goes through `content`. */
+  readonly reader?: SyncReaderModule | undefined;
+  /** Threads that read requests. */
+  readonly workers: number;
+  /** Text of the `stats` file, made for every reader. */
+  readonly stats: () => string;
+  /** Called when a read of `content` fails; the reader gets EIO. */
+  readonly onReadFailure: (error: unknown, offset: number, length: number) => void;
+}
+
+/** Reads of the content that were answered. */
+export interface FuseReadCounts {
+  /** By workers, from the cache. */
+  readonly cachedReads: number;
+  readonly cachedBytes: number;
+  /** By the main thread, which waits for what has to be fetched. */
+  readonly fetchedReads: number;
+  readonly fetchedBytes: number;
+  readonly failedReads: number;
+}
+
+/**
+ * A directory with a file `disk`, whose bytes are a source's, and a file `stats`, mounted through FUSE.
+ * Workers wait for requests and answer what is cached; the main thread answers the rest.
+ * The main thread must never touch the mount itself: it would wait for its own answer.
+ */
+export class FuseServer {
+  /** Resolves when the file system is unmounted; rejects when a worker fails. */
+  readonly ended: Promise<void>;
+  /** Resolves when `disk`, having been opened, is open no more. */
+  readonly released: Promise<void>;
+  readonly #options: FuseServerOptions;
+  readonly #descriptor: number;
+  readonly #workers: Worker[];
+  readonly #counters: Float64Array[] = [];
+  readonly #gate = new Int32Array(new SharedArrayBuffer(4));
+  readonly #main = { reads: 0, bytes: 0, failed: 0 };
+  readonly #openings = new Int32Array(new SharedArrayBuffer(4));
+  readonly #release = Promise.withResolvers<void>();
+  #statsText = Buffer.alloc(0);
+
+  private constructor(options: FuseServerOptions) {
+    this.#options = options;
+    this.#descriptor = openFuseDevice();
+    this.#workers = Array.from({ length: options.workers }, () => this.#startWorker());
+    this.ended = Promise.all(this.#workers.map(exitOf)).then(() => {});
+    this.ended.catch(() => {}); // whoever serves watches it; a failure before that is found by the mount
+    this.released = this.#release.promise;
+  }
+
+  static async mount(options: FuseServerOptions): Promise<FuseServer> {
+    const server = new FuseServer(options);
+    try {
+      await mountFuse(server.#descriptor, options.directory, MAX_READ_BYTES);
+    } catch (error) {
+      server.#openGate(2);
+      await server.ended;
+      closeFuseDevice(server.#descriptor);
+      throw error;
+    }
+    server.#openGate(1);
+    return server;
+  }
+
+  counts(): FuseReadCounts {
+    const sum = (slot: number): number => this.#counters.reduce((total, counters) => total + counters[slot]!, 0);
+    const { reads, bytes, failed } = this.#main;
+    return { cachedReads: sum(0), cachedBytes: sum(1), fetchedReads: reads, fetchedBytes: bytes, failedReads: failed };
+  }
+
+  /** Unmounts, whoever may still use it: their reads fail. */
+  async close(): Promise<void> {
+    await unmount(this.#options.directory, "forced");
+    await this.ended;
+    closeFuseDevice(this.#descriptor);
+  }
+
+  #openGate(value: number): void {
+    Atomics.store(this.#gate, 0, value);
+    Atomics.notify(this.#gate, 0);
+  }
+
+  #startWorker(): Worker {
+    const counters = new Float64Array(new SharedArrayBuffer(16));
+    this.#counters.push(counters);
+    const files: FuseFile[] = [
+      { name: CONTENT_NAME, size: this.#options.content.size, live: false },
+      { name: STATS_NAME, size: 0, live: true },
+    ];
+    const workerData: FuseWorkerData = {
+      descriptor: this.#descriptor,
+      files,
+      contentFile: CONTENT_FILE,
+      reader: this.#options.reader,
+      gate: this.#gate,
+      openings: this.#openings,
+      counters,
+    };
+    // The descriptor belongs to all threads: no worker may close it or warn about it.
+    const worker = new Worker(new URL("fuse-worker.ts", import.meta.url), { workerData, trackUnmanagedFds: false });
+    worker.on("message", (message: FuseWorkerMessage) => this.#receive(message));
+    return worker;
+  }
+
+  #receive(message: FuseWorkerMessage): void {
+    if (message.kind === "read") void this.#answerRead(message.read);
+    else this.#release.resolve();
+  }
+
+  /** Never rejects: what fails is reported to the reader and to `onReadFailure`. */
+  async #answerRead({ unique, file, offset, length }: ReadRequest): Promise<void> {
+    if (file !== CONTENT_FILE) {
+      this.#answerStats(unique, offset, length);
+      return;
+    }
+    let bytes: Uint8Array;
+    try {
+      bytes = await this.#options.content.read(offset, length);
+    } catch (error) {
+      this.#main.failed++;
+      writeReply(this.#descriptor, [encodeReply(unique, new Uint8Array(0), ERRNO.IO)]);
+      this.#options.onReadFailure(error, offset, length);
+      return;
+    }
+    this.#main.reads++;
+    this.#main.bytes += bytes.length;
+    writeReply(this.#descriptor, [encodeReplyHeader(unique, bytes.length), bytes]);
+  }
+
+  #answerStats(unique: number, offset: number, length: number): void {
+    if (offset === 0) this.#statsText = Buffer.from(this.#options.stats());
+    const bytes = this.#statsText.subarray(offset, offset + length);
+    writeReply(this.#descriptor, [encodeReply(unique, bytes)]);
+  }
+}
+
+async function exitOf(worker: Worker): Promise<void> {
+  try {
+    await once(worker, "exit");
+  } catch (cause) {
+    throw new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause });
+  }
+}

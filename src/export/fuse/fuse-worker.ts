@@ -1,0 +1,66 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { readRequest, writeReply } from "./fuse-connection.ts";
+import { answerRequest, encodeReplyHeader, type FuseFile, type ReadRequest } from "./fuse-files.ts";
+import { MAX_READ_BYTES, REQUEST_BUFFER_BYTES } from "./protocol.ts";
+import { loadSyncReader, type SyncReader, type SyncReaderModule } from "./sync-reader.ts";
+
+/** What a worker is started with. */
+export interface FuseWorkerData {
+  readonly descriptor: number;
+  readonly files: readonly FuseFile[];
+  /** The file that `reader` reads; the others are left to the main thread. */
+  readonly contentFile: number;
+  readonly reader: SyncReaderModule | undefined;
+  /** One element: 0 while the file system is not mounted, then 1; 2 when it will not be. */
+  readonly gate: Int32Array;
+  /** One element, shared by all workers: how often `contentFile` is open. */
+  readonly openings: Int32Array;
+  /** Reads and bytes that this worker answered. */
+  readonly counters: Float64Array;
+}
+
+/** What a worker tells the main thread: a read to answer, or that the content file is open no more. */
+export type FuseWorkerMessage = { readonly kind: "read"; readonly read: ReadRequest } | { readonly kind: "released" };
+
+function post(message: FuseWorkerMessage): void {
+  parentPort?.postMessage(message);
+}
+
+/** Counted where it happens, and before the kernel hears of it: messages of two workers may pass each other. */
+function countOpening(openings: Int32Array, kind: "opened" | "released"): void {
+  if (kind === "opened") Atomics.add(openings, 0, 1);
+  else if (Atomics.sub(openings, 0, 1) === 1) post({ kind: "released" });
+}
+
+/** Answers requests until the file system is unmounted. Blocks in the kernel: nothing else runs on this thread. */
+function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
+  const { descriptor, files, contentFile, counters } = data;
+  const buffer = Buffer.alloc(REQUEST_BUFFER_BYTES);
+  const content = Buffer.alloc(MAX_READ_BYTES);
+  for (;;) {
+    const length = readRequest(descriptor, buffer);
+    if (length === undefined) return;
+    const answer = answerRequest(files, buffer.subarray(0, length));
+    if (answer.kind === "none") continue;
+    if (answer.kind !== "read") {
+      if (answer.kind !== "reply" && answer.file === contentFile) countOpening(data.openings, answer.kind);
+      writeReply(descriptor, [answer.bytes]);
+      continue;
+    }
+    const { read } = answer;
+    const target = content.subarray(0, read.length);
+    if (read.file !== contentFile || reader?.readCached(read.offset, target) !== true) {
+      post({ kind: "read", read });
+      continue;
+    }
+    writeReply(descriptor, [encodeReplyHeader(read.unique, read.length), target]);
+    counters[0] += 1;
+    counters[1] += read.length;
+  }
+}
+
+// The main thread made this data with the type it is read with here.
+const data: FuseWorkerData = workerData;
+const reader = data.reader === undefined ? undefined : await loadSyncReader(data.reader);
+Atomics.wait(data.gate, 0, 0);
+if (Atomics.load(data.gate, 0) === 1) serve(data, reader);

@@ -1,0 +1,36 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { LazyError } from "../errors.ts";
+import { runTool } from "./tool.ts";
+
+/** Attaches a file read-only to a free loop device, with direct I/O, and answers the device's path. */
+export async function attachLoop(file: string, sectorBytes: number): Promise<string> {
+  const output = await runTool("losetup", ["--find", "--show", "--read-only", "--direct-io=on", `--sector-size=${sectorBytes}`, file]);
+  const device = output.trim();
+  if (!/^\/dev\/loop\d+$/.test(device)) throw new LazyError("UNAVAILABLE", `losetup ${file}: printed ${JSON.stringify(device)}, expected a device`);
+  return device;
+}
+
+/** Detaches a loop device now, or once its last user closes it. */
+export async function detachLoop(device: string): Promise<void> {
+  await runTool("losetup", ["--detach", device]);
+}
+
+/** Loop devices that are attached to the file. */
+export function loopsOf(file: string): string[] {
+  return readdirSync("/sys/block")
+    .filter((name) => /^loop\d+$/.test(name) && backingFileOf(`/dev/${name}`) === file)
+    .map((name) => `/dev/${name}`);
+}
+
+/** The file that a loop device shows; undefined when it shows none or is no loop device. */
+export function backingFileOf(device: string): string | undefined {
+  const name = /^\/dev\/(loop\d+)$/.exec(device)?.[1];
+  if (name === undefined) return undefined;
+  try {
+    return readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
+  } catch (error) {
+    // The attribute exists while a file is attached, and reading it races with the detaching.
+    if (error instanceof Error && "code" in error && ["ENOENT", "ENODEV", "ENXIO"].includes(String(error.code))) return undefined;
+    throw error;
+  }
+}
