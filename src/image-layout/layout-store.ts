@@ -1,0 +1,165 @@
+import { mkdir, readdir } from "node:fs/promises";
+import { resolve as absolutePath } from "node:path";
+import { FileSource } from "../bytes/file.ts";
+import { MemorySource, type ByteSource } from "../bytes/source.ts";
+import { corrupt, LazyError } from "../errors.ts";
+import { MAX_CONFIG_BYTES } from "../oci/config.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { digestOf, type Digest } from "../oci/digest.ts";
+import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
+import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
+import type { ImageIndex } from "../oci/index.ts";
+import { blobPath, blobSize, readBlob, writeBlob } from "./layout-blobs.ts";
+import { createLayout, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";
+
+export interface LayoutOptions {
+  /** Make the layout, at the first write, if the directory is missing or empty. */
+  readonly create?: boolean;
+}
+
+/** Changes of an index read it, change it and replace it; within this process one at a time for each directory. */
+const indexChanges = new Map<string, Promise<unknown>>();
+
+/** Throws `NOT_FOUND` if there is no layout and none may be made, `USAGE` if the directory is something else. */
+export async function openLayoutStore(directory: string, options: LayoutOptions = {}): Promise<ImageStore> {
+  const exists = await isLayout(directory);
+  if (!exists) await checkVacant(directory, options.create ?? false);
+  return new LayoutStore(directory, exists);
+}
+
+async function checkVacant(directory: string, create: boolean): Promise<void> {
+  let names: string[] = [];
+  try {
+    names = await readdir(directory);
+  } catch (error) {
+    const failure = placeError(directory, error);
+    if (failure.code !== "NOT_FOUND" || !create) throw failure;
+  }
+  if (!create) throw new LazyError("NOT_FOUND", `${directory}: is not an OCI layout, it has no oci-layout file`);
+  if (names.length > 0) throw new LazyError("USAGE", `${directory}: is neither empty nor an OCI layout; name another directory`);
+}
+
+/** An OCI image layout directory (image specification, image-layout.md). */
+class LayoutStore implements ImageStore {
+  readonly name: string;
+  readonly #directory: string;
+  #exists: boolean;
+
+  constructor(directory: string, exists: boolean) {
+    this.name = `oci:${directory}`;
+    this.#directory = directory;
+    this.#exists = exists;
+  }
+
+  async resolve({ tag, digest }: ResolveTarget): Promise<ResolvedDocument> {
+    const entry = this.#exists ? findEntry(await readIndex(this.#directory), { tag, digest }, this.name) : undefined;
+    const wanted = entry?.digest ?? digest;
+    const size = entry?.size ?? (wanted && (await blobSize(this.#directory, wanted)));
+    if (wanted === undefined || size === undefined) {
+      throw new LazyError("NOT_FOUND", `${this.name}: has no image ${digest ?? (tag === undefined ? "at all" : JSON.stringify(tag))}`);
+    }
+    const bytes = await this.#readSmall(wanted, size, MAX_MANIFEST_BYTES);
+    const mediaType = entry?.mediaType ?? detectMediaType(bytes, undefined, `${this.name}@${wanted}`);
+    return { descriptor: { mediaType, digest: wanted, size }, bytes };
+  }
+
+  async manifest({ digest, size }: Descriptor): Promise<Uint8Array> {
+    return await this.#readSmall(digest, size, MAX_MANIFEST_BYTES);
+  }
+
+  async blob({ digest, size }: Descriptor): Promise<Uint8Array> {
+    return await this.#readSmall(digest, size, MAX_CONFIG_BYTES);
+  }
+
+  async #readSmall(digest: Digest, size: number, limit: number): Promise<Uint8Array> {
+    if (size > limit) throw corrupt(`${this.name}: ${digest} is ${size} bytes, expected at most ${limit}`);
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of readBlob(this.#directory, digest, size)) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  }
+
+  blobStream({ digest, size }: Descriptor, options: StreamOptions = {}): AsyncIterable<Uint8Array> {
+    return readBlob(this.#directory, digest, size, options.signal);
+  }
+
+  async blobSource({ digest, size }: Descriptor): Promise<ByteSource> {
+    const path = blobPath(this.#directory, digest);
+    const found = await blobSize(this.#directory, digest);
+    if (found === undefined) throw new LazyError("NOT_FOUND", `${path}: does not exist`);
+    if (found !== size) throw corrupt(`${path}: ${found} bytes, expected ${size}`);
+    return await FileSource.open(path);
+  }
+
+  async hasBlob(digest: Digest, size?: number): Promise<boolean> {
+    const found = await blobSize(this.#directory, digest);
+    return found !== undefined && (size === undefined || found === size);
+  }
+
+  async putBlob({ digest, size }: Descriptor, content: ByteSource, options: PutBlobOptions = {}): Promise<PutBlobResult> {
+    if (content.size !== size) throw corrupt(`${this.name}: content of ${digest} is ${content.size} bytes, expected ${size}`);
+    if (await this.#holdsWhole(digest, size)) return "exists";
+    await this.#create();
+    await writeBlob(this.#directory, digest, content, options.signal);
+    return "uploaded";
+  }
+
+  /** A blob that is there is read once more: a damaged one is replaced rather than built upon. */
+  async #holdsWhole(digest: Digest, size: number): Promise<boolean> {
+    if (!(await this.hasBlob(digest, size))) return false;
+    try {
+      for await (const _ of readBlob(this.#directory, digest, size));
+      return true;
+    } catch (error) {
+      if (error instanceof LazyError && (error.code === "CORRUPT" || error.code === "NOT_FOUND")) return false;
+      throw error;
+    }
+  }
+
+  async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
+    const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+    await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`));
+    if (tag !== undefined) await this.#changeIndex((index) => withTag(index, tag, descriptor));
+    return descriptor;
+  }
+
+  async close(): Promise<void> {}
+
+  async #create(): Promise<void> {
+    if (this.#exists) return;
+    try {
+      await mkdir(this.#directory, { recursive: true });
+    } catch (error) {
+      throw placeError(this.#directory, error);
+    }
+    await inTurn(this.#directory, async () => {
+      if (!(await isLayout(this.#directory))) await createLayout(this.#directory);
+    });
+    this.#exists = true;
+  }
+
+  async #changeIndex(change: (index: ImageIndex) => ImageIndex): Promise<void> {
+    await inTurn(this.#directory, async () => writeIndex(this.#directory, change(await readIndex(this.#directory))));
+  }
+}
+
+async function inTurn(directory: string, change: () => Promise<void>): Promise<void> {
+  const key = absolutePath(directory);
+  const before = indexChanges.get(key) ?? Promise.resolve();
+  const turn = before.then(change, change);
+  indexChanges.set(key, turn);
+  try {
+    await turn;
+  } finally {
+    if (indexChanges.get(key) === turn) indexChanges.delete(key);
+  }
+}
+
+function findEntry(index: ImageIndex, { tag, digest }: ResolveTarget, name: string): Descriptor | undefined {
+  if (digest) return index.manifests.find((entry) => entry.digest === digest);
+  const found = tag === undefined ? index.manifests : index.manifests.filter((entry) => tagOf(entry) === tag);
+  const different = new Set(found.map((entry) => entry.digest));
+  if (different.size <= 1) return found[0];
+  if (tag !== undefined) throw corrupt(`${name}: tag ${JSON.stringify(tag)} is on ${different.size} different images`);
+  const tags = index.manifests.map((entry) => tagOf(entry) ?? entry.digest).slice(0, 20);
+  throw new LazyError("USAGE", `${name}: holds several images, name one of them: ${tags.join(", ")}`);
+}

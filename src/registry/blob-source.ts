@@ -1,0 +1,54 @@
+import { checkRange, type ByteSource } from "../bytes/source.ts";
+import type { RegistryCall, RegistryClient } from "./client.ts";
+import type { HttpResponse } from "./http.ts";
+import { rangeHeader, readRangeAnswer, type ByteRange } from "./ranges.ts";
+import { RegistryError } from "./registry-error.ts";
+
+/**
+ * Range reads of one blob. When the registry redirects to a storage, further reads go there directly, until the storage refuses:
+ * signed addresses expire, and then the registry is asked for a new one.
+ */
+export class RegistryBlobSource implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  readonly #client: RegistryClient;
+  readonly #call: Omit<RegistryCall, "signal">;
+  readonly #closed = new AbortController();
+  #storage: URL | undefined;
+
+  constructor(client: RegistryClient, call: Omit<RegistryCall, "expect" | "signal">, size: number) {
+    this.#client = client;
+    this.#call = { ...call, expect: [200, 206] };
+    this.name = call.what;
+    this.size = size;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    checkRange(this, offset, length);
+    if (length === 0) return new Uint8Array(0);
+    const range = { first: offset, last: offset + length - 1 };
+    const { signal } = this.#closed;
+    return await this.#client.backoff.run(async () => await readRangeAnswer(await this.#open(range), range, this.size), signal);
+  }
+
+  async close(): Promise<void> {
+    this.#closed.abort(new RegistryError("UNAVAILABLE", `${this.name}: was closed`, { url: this.name, retryable: false }));
+  }
+
+  async #open(range: ByteRange): Promise<HttpResponse> {
+    const call = { ...this.#call, headers: { ...this.#call.headers, range: rangeHeader(range) }, signal: this.#closed.signal };
+    const storage = this.#storage;
+    if (storage) {
+      try {
+        return await this.#client.open({ ...call, url: storage });
+      } catch (error) {
+        if (this.#storage === storage) this.#storage = undefined;
+        const expired = error instanceof RegistryError && error.status !== undefined && error.status >= 400 && error.status < 500;
+        if (!expired) throw error;
+      }
+    }
+    const response = await this.#client.open(call);
+    if (response.url.origin !== this.#client.origin.origin) this.#storage = response.url;
+    return response;
+  }
+}

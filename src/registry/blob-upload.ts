@@ -1,0 +1,180 @@
+import type { ByteSource } from "../bytes/source.ts";
+import { corrupt } from "../errors.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { DigestHash } from "../oci/digest.ts";
+import type { Scope } from "./auth.ts";
+import type { RegistryClient } from "./client.ts";
+import type { HttpResponse } from "./http.ts";
+import { resolveLocation } from "./redirect.ts";
+import { RegistryError } from "./registry-error.ts";
+
+const READ_BYTES = 1 << 20;
+const FALLBACK_CHUNK_BYTES = 8 << 20;
+const OCTETS = { "content-type": "application/octet-stream" };
+
+export interface BlobUpload {
+  readonly client: RegistryClient;
+  readonly repository: string;
+  readonly descriptor: Descriptor;
+  readonly content: ByteSource;
+  /** Names the blob in messages. */
+  readonly what: string;
+  readonly mountFrom?: string | undefined;
+  readonly chunkBytes?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Mounts the blob if that is possible, otherwise sends it; a failed try starts over with a new session. */
+export async function uploadBlob(upload: BlobUpload): Promise<"uploaded" | "mounted"> {
+  let { chunkBytes, mountFrom } = upload;
+  return await upload.client.backoff.run(async () => {
+    const session = await openSession({ ...upload, mountFrom });
+    if (session === "mounted") return session;
+    mountFrom = undefined; // The registry has shown that it does not mount this one.
+    try {
+      await send(upload, session, chunkBytes);
+    } catch (error) {
+      if (error instanceof RegistryError && error.status === 413 && chunkBytes === undefined) {
+        chunkBytes = FALLBACK_CHUNK_BYTES;
+        throw startOver(error);
+      }
+      // 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way.
+      throw error instanceof RegistryError && [401, 404, 416].includes(error.status ?? 0) ? startOver(error) : error;
+    }
+    return "uploaded";
+  }, upload.signal);
+}
+
+function startOver(error: RegistryError): RegistryError {
+  return new RegistryError(
+    error.code,
+    error.message,
+    { ...error, status: error.status, url: error.url, retryable: true },
+    { cause: error },
+  );
+}
+
+interface Session {
+  readonly url: URL;
+  readonly minChunkBytes: number;
+}
+
+async function openSession(upload: BlobUpload): Promise<Session | "mounted"> {
+  const { client, repository, descriptor, mountFrom, what, signal } = upload;
+  const path = `/v2/${repository}/blobs/uploads/`;
+  const query = mountFrom === undefined ? "" : `?${new URLSearchParams({ mount: descriptor.digest, from: mountFrom })}`;
+  const pull: Scope[] = mountFrom === undefined ? [] : [{ repository: mountFrom, actions: "pull" }];
+  const headers = { "content-length": "0" };
+  const response = await client.open({
+    method: "POST",
+    url: path + query,
+    headers,
+    scopes: [...pushScopes(upload), ...pull],
+    expect: mountFrom === undefined ? [202] : [201, 202],
+    what,
+    signal,
+  });
+  await response.discard();
+  if (response.status === 201) return "mounted";
+  const minimum = response.header("oci-chunk-min-length") ?? "";
+  const minChunkBytes = /^\d{1,12}$/.test(minimum) ? Number(minimum) : 0;
+  return { url: resolveLocation(response, response.header("location")), minChunkBytes };
+}
+
+function pushScopes(upload: BlobUpload): Scope[] {
+  return [{ repository: upload.repository, actions: "pull,push" }];
+}
+
+async function send(upload: BlobUpload, session: Session, chunkBytes: number | undefined): Promise<void> {
+  const { client, descriptor, what, signal } = upload;
+  const reader = new VerifiedContent(upload);
+  let url = session.url;
+  let lastBytes = descriptor.size;
+  if (chunkBytes !== undefined) {
+    url = await sendChunks(upload, session, Math.max(chunkBytes, session.minChunkBytes), reader);
+    lastBytes = 0;
+  }
+  url.searchParams.set("digest", descriptor.digest);
+  const response = await reader.translating(async () =>
+    client.open({
+      method: "PUT",
+      url,
+      headers: { ...OCTETS, "content-length": String(lastBytes) },
+      body: lastBytes === 0 ? undefined : reader.read(0, lastBytes),
+      scopes: pushScopes(upload),
+      expect: [201, 204],
+      what,
+      signal,
+    }),
+  );
+  await response.discard();
+}
+
+/** PATCHes all of the content; gives the address that ends the upload. */
+async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: number, reader: VerifiedContent): Promise<URL> {
+  const { client, descriptor, what, signal } = upload;
+  let url = session.url;
+  for (let start = 0; start < descriptor.size; start += chunkBytes) {
+    const length = Math.min(chunkBytes, descriptor.size - start);
+    const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };
+    const response: HttpResponse = await reader.translating(async () =>
+      client.open({
+        method: "PATCH",
+        url,
+        headers,
+        body: reader.read(start, length),
+        scopes: pushScopes(upload),
+        expect: [202, 204],
+        what,
+        signal,
+      }),
+    );
+    await response.discard();
+    url = resolveLocation(response, response.header("location"));
+  }
+  return url;
+}
+
+/** Hands out the content once, front to back, and holds its last bytes back until the digest has been checked. */
+class VerifiedContent {
+  readonly #content: ByteSource;
+  readonly #descriptor: Descriptor;
+  readonly #what: string;
+  readonly #hash = new DigestHash();
+  #failure: unknown;
+
+  constructor({ content, descriptor, what }: BlobUpload) {
+    this.#content = content;
+    this.#descriptor = descriptor;
+    this.#what = what;
+  }
+
+  async *read(start: number, length: number): AsyncGenerator<Uint8Array> {
+    try {
+      for (let at = start; at < start + length; at += READ_BYTES) {
+        const bytes = await this.#content.read(at, Math.min(READ_BYTES, start + length - at));
+        this.#hash.update(bytes);
+        if (at + bytes.length === this.#descriptor.size) this.#check();
+        yield bytes;
+      }
+    } catch (error) {
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  /** A request that fails because its body could not be read fails with the body's error, not with the connection's. */
+  async translating<T>(request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+  }
+
+  #check(): void {
+    const found = this.#hash.digest();
+    const { digest } = this.#descriptor;
+    if (found !== digest) throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${digest}`);
+  }
+}

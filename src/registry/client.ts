@@ -1,0 +1,113 @@
+import { Authenticator, type Scope } from "./auth.ts";
+import type { CredentialSource } from "./credentials.ts";
+import {
+  HttpClient,
+  type HttpMethod,
+  type HttpObserver,
+  type HttpRequest,
+  type HttpResponse,
+  type HttpTimeouts,
+  type ProxyOptions,
+} from "./http.ts";
+import { isLoopback } from "./origin.ts";
+import { followRedirects } from "./redirect.ts";
+import { Backoff, type RetryPolicy } from "./retry.ts";
+import { statusError } from "./status-error.ts";
+
+export interface RegistryOptions {
+  /** Plain HTTP. Undefined: only for loopback hosts. */
+  readonly plainHttp?: boolean | undefined;
+  /** Skips TLS verification. */
+  readonly insecure?: boolean | undefined;
+  readonly credentials?: CredentialSource | undefined;
+  readonly proxy?: ProxyOptions | undefined;
+  readonly observer?: HttpObserver | undefined;
+  readonly timeouts?: Partial<HttpTimeouts> | undefined;
+  readonly retry?: Partial<RetryPolicy> | undefined;
+  /** Connections at once. Streams that are not read on keep theirs. */
+  readonly connectionsPerHost?: number | undefined;
+  /** Uploads in pieces of this size instead of one body. Undefined: only when the registry refuses a body as too large. */
+  readonly uploadChunkBytes?: number | undefined;
+  readonly userAgent?: string | undefined;
+}
+
+const DEFAULT_TIMEOUTS: HttpTimeouts = { connectMs: 15_000, answerMs: 60_000, commitMs: 600_000, stallMs: 30_000 };
+const DEFAULT_RETRY: RetryPolicy = { tries: 5, firstDelayMs: 200, maxDelayMs: 10_000, maxRetryAfterMs: 120_000 };
+
+export interface RegistryCall {
+  readonly method: HttpMethod;
+  /** Absolute, or a path at the registry. */
+  readonly url: URL | string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: HttpRequest["body"];
+  readonly scopes: readonly Scope[];
+  /** Any other status is an error. */
+  readonly expect: readonly number[];
+  /** Starts the message of errors. */
+  readonly what: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Talks to one registry about one repository: credentials, redirects and retries around the bare client. */
+export class RegistryClient {
+  readonly origin: URL;
+  readonly backoff: Backoff;
+  readonly #http: HttpClient;
+  readonly #auth: Authenticator;
+
+  constructor(host: string, repository: string, options: RegistryOptions) {
+    const plain = options.plainHttp ?? isLoopback(host);
+    const observer = options.observer ?? {};
+    this.origin = new URL(`${plain ? "http" : "https"}://${host}`);
+    this.backoff = new Backoff({ ...DEFAULT_RETRY, ...options.retry }, (pause) => observer.waiting?.(pause));
+    this.#http = new HttpClient({
+      timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },
+      connectionsPerHost: options.connectionsPerHost ?? 16,
+      insecure: options.insecure ?? false,
+      proxy: options.proxy,
+      observer,
+      userAgent: options.userAgent ?? "lazylayer",
+    });
+    this.#auth = new Authenticator(this.origin, repository, this.#http, options.credentials);
+  }
+
+  /** One exchange, repeated until `read` has what it wants from the answer or the failure is final. */
+  async call<T>(call: RegistryCall, read: (response: HttpResponse) => Promise<T>): Promise<T> {
+    return await this.backoff.run(async () => await read(await this.open(call)), call.signal);
+  }
+
+  /** One exchange, not repeated; the answer's body is the caller's. */
+  async open(call: RegistryCall): Promise<HttpResponse> {
+    const url = typeof call.url === "string" ? new URL(call.url, this.origin) : call.url;
+    const response = url.origin === this.origin.origin ? await this.#sendAuthorized(call, url) : await this.#send(call, url, undefined);
+    if (call.expect.includes(response.status)) return response;
+    throw await statusError(response, call.what);
+  }
+
+  async close(): Promise<void> {
+    await this.#http.close();
+  }
+
+  async #sendAuthorized(call: RegistryCall, url: URL): Promise<HttpResponse> {
+    const used = this.#auth.current(call.scopes);
+    const response = await this.#send(call, url, used);
+    const refused = response.status === 401 || response.status === 403;
+    // Storage that a redirect led to must not be able to ask for credentials.
+    if (!refused || response.url.origin !== this.origin.origin || isStream(call.body)) return response;
+    const header = await this.#auth.answer(response, call.scopes, used);
+    if (header === undefined) return response;
+    await response.discard();
+    return await this.#send(call, url, header);
+  }
+
+  async #send(call: RegistryCall, url: URL, authorization: string | undefined): Promise<HttpResponse> {
+    const { method, body, signal } = call;
+    const headers = { ...call.headers, ...(authorization !== undefined && { authorization }) };
+    return await followRedirects({ method, url, headers, body, signal }, (request) => this.#http.send(request));
+  }
+}
+
+/** A body that is read once cannot be sent again with other credentials; uploads start over instead. */
+function isStream(body: HttpRequest["body"]): boolean {
+  return body !== undefined && typeof body !== "string" && !(body instanceof Uint8Array);
+}

@@ -1,0 +1,29 @@
+import { LazyError, messageOf } from "../errors.ts";
+import { brokenTransfer, redactUrl, RegistryError } from "./registry-error.ts";
+
+const STALLED = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
+const CLOSED = new Set(["UND_ERR_DESTROYED", "UND_ERR_CLOSED"]);
+const CERTIFICATE = /CERT|SIGNED|UNABLE_TO_|ERR_TLS_/;
+
+/** What a failed connection or a broken body means to the caller. Errors of this project pass unchanged. */
+export function networkError(url: URL, error: unknown): LazyError {
+  if (error instanceof LazyError) return error;
+  const code = codeOf(error);
+  const permanent = (hint: string): RegistryError =>
+    new RegistryError("UNAVAILABLE", `${redactUrl(url)}: ${hint}`, { url: redactUrl(url), retryable: false }, { cause: error });
+  if (CLOSED.has(code)) return permanent("the connection was closed on this side");
+  if (CERTIFICATE.test(code)) return permanent(`TLS certificate not accepted: ${messageOf(error)}; trust its authority, or use --insecure`);
+  if (code === "ERR_SSL_WRONG_VERSION_NUMBER" || code === "EPROTO") return permanent("does not speak TLS; use --plain for plain HTTP");
+  if (code === "ENOTFOUND") return permanent("host name is not known; check the reference and the name server");
+  if (STALLED.has(code)) return brokenTransfer(url, "stalled: no bytes within the time limit", { cause: error });
+  if (code === "ECONNREFUSED") return brokenTransfer(url, "connection refused; is the registry running?", { cause: error });
+  return brokenTransfer(url, `connection failed: ${messageOf(error) || code || "unknown reason"}`, { cause: error });
+}
+
+/** A failure to connect to any of several addresses carries the reason one level down. */
+function codeOf(error: unknown): string {
+  if (typeof error !== "object" || error === null) return "";
+  if ("code" in error && typeof error.code === "string") return error.code;
+  if (error instanceof AggregateError) return codeOf(error.errors[0]);
+  return "cause" in error ? codeOf(error.cause) : "";
+}

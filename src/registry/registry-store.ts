@@ -1,0 +1,160 @@
+import type { ByteSource } from "../bytes/source.ts";
+import { corrupt } from "../errors.ts";
+import { MAX_CONFIG_BYTES } from "../oci/config.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { digestOf, type Digest } from "../oci/digest.ts";
+import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
+import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
+import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
+import type { RegistryReference } from "../oci/reference.ts";
+import type { Scope } from "./auth.ts";
+import { RegistryBlobSource } from "./blob-source.ts";
+import { streamBlob } from "./blob-stream.ts";
+import { uploadBlob } from "./blob-upload.ts";
+import { RegistryClient, type RegistryOptions } from "./client.ts";
+import { readBody, type HttpResponse } from "./http.ts";
+
+const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
+
+/** The repository of a reference; its tag and digest are not looked at. Sends nothing yet. */
+export function openRegistryStore(reference: RegistryReference, options: RegistryOptions = {}): ImageStore {
+  return new RegistryStore(reference, options);
+}
+
+/** A repository behind the OCI distribution API. */
+class RegistryStore implements ImageStore {
+  readonly name: string;
+  readonly #repository: string;
+  readonly #client: RegistryClient;
+  readonly #uploadChunkBytes: number | undefined;
+  readonly #pull: readonly Scope[];
+  readonly #push: readonly Scope[];
+
+  constructor({ host, repository }: RegistryReference, options: RegistryOptions) {
+    this.name = `${host}/${repository}`;
+    this.#repository = repository;
+    this.#client = new RegistryClient(host, repository, options);
+    this.#uploadChunkBytes = options.uploadChunkBytes;
+    this.#pull = [{ repository, actions: "pull" }];
+    this.#push = [{ repository, actions: "pull,push" }];
+  }
+
+  async resolve({ tag, digest }: ResolveTarget): Promise<ResolvedDocument> {
+    const name = digest ?? tag ?? "latest";
+    const what = `${this.name}${digest ? "@" : ":"}${name}`;
+    const { bytes, contentType } = await this.#fetchDocument(name, what);
+    const found = digestOf(bytes);
+    if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}`);
+    const mediaType = detectMediaType(bytes, contentType, what);
+    return { descriptor: { mediaType, digest: found, size: bytes.length }, bytes };
+  }
+
+  async manifest({ digest, size }: Descriptor): Promise<Uint8Array> {
+    const what = `${this.name}@${digest}`;
+    checkSize(size, MAX_MANIFEST_BYTES, what);
+    const { bytes } = await this.#fetchDocument(digest, what);
+    checkContent(bytes, digest, size, what);
+    return bytes;
+  }
+
+  async #fetchDocument(name: string, what: string): Promise<{ bytes: Uint8Array; contentType: string | undefined }> {
+    const call = { method: "GET", url: this.#path("manifests", name), headers: { accept: ACCEPTED_DOCUMENTS } } as const;
+    return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what }, async (response) => ({
+      bytes: await readSmall(response, MAX_MANIFEST_BYTES, what),
+      contentType: response.header("content-type"),
+    }));
+  }
+
+  async blob({ digest, size }: Descriptor): Promise<Uint8Array> {
+    const call = { ...this.#blobCall(digest), expect: [200] };
+    checkSize(size, MAX_CONFIG_BYTES, call.what);
+    const bytes = await this.#client.call(call, async (response) => await readSmall(response, size, call.what));
+    checkContent(bytes, digest, size, call.what);
+    return bytes;
+  }
+
+  blobStream(descriptor: Descriptor, options: StreamOptions = {}): AsyncIterable<Uint8Array> {
+    return streamBlob(this.#client, { ...this.#blobCall(descriptor.digest), signal: options.signal }, descriptor);
+  }
+
+  async blobSource(descriptor: Descriptor): Promise<ByteSource> {
+    return new RegistryBlobSource(this.#client, this.#blobCall(descriptor.digest), descriptor.size);
+  }
+
+  async hasBlob(digest: Digest, size?: number): Promise<boolean> {
+    return await this.#head(digest, size, this.#pull);
+  }
+
+  async #head(digest: Digest, size: number | undefined, scopes: readonly Scope[]): Promise<boolean> {
+    return await this.#client.call({ ...this.#blobCall(digest), method: "HEAD", scopes, expect: [200, 404] }, async (response) => {
+      await response.discard();
+      if (response.status === 404) return false;
+      const length = response.header("content-length");
+      return size === undefined || length === undefined || Number(length) === size;
+    });
+  }
+
+  async putBlob(descriptor: Descriptor, content: ByteSource, options: PutBlobOptions = {}): Promise<PutBlobResult> {
+    const { digest, size } = descriptor;
+    const { what } = this.#blobCall(digest);
+    if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);
+    // Asked with the right to push, so that one token serves the whole upload.
+    if (await this.#head(digest, size, this.#push)) return "exists";
+    return await uploadBlob({
+      client: this.#client,
+      repository: this.#repository,
+      descriptor,
+      content,
+      what,
+      mountFrom: options.mountFrom,
+      chunkBytes: this.#uploadChunkBytes,
+      signal: options.signal,
+    });
+  }
+
+  async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
+    const digest = digestOf(bytes);
+    const call = {
+      method: "PUT",
+      url: this.#path("manifests", tag ?? digest),
+      headers: { "content-type": mediaType },
+      body: bytes,
+      scopes: this.#push,
+      expect: [200, 201, 202],
+      what: `${this.name}${tag === undefined ? `@${digest}` : `:${tag}`}`,
+    } as const;
+    await this.#client.call(call, async (response) => await response.discard());
+    return { mediaType, digest, size: bytes.length };
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  #path(kind: "manifests" | "blobs", name: string): string {
+    return `/v2/${this.#repository}/${kind}/${name}`;
+  }
+
+  #blobCall(digest: Digest): { method: "GET"; url: string; scopes: readonly Scope[]; what: string } {
+    return { method: "GET", url: this.#path("blobs", digest), scopes: this.#pull, what: `${this.name}: blob ${digest}` };
+  }
+}
+
+async function readSmall(response: HttpResponse, limit: number, what: string): Promise<Uint8Array> {
+  const stated = Number(response.header("content-length") ?? 0);
+  if (stated > limit) {
+    await response.discard();
+    throw corrupt(`${what}: ${stated} bytes, expected at most ${limit}`);
+  }
+  return await readBody(response, limit);
+}
+
+function checkSize(size: number, limit: number, what: string): void {
+  if (size > limit) throw corrupt(`${what}: descriptor says ${size} bytes, expected at most ${limit}`);
+}
+
+function checkContent(bytes: Uint8Array, digest: Digest, size: number, what: string): void {
+  if (bytes.length !== size) throw corrupt(`${what}: ${bytes.length} bytes, expected ${size}`);
+  const found = digestOf(bytes);
+  if (found !== digest) throw corrupt(`${what}: content has digest ${found}, expected ${digest}`);
+}
