@@ -1,0 +1,373 @@
+import type { ByteSource } from "../../bytes/source.ts";
+import { corrupt, unsupported } from "../../errors.ts";
+import type { ByteString, Entry, EntryType, Timespec } from "../../tree/entry.ts";
+import type { Change } from "../../tree/layer-changes.ts";
+import { baseName, parentPath, quoted } from "../../tree/path.ts";
+import { findCleared, findNode, findRemoved, resolveDirectory, type FoundNode, type TreeView } from "../../tree/resolve.ts";
+import { keptXattrs } from "../../tree/xattr.ts";
+import { DirectoryStore } from "./directory-store.ts";
+import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
+import { formatVolume, type FormatOptions } from "./format.ts";
+import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
+import { XATTR_AREA_BYTES } from "./inode-table.ts";
+import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, LOST_FOUND_INODE, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
+import { openVolume } from "./open-volume.ts";
+import type { Volume } from "./volume.ts";
+import { freeXattrs, storeXattrs } from "./xattr-store.ts";
+
+/** A run of a file's blocks that has data; the others are holes. */
+export interface FileRun {
+  /** First block within the file. */
+  readonly fileBlock: number;
+  readonly blocks: number;
+}
+
+/** A layer's entry whose data lies in the layer's payload: its runs, one after the other, from `payloadBlock` on. */
+export interface PayloadEntry extends Entry {
+  readonly payloadBlock: number;
+  readonly runs: readonly FileRun[];
+}
+
+/** Where a part of the payload belongs on the device. */
+export interface PayloadPlace {
+  readonly block: number;
+  readonly payloadBlock: number;
+  readonly blocks: number;
+}
+
+/** What a layer adds to the device. */
+export interface LayerBlocks {
+  /** Payload that the filesystem refers to, ascending by payload block. */
+  readonly payload: readonly PayloadPlace[];
+  /** Numbers of the metadata blocks that changed; those that a mount reads first come last. */
+  readonly metadata: readonly number[];
+}
+
+const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
+const FAST_SYMLINK_BYTES = 60;
+/** Largest file: 2^32 - 1 blocks of 4 KiB, less one because extents count from a 32-bit number. */
+const MAX_FILE_BYTES = (2 ** 32 - 2) * BLOCK_BYTES;
+
+const KIND_OF: Readonly<Record<Exclude<EntryType, "hardlink">, number>> = {
+  file: FILE_KIND.file,
+  directory: FILE_KIND.directory,
+  symlink: FILE_KIND.symlink,
+  character: FILE_KIND.character,
+  block: FILE_KIND.block,
+  fifo: FILE_KIND.fifo,
+};
+
+/**
+ * An ext4 filesystem that grows layer by layer: apply a layer's changes between `beginLayer` and `finishLayer`, which
+ * says which blocks the layer consists of. It does not depend on time or on how it came to be: a filesystem carried in
+ * memory and the same one opened from its device give equal blocks.
+ */
+export class Ext4Writer {
+  readonly #volume: Volume;
+  readonly #directories: DirectoryStore;
+  readonly #tree: TreeView<number>;
+  /** Payload of this layer's files, by inode. */
+  readonly #payload = new Map<number, PayloadPlace[]>();
+  /** The directory that the entry before was put into; archives list directories in one go. */
+  #lastParent: { path: ByteString; inode: number } | undefined;
+  #firstPayloadBlock = 0;
+
+  private constructor(volume: Volume) {
+    this.#volume = volume;
+    this.#directories = new DirectoryStore(volume);
+    this.#tree = {
+      root: ROOT_INODE,
+      lookup: (directory, name) => this.#directories.get(directory).names.lookup(name),
+      kind: (node) => {
+        const kind = volume.inodes.mode(node) & FILE_KIND.mask;
+        return kind === FILE_KIND.directory ? "directory" : kind === FILE_KIND.symlink ? "symlink" : "other";
+      },
+      linkTarget: (node) => this.#linkTarget(node),
+    };
+  }
+
+  /** A new filesystem; its blocks are part of the first layer. */
+  static format(options: FormatOptions): Ext4Writer {
+    const writer = new Ext4Writer(formatVolume(options));
+    writer.#makeDirectory(ROOT_INODE, ROOT_INODE, 0o755);
+    writer.#makeDirectory(LOST_FOUND_INODE, ROOT_INODE, 0o700);
+    writer.#insert(ROOT_INODE, "lost+found", LOST_FOUND_INODE, FILE_KIND.directory);
+    return writer;
+  }
+
+  /** Continues a filesystem, reading its metadata only. */
+  static async open(source: ByteSource): Promise<Ext4Writer> {
+    return new Ext4Writer(await openVolume(source));
+  }
+
+  /** Starts a layer whose payload has `payloadBlocks` blocks. */
+  beginLayer(payloadBlocks: number): void {
+    const run = this.#volume.allocator.longestFreeRun();
+    this.#firstPayloadBlock = run.block;
+    this.#volume.beginLayer(run.block + payloadBlocks);
+  }
+
+  /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
+  apply(change: Change<PayloadEntry>): void {
+    if (change.kind === "put") {
+      this.#put(change.entry);
+      return;
+    }
+    this.#lastParent = undefined;
+    if (change.kind === "remove") {
+      const found = findRemoved(this.#tree, change);
+      if (found) this.#hide(found);
+    } else {
+      const directory = findCleared(this.#tree, change);
+      if (directory !== undefined) this.#clear(directory);
+    }
+  }
+
+  /** Ends the layer: everything is written into metadata blocks. */
+  finishLayer(): LayerBlocks {
+    this.#lastParent = undefined;
+    this.#directories.flush();
+    this.#volume.settle();
+    const payload = [...this.#payload.values()].flat().toSorted((a, b) => a.payloadBlock - b.payloadBlock);
+    this.#payload.clear();
+    return { payload, metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
+  }
+
+  /** A metadata block that `finishLayer` named. */
+  metadataBlock(block: number): Uint8Array {
+    return this.#volume.blocks.get(block);
+  }
+
+  /** Superblock, descriptors and the root directory are what a mount reads first: they go to the end. */
+  #coldFirst(blocks: readonly number[]): number[] {
+    const { superblock, inodes } = this.#volume;
+    const root = this.#volume.extents(ROOT_INODE, inodes.read(ROOT_INODE)).extents;
+    const descriptorsEnd = 1 + Math.ceil((superblock.groups * superblock.descriptorBytes) / BLOCK_BYTES);
+    const hot = new Set([inodes.blockOf(ROOT_INODE), ...root.map((extent) => extent.block)]);
+    const isHot = (block: number): boolean => block < descriptorsEnd || hot.has(block);
+    const fixed = blocks.filter((block) => block < this.#firstPayloadBlock && !isHot(block));
+    const others = blocks.filter((block) => block >= this.#firstPayloadBlock && !isHot(block));
+    return [...others, ...fixed, ...blocks.filter(isHot)];
+  }
+
+  #put(entry: PayloadEntry): void {
+    if (entry.path === "") {
+      this.#putRoot(entry);
+      return;
+    }
+    const parent = this.#parentOf(entry.path);
+    const name = baseName(entry.path);
+    const existing = this.#directories.get(parent).names.lookup(name);
+    if (entry.type === "hardlink") this.#putHardLink(parent, name, existing, entry);
+    else if (entry.type === "directory") this.#putDirectory(parent, name, existing, entry);
+    else this.#putLeaf(parent, name, existing, entry, entry.type);
+  }
+
+  #putRoot(entry: PayloadEntry): void {
+    if (entry.type !== "directory") throw corrupt(`the archive's root entry is a ${entry.type}, expected a directory`);
+    this.#setMetadata(ROOT_INODE, entry);
+  }
+
+  /** The directory for a path's last element; directories that are missing on the way are made. */
+  #parentOf(path: ByteString): number {
+    const parent = parentPath(path);
+    if (this.#lastParent?.path === parent) return this.#lastParent.inode;
+    const resolved = resolveDirectory(this.#tree, parent);
+    let inode = resolved.directory;
+    for (const name of resolved.missing) {
+      const child = this.#volume.inodes.allocate(true);
+      this.#makeDirectory(child, inode, 0o755);
+      this.#insert(inode, name, child, FILE_KIND.directory);
+      inode = child;
+    }
+    this.#lastParent = { path: parent, inode };
+    return inode;
+  }
+
+  #putHardLink(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry): void {
+    const target = findNode(this.#tree, entry.link)?.node;
+    if (target === undefined) throw corrupt(`hard link ${quoted(entry.path)} points to ${quoted(entry.link)}, which does not exist`);
+    if (target === existing) return;
+    const inode = this.#volume.inodes.read(target);
+    if (isKind(inode, FILE_KIND.directory)) throw corrupt(`hard link ${quoted(entry.path)} points to the directory ${quoted(entry.link)}`);
+    if (inode.links >= MAX_LINKS) throw unsupported(`${quoted(entry.link)} has ${inode.links} hard links; ext4 holds at most ${MAX_LINKS}`);
+    inode.links++;
+    this.#volume.inodes.write(target, inode, this.#volume.inodes.xattrArea(target));
+    if (existing !== undefined) this.#remove({ parent, name, node: existing });
+    this.#insert(parent, name, target, inode.mode & FILE_KIND.mask);
+  }
+
+  #putDirectory(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry): void {
+    if (existing !== undefined && this.#tree.kind(existing) === "directory") {
+      this.#setMetadata(existing, entry);
+      return;
+    }
+    if (existing !== undefined) this.#remove({ parent, name, node: existing });
+    const number = this.#volume.inodes.allocate(true);
+    const inode = newInode(entry, FILE_KIND.directory);
+    this.#write(number, inode, entry);
+    this.#directories.create(number, parent);
+    this.#insert(parent, name, number, FILE_KIND.directory);
+  }
+
+  #putLeaf(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry, type: Exclude<EntryType, "hardlink">): void {
+    if (existing !== undefined) this.#remove({ parent, name, node: existing });
+    const number = this.#volume.inodes.allocate(false);
+    const inode = newInode(entry, KIND_OF[type]);
+    if (type === "character" || type === "block") inode.block = encodeDevice(entry.major, entry.minor);
+    if (type === "symlink") this.#setTarget(number, inode, entry);
+    const area = this.#storeXattrs(inode, entry);
+    if (type === "file") this.#setData(number, inode, entry);
+    else if (inode.xattrBlock !== 0) inode.sectors += BLOCK_BYTES / 512;
+    this.#volume.inodes.write(number, inode, area);
+    this.#insert(parent, name, number, KIND_OF[type]);
+  }
+
+  #setTarget(number: number, inode: Inode, entry: PayloadEntry): void {
+    const target = Buffer.from(entry.link, "latin1");
+    if (target.length === 0 || target.length >= BLOCK_BYTES) {
+      throw unsupported(`symlink ${quoted(entry.path)} has a target of ${target.length} bytes, expected 1–${BLOCK_BYTES - 1}`);
+    }
+    inode.size = target.length;
+    if (target.length < FAST_SYMLINK_BYTES) {
+      inode.block = Buffer.concat([target, Buffer.alloc(60 - target.length)]);
+      return;
+    }
+    inode.flags |= INODE_FLAG.extents;
+    this.#volume.setExtents(number, inode, this.#volume.store(target));
+  }
+
+  /** Places a file's payload, and links the file to it. */
+  #setData(number: number, inode: Inode, entry: PayloadEntry): void {
+    if (entry.size > MAX_FILE_BYTES) throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
+    const extents: Extent[] = [];
+    const places: PayloadPlace[] = [];
+    let payloadBlock = entry.payloadBlock;
+    for (const run of entry.runs) {
+      let { fileBlock } = run;
+      for (const { block, blocks } of this.#volume.allocator.allocate(run.blocks, this.#firstPayloadBlock + payloadBlock)) {
+        extents.push({ fileBlock, blocks, block, unwritten: false });
+        places.push({ block, payloadBlock, blocks });
+        fileBlock += blocks;
+        payloadBlock += blocks;
+      }
+    }
+    if (places.length > 0) this.#payload.set(number, places);
+    inode.size = entry.size;
+    if (entry.size >= 2 ** 31) this.#volume.superblock.fields.roCompat |= RO_COMPAT.largeFile;
+    this.#volume.setExtents(number, inode, extents);
+  }
+
+  #storeXattrs(inode: Inode, entry: PayloadEntry): Uint8Array {
+    if (entry.xattrs.size === 0 || entry.type === "hardlink") return new Uint8Array(XATTR_AREA_BYTES);
+    return storeXattrs(this.#volume, inode, keptXattrs(entry.type, entry.xattrs));
+  }
+
+  /** Writes a new directory's inode. */
+  #write(number: number, inode: Inode, entry: PayloadEntry): void {
+    const area = this.#storeXattrs(inode, entry);
+    if (inode.xattrBlock !== 0) inode.sectors += BLOCK_BYTES / 512;
+    this.#volume.inodes.write(number, inode, area);
+  }
+
+  /** Gives an existing directory the entry's owner, mode, times and attributes; its names stay. */
+  #setMetadata(number: number, entry: PayloadEntry): void {
+    const inode = this.#volume.inodes.read(number);
+    if (inode.xattrBlock !== 0) inode.sectors -= BLOCK_BYTES / 512;
+    freeXattrs(this.#volume, number, inode);
+    const { atime, mtime, ctime, uid, gid } = entry;
+    Object.assign(inode, { atime, mtime, ctime, uid, gid, mode: FILE_KIND.directory | entry.mode });
+    this.#write(number, inode, entry);
+  }
+
+  #makeDirectory(number: number, parent: number, mode: number): void {
+    const inode = newInode({ mode, uid: 0, gid: 0, atime: EPOCH, mtime: EPOCH, ctime: EPOCH }, FILE_KIND.directory);
+    this.#volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
+    this.#directories.create(number, parent);
+  }
+
+  #insert(parent: number, name: ByteString, inode: number, kind: number): void {
+    const directory = this.#directories.get(parent);
+    directory.names.insert(name, inode, DIRENT_TYPE.get(kind) ?? 0);
+    if (kind === FILE_KIND.directory && directory.links !== undefined) directory.links++;
+  }
+
+  /** A whiteout: as a removal, but lost+found only loses its content, because filesystem checks expect the directory. */
+  #hide(found: FoundNode<number>): void {
+    if (found.node === LOST_FOUND_INODE) this.#clear(found.node);
+    else this.#remove(found);
+  }
+
+  #clear(directory: number): void {
+    for (const { name, inode } of [...this.#directories.get(directory).names.entries()]) this.#hide({ parent: directory, name, node: inode });
+  }
+
+  /** Takes a name away, and what it stood for when that was its last. */
+  #remove({ parent, name, node }: FoundNode<number>): void {
+    this.#lastParent = undefined;
+    const inode = this.#volume.inodes.read(node);
+    const isDirectory = isKind(inode, FILE_KIND.directory);
+    if (isDirectory) {
+      for (const child of [...this.#directories.get(node).names.entries()]) this.#remove({ parent: node, name: child.name, node: child.inode });
+    }
+    const directory = this.#directories.get(parent);
+    directory.names.remove(name);
+    if (isDirectory && directory.links !== undefined) directory.links--;
+    if (!isDirectory && inode.links > 1) {
+      inode.links--;
+      this.#volume.inodes.write(node, inode, this.#volume.inodes.xattrArea(node));
+      return;
+    }
+    this.#freeInode(node, inode, isDirectory);
+  }
+
+  #freeInode(number: number, inode: Inode, isDirectory: boolean): void {
+    freeXattrs(this.#volume, number, inode);
+    if (isDirectory) this.#directories.delete(number, inode);
+    else if (inode.flags & INODE_FLAG.extents) this.#freeData(number, inode);
+    else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0) throw unsupported(`inode ${number} has a block map; only extents can be removed`);
+    this.#volume.inodes.free(number, isDirectory);
+    this.#payload.delete(number);
+  }
+
+  #freeData(number: number, inode: Inode): void {
+    const { extents, nodes } = this.#volume.extents(number, inode);
+    const isMetadata = isKind(inode, FILE_KIND.symlink);
+    for (const extent of extents) {
+      if (isMetadata) this.#volume.release(extent.block);
+      else this.#volume.allocator.free(extent);
+    }
+    for (const block of nodes) this.#volume.release(block);
+  }
+
+  #linkTarget(number: number): ByteString {
+    const inode = this.#volume.inodes.read(number);
+    if (isFastSymlink(inode)) return fastSymlinkTarget(inode);
+    const [extent] = this.#volume.extents(number, inode).extents;
+    if (!extent || inode.size > BLOCK_BYTES) throw corrupt(`symlink ${number} of ${inode.size} bytes has no block`);
+    return this.#volume.blocks.get(extent.block).toString("latin1", 0, inode.size);
+  }
+}
+
+type Owned = Pick<Entry, "mode" | "uid" | "gid" | "atime" | "mtime" | "ctime">;
+
+function newInode(entry: Owned, kind: number): Inode {
+  const hasExtents = kind === FILE_KIND.file || kind === FILE_KIND.directory;
+  return {
+    mode: kind | entry.mode,
+    uid: entry.uid,
+    gid: entry.gid,
+    size: 0,
+    links: kind === FILE_KIND.directory ? 2 : 1,
+    sectors: 0,
+    flags: hasExtents ? INODE_FLAG.extents : 0,
+    generation: 0,
+    atime: entry.atime,
+    mtime: entry.mtime,
+    ctime: entry.ctime,
+    xattrBlock: 0,
+    version: 0,
+    block: hasExtents ? encodeExtentLeaf([], 60, INLINE_EXTENTS) : new Uint8Array(60),
+    extraIsize: EXTRA_ISIZE,
+  };
+}

@@ -1,0 +1,106 @@
+import { corrupt } from "../../errors.ts";
+
+/** A run of a file's blocks on the device. */
+export interface Extent {
+  /** First block within the file. */
+  readonly fileBlock: number;
+  readonly blocks: number;
+  /** First block on the device. */
+  readonly block: number;
+  /** Allocated but never written: reads as zeros. */
+  readonly unwritten: boolean;
+}
+
+/** A child of an inner node. */
+export interface ExtentIndex {
+  readonly fileBlock: number;
+  readonly block: number;
+}
+
+export interface ExtentNode {
+  /** 0: the entries are extents. */
+  readonly depth: number;
+  readonly extents: readonly Extent[];
+  readonly children: readonly ExtentIndex[];
+}
+
+const MAGIC = 0xf30a;
+const HEADER_BYTES = 12;
+const ENTRY_BYTES = 12;
+const MAX_DEPTH = 5;
+/** The longest initialised extent; longer lengths mean unwritten ones. */
+export const MAX_EXTENT_BLOCKS = 32768;
+/** Extents that fit the 60 bytes inside of an inode: (60 - 12) / 12. */
+export const INLINE_EXTENTS = 4;
+
+/** Extents that fit a block: the checksum's four bytes always stay free. */
+export function extentsPerBlock(blockBytes: number): number {
+  return Math.floor((blockBytes - HEADER_BYTES) / ENTRY_BYTES);
+}
+
+export function parseExtentNode(bytes: Uint8Array, where: string): ExtentNode {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const magic = view.getUint16(0, true);
+  const entries = view.getUint16(2, true);
+  const depth = view.getUint16(6, true);
+  if (magic !== MAGIC) throw corrupt(`${where}: extent node has magic 0x${magic.toString(16)}, expected 0xf30a`);
+  if (depth > MAX_DEPTH || HEADER_BYTES + entries * ENTRY_BYTES > bytes.length) {
+    throw corrupt(`${where}: extent node of depth ${depth} with ${entries} entries in ${bytes.length} bytes`);
+  }
+  const extents: Extent[] = [];
+  const children: ExtentIndex[] = [];
+  let next = 0;
+  for (let index = 0; index < entries; index++) {
+    const at = HEADER_BYTES + index * ENTRY_BYTES;
+    const fileBlock = view.getUint32(at, true);
+    if (fileBlock < next) throw corrupt(`${where}: extent ${index} starts at file block ${fileBlock}, expected at least ${next}`);
+    if (depth > 0) {
+      children.push({ fileBlock, block: view.getUint32(at + 4, true) + view.getUint16(at + 8, true) * 2 ** 32 });
+      next = fileBlock + 1;
+      continue;
+    }
+    const stored = view.getUint16(at + 4, true);
+    const unwritten = stored > MAX_EXTENT_BLOCKS;
+    const blocks = unwritten ? stored - MAX_EXTENT_BLOCKS : stored;
+    if (blocks === 0) throw corrupt(`${where}: extent ${index} is empty`);
+    extents.push({ fileBlock, blocks, block: view.getUint32(at + 8, true) + view.getUint16(at + 6, true) * 2 ** 32, unwritten });
+    next = fileBlock + blocks;
+  }
+  return { depth, extents, children };
+}
+
+function encodeHeader(view: DataView, entries: number, capacity: number, depth: number): void {
+  view.setUint16(0, MAGIC, true);
+  view.setUint16(2, entries, true);
+  view.setUint16(4, capacity, true);
+  view.setUint16(6, depth, true);
+}
+
+/** A leaf of up to `capacity` extents, in `size` bytes. */
+export function encodeExtentLeaf(extents: readonly Extent[], size: number, capacity: number): Uint8Array {
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  encodeHeader(view, extents.length, capacity, 0);
+  for (const [index, extent] of extents.entries()) {
+    const at = HEADER_BYTES + index * ENTRY_BYTES;
+    view.setUint32(at, extent.fileBlock, true);
+    view.setUint16(at + 4, extent.unwritten ? extent.blocks + MAX_EXTENT_BLOCKS : extent.blocks, true);
+    view.setUint16(at + 6, Math.floor(extent.block / 2 ** 32), true);
+    view.setUint32(at + 8, extent.block, true);
+  }
+  return bytes;
+}
+
+/** An inner node of up to `capacity` children, in `size` bytes. */
+export function encodeExtentIndex(children: readonly ExtentIndex[], depth: number, size: number, capacity: number): Uint8Array {
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  encodeHeader(view, children.length, capacity, depth);
+  for (const [index, child] of children.entries()) {
+    const at = HEADER_BYTES + index * ENTRY_BYTES;
+    view.setUint32(at, child.fileBlock, true);
+    view.setUint32(at + 4, child.block, true);
+    view.setUint16(at + 8, Math.floor(child.block / 2 ** 32), true);
+  }
+  return bytes;
+}

@@ -1,0 +1,55 @@
+import type { ByteSource } from "../../bytes/source.ts";
+import { Ext4Reader } from "./ext4-reader.ts";
+import { isFastSymlink, isKind, type Inode } from "./inode.ts";
+import { BLOCK_BYTES, FILE_KIND, GROUP_FLAG, INODE_BYTES, INODE_FLAG, ROOT_INODE } from "./layout.ts";
+import { checkWritable } from "./superblock.ts";
+import { Volume } from "./volume.ts";
+
+/** Loads a filesystem's metadata: descriptors, bitmaps, and for each used inode what is not file data. */
+export async function openVolume(source: ByteSource): Promise<Volume> {
+  const reader = await Ext4Reader.open(source);
+  checkWritable(reader.superblock, source.name);
+  const volume = new Volume(reader.superblock, [...reader.groups]);
+  const load = async (block: number): Promise<Uint8Array> => {
+    const bytes = await reader.block(block);
+    volume.blocks.load(block, bytes);
+    return bytes;
+  };
+  const descriptorBlocks = Math.ceil((reader.superblock.groups * reader.superblock.descriptorBytes) / BLOCK_BYTES);
+  for (let block = 0; block <= descriptorBlocks; block++) await load(block);
+  for (const [number, group] of volume.groups.entries()) {
+    if (!(group.flags & GROUP_FLAG.blockUninit)) await load(group.blockBitmap);
+    if (group.flags & GROUP_FLAG.inodeUninit) continue;
+    const bitmap = await load(group.inodeBitmap);
+    await loadInodes(reader, load, bitmap, number);
+  }
+  return volume;
+}
+
+type Load = (block: number) => Promise<Uint8Array>;
+
+async function loadInodes(reader: Ext4Reader, load: Load, bitmap: Uint8Array, group: number): Promise<void> {
+  const { inodesPerGroup, fields } = reader.superblock;
+  for (let index = 0; index < inodesPerGroup; index++) {
+    if (!(bitmap[index >>> 3]! & (1 << (index & 7)))) continue;
+    const number = group * inodesPerGroup + index + 1;
+    await load(Math.floor((reader.groups[group]!.inodeTable * BLOCK_BYTES + index * INODE_BYTES) / BLOCK_BYTES));
+    if (number === ROOT_INODE || number >= fields.firstInode) await loadInode(reader, load, number);
+  }
+}
+
+/** Loads the blocks of one inode that are metadata: extent tree, directory, long symlink target, attributes. */
+async function loadInode(reader: Ext4Reader, load: Load, number: number): Promise<void> {
+  const inode = await reader.inode(number);
+  if (inode.xattrBlock !== 0) await load(inode.xattrBlock);
+  if (!(inode.flags & INODE_FLAG.extents) || isFastSymlink(inode)) return;
+  const nodes: number[] = [];
+  const extents = await reader.extents(number, inode, (block) => nodes.push(block));
+  for (const block of nodes) await load(block);
+  if (!holdsMetadata(inode)) return;
+  for (const extent of extents) for (let index = 0; index < extent.blocks; index++) await load(extent.block + index);
+}
+
+function holdsMetadata(inode: Inode): boolean {
+  return isKind(inode, FILE_KIND.directory) || isKind(inode, FILE_KIND.symlink);
+}

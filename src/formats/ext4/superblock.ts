@@ -1,0 +1,135 @@
+import { crc32cRaw } from "../../bytes/crc32c.ts";
+import type { StructValue } from "../../bytes/struct.ts";
+import { corrupt, unsupported } from "../../errors.ts";
+import { filesystemSeed } from "./checksum.ts";
+import type { DirectoryHash } from "./directory-hash.ts";
+import { COMPAT, INCOMPAT, INODE_BYTES, MAGIC, RO_COMPAT, SUPERBLOCK_OFFSET, superblockStruct, UNSIGNED_HASH } from "./layout.ts";
+
+export type SuperblockFields = StructValue<typeof superblockStruct>;
+
+/** A checked superblock and what follows from it. */
+export interface Superblock {
+  readonly fields: SuperblockFields;
+  readonly blockBytes: number;
+  readonly blocks: number;
+  readonly groups: number;
+  readonly blocksPerGroup: number;
+  readonly inodesPerGroup: number;
+  readonly inodeBytes: number;
+  readonly descriptorBytes: number;
+  readonly hasMetadataCsum: boolean;
+  /** Where metadata checksums start from. */
+  readonly seed: number;
+  readonly hash: DirectoryHash;
+}
+
+const READABLE =
+  INCOMPAT.fileType |
+  INCOMPAT.extents |
+  INCOMPAT.bits64 |
+  INCOMPAT.flexBg |
+  INCOMPAT.eaInode |
+  INCOMPAT.csumSeed |
+  INCOMPAT.largeDir;
+const WRITABLE_INCOMPAT = INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode;
+const WRITABLE_RO_COMPAT =
+  RO_COMPAT.sparseSuper |
+  RO_COMPAT.largeFile |
+  RO_COMPAT.hugeFile |
+  RO_COMPAT.gdtCsum |
+  RO_COMPAT.dirNlink |
+  RO_COMPAT.extraIsize |
+  RO_COMPAT.metadataCsum;
+const WRITABLE_COMPAT = COMPAT.hasJournal | COMPAT.extAttr | COMPAT.resizeInode | COMPAT.dirIndex | COMPAT.sparseSuper2;
+
+/** Parses the 1024 bytes at offset 1024 and refuses what could not be read right. `where` names the device. */
+export function parseSuperblock(bytes: Uint8Array, deviceBytes: number, where: string): Superblock {
+  const fields = superblockStruct.decode(bytes);
+  const at = `${where}: ext4 superblock at ${SUPERBLOCK_OFFSET}`;
+  if (fields.magic !== MAGIC) throw corrupt(`${at} has magic 0x${fields.magic.toString(16)}, expected 0xef53`);
+  const unknown = fields.incompat & ~READABLE;
+  if (unknown !== 0) throw unsupported(`${at} needs features 0x${(unknown >>> 0).toString(16)} that are not supported (journal recovery is 0x4)`);
+  if (fields.roCompat & RO_COMPAT.bigalloc) throw unsupported(`${at} has clusters larger than a block (bigalloc)`);
+  const hasMetadataCsum = (fields.roCompat & RO_COMPAT.metadataCsum) !== 0;
+  if (hasMetadataCsum) checkChecksum(bytes, fields, at);
+  const superblock = derive(fields, hasMetadataCsum);
+  checkSizes(superblock, deviceBytes, at);
+  return superblock;
+}
+
+function checkChecksum(bytes: Uint8Array, fields: SuperblockFields, at: string): void {
+  const found = superblockChecksum(bytes);
+  if (found !== fields.checksum) throw corrupt(`${at} has checksum ${hex(fields.checksum)}, expected ${hex(found)}`);
+}
+
+/** The checksum of a superblock's first 1020 bytes. */
+export function superblockChecksum(bytes: Uint8Array): number {
+  return crc32cRaw(0xffffffff, bytes, 0, 0x3fc);
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(8, "0");
+}
+
+function derive(fields: SuperblockFields, hasMetadataCsum: boolean): Superblock {
+  const blocks = fields.blocksCountLow + (fields.incompat & INCOMPAT.bits64 ? fields.blocksCountHigh * 2 ** 32 : 0);
+  const seedWords = new DataView(fields.hashSeed.buffer, fields.hashSeed.byteOffset);
+  const useCsumSeed = (fields.incompat & INCOMPAT.csumSeed) !== 0;
+  return {
+    fields,
+    blockBytes: 1024 * 2 ** fields.logBlockSize,
+    blocks,
+    groups: Math.ceil((blocks - fields.firstDataBlock) / fields.blocksPerGroup),
+    blocksPerGroup: fields.blocksPerGroup,
+    inodesPerGroup: fields.inodesPerGroup,
+    inodeBytes: fields.revision === 0 ? 128 : fields.inodeSize,
+    descriptorBytes: fields.incompat & INCOMPAT.bits64 ? fields.descriptorBytes : 32,
+    hasMetadataCsum,
+    seed: useCsumSeed ? fields.checksumSeed : filesystemSeed(fields.uuid),
+    hash: {
+      version: fields.hashVersion,
+      signed: (fields.flags & UNSIGNED_HASH) === 0,
+      seed: Uint32Array.from([0, 4, 8, 12], (offset) => seedWords.getUint32(offset, true)),
+    },
+  };
+}
+
+function checkSizes(superblock: Superblock, deviceBytes: number, at: string): void {
+  const { fields, blockBytes, blocks, groups, blocksPerGroup, inodesPerGroup, inodeBytes, descriptorBytes } = superblock;
+  const bits = blockBytes * 8;
+  const sane =
+    fields.logBlockSize <= 6 &&
+    blocksPerGroup > 0 &&
+    blocksPerGroup <= bits &&
+    inodesPerGroup > 0 &&
+    inodesPerGroup <= bits &&
+    inodeBytes >= 128 &&
+    inodeBytes <= blockBytes &&
+    (inodeBytes & (inodeBytes - 1)) === 0 &&
+    descriptorBytes >= 32 &&
+    descriptorBytes <= blockBytes &&
+    (descriptorBytes & (descriptorBytes - 1)) === 0 &&
+    groups > 0 &&
+    groups * inodesPerGroup === fields.inodesCount;
+  if (!sane) {
+    throw corrupt(
+      `${at} has impossible sizes: blocks of ${blockBytes} bytes, ${groups} groups of ${blocksPerGroup} blocks and ${inodesPerGroup} inodes, ${fields.inodesCount} inodes of ${inodeBytes} bytes`,
+    );
+  }
+  if (blocks * blockBytes > deviceBytes) throw corrupt(`${at} counts ${blocks} blocks of ${blockBytes} bytes, the device has ${deviceBytes} bytes`);
+}
+
+/** Refuses filesystems that can be read but not continued. */
+export function checkWritable(superblock: Superblock, where: string): void {
+  const { fields } = superblock;
+  const refused: string[] = [];
+  if (fields.incompat & ~WRITABLE_INCOMPAT) refused.push(`incompatible features 0x${(fields.incompat & ~WRITABLE_INCOMPAT).toString(16)}`);
+  if (fields.roCompat & ~WRITABLE_RO_COMPAT) refused.push(`read-only features 0x${(fields.roCompat & ~WRITABLE_RO_COMPAT).toString(16)}`);
+  if (fields.compat & ~WRITABLE_COMPAT) refused.push(`features 0x${(fields.compat & ~WRITABLE_COMPAT).toString(16)}`);
+  if (!(fields.incompat & INCOMPAT.extents) || !(fields.incompat & INCOMPAT.fileType)) refused.push("no extents or no file types");
+  if (superblock.blockBytes !== 4096) refused.push(`blocks of ${superblock.blockBytes} bytes`);
+  if (superblock.inodeBytes !== INODE_BYTES) refused.push(`inodes of ${superblock.inodeBytes} bytes`);
+  if (fields.firstDataBlock !== 0) refused.push(`first data block ${fields.firstDataBlock}`);
+  if (refused.length > 0) throw unsupported(`${where}: cannot add a layer to this ext4 filesystem: ${refused.join(", ")}`);
+}
+
