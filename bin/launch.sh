@@ -1,0 +1,37 @@
+# Sourced by the launchers beside it, which set $self (their real path), $entry (a file of src/cli) and pass on their arguments.
+# Finds a Node that runs TypeScript and becomes it. Only builtins on the usual way: a start costs about a millisecond.
+
+root=${self%/*}/..
+
+fail() {
+  echo "${self##*/}: $*" >&2
+  exit 127
+}
+
+# major NODE: its major version, or nothing when it does not run.
+major() {
+  version=$("$1" --version 2>/dev/null) || version=
+  version=${version#v}
+  echo "${version%%.*}"
+}
+
+is_recent() {
+  case $1 in '' | *[!0-9]*) return 1 ;; esac
+  [ "$1" -ge 24 ]
+}
+
+[ -d "$root/node_modules" ] || fail "its npm packages are not installed: run npm install in $(cd "$root" && pwd -P)"
+
+if [ -n "${LAZYLAYER_NODE-}" ]; then
+  node=$LAZYLAYER_NODE
+  is_recent "$(major "$node")" || fail "LAZYLAYER_NODE is $node, which is not Node.js 24 or later: point it to one, or unset it"
+elif [ -x "$root/node_modules/.bin/node" ]; then
+  node=$root/node_modules/.bin/node
+elif is_recent "$(major node)"; then
+  node=node
+else
+  found=$(node --version 2>/dev/null) || found=none
+  fail "needs Node.js 24 or later (on PATH: $found): install it, set LAZYLAYER_NODE to it, or run npm install in $(cd "$root" && pwd -P)"
+fi
+
+exec "$node" --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"
