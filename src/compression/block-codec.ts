@@ -36,12 +36,13 @@ export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blo
   const blocks = Math.ceil(input.length / blockSize);
   const storedBytes = new Uint32Array(blocks);
   const bytes = new Uint8Array(new ArrayBuffer(blocks * storedBound(Math.min(blockSize, input.length))));
-  const view = new DataView(bytes.buffer);
+  const view = viewOf(bytes);
+  const inputView = viewOf(input);
   let at = 0;
   for (let block = 0; block < blocks; block++) {
     const start = block * blockSize;
     const end = Math.min(start + blockSize, input.length);
-    const codeEnd = algorithm === "lz4" ? lz4Compress(input, start, end, bytes, at) : putZstd(input.subarray(start, end), bytes, at);
+    const codeEnd = algorithm === "lz4" ? lz4Compress(inputView, start, end, view, at) : putZstd(input.subarray(start, end), bytes, at);
     view.setUint32(codeEnd, crc32cRaw(BLOCK_CRC_SEED, bytes, at, codeEnd), true);
     storedBytes[block] = codeEnd + BLOCK_CRC_BYTES - at;
     at = codeEnd + BLOCK_CRC_BYTES;
@@ -54,8 +55,12 @@ export const compressInline: CompressBlocks = async (algorithm, input, blockSize
 
 /** Decompresses one block (without CRC) to exactly fill `output`. Throws `CORRUPT` where it does not. */
 export function decompressBlock(algorithm: BlockAlgorithm, code: Uint8Array, output: Uint8Array): void {
-  if (algorithm === "lz4") lz4Decompress(code, 0, code.length, output, 0, output.length);
+  if (algorithm === "lz4") lz4Decompress(viewOf(code), 0, code.length, viewOf(output), 0, output.length);
   else decompressZstd(code, output);
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function putZstd(input: Uint8Array, output: Uint8Array, at: number): number {
