@@ -11,7 +11,7 @@ export class MemorySink implements ByteSink {
   readonly #chunks: Uint8Array[] = [];
 
   async write(bytes: Uint8Array): Promise<void> {
-    this.#chunks.push(bytes.slice());
+    this.#chunks.push(new Uint8Array(bytes)); // Buffer.slice would share
   }
 
   async close(): Promise<void> {}

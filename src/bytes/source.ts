@@ -40,7 +40,7 @@ export class MemorySource implements ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
-    return this.#bytes.slice(offset, offset + length);
+    return new Uint8Array(this.#bytes.subarray(offset, offset + length)); // Buffer.slice would share
   }
 
   async close(): Promise<void> {}

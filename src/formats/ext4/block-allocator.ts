@@ -83,6 +83,11 @@ export class BlockAllocator {
     this.#mark(run, true);
   }
 
+  /** Gives a group a bitmap although nothing in it is used. */
+  initialize(group: number): void {
+    this.#changeBitmap(group);
+  }
+
   freeBlocks(): number {
     return this.#groups.reduce((sum, group) => sum + group.freeBlocks, 0);
   }

@@ -20,7 +20,7 @@ export function inodeSeed(filesystem: number, inode: number, generation: number)
 
 /** The checksum of an inode record; its two checksum fields count as zero. */
 export function inodeChecksum(seed: number, record: Uint8Array): number {
-  const clean = record.slice();
+  const clean = new Uint8Array(record);
   clean.fill(0, 0x7c, 0x7e);
   clean.fill(0, 0x82, 0x84);
   return crc32cRaw(seed, clean);
@@ -43,7 +43,7 @@ export function indexNodeChecksum(seed: number, bytes: Uint8Array, countOffset: 
 
 /** The 16-bit checksum of a group descriptor where the filesystem has metadata checksums. */
 export function groupChecksum(filesystem: number, group: number, descriptor: Uint8Array): number {
-  const clean = descriptor.slice();
+  const clean = new Uint8Array(descriptor);
   clean.fill(0, 0x1e, 0x20);
   return crc32cRaw(crcOfU32(filesystem, group), clean) & 0xffff;
 }

@@ -104,7 +104,7 @@ export class DirectoryStore {
 
   /** Gives a directory as many blocks as it needs and returns where they are. */
   #resize(number: number, inode: Inode, blockCount: number): number[] {
-    const { extents, nodes } = this.#volume.extents(number, inode);
+    const { extents } = this.#volume.extents(number, inode);
     const places = extents.flatMap((extent) => Array.from({ length: extent.blocks }, (_, index) => extent.block + index));
     if (places.length === blockCount) return places;
     for (const block of places.splice(blockCount)) this.#volume.release(block);
@@ -114,7 +114,7 @@ export class DirectoryStore {
       }
     }
     const wanted: Extent[] = places.map((block, fileBlock) => ({ fileBlock, blocks: 1, block, unwritten: false }));
-    this.#volume.setExtents(number, inode, wanted, nodes);
+    this.#volume.setExtents(number, inode, wanted);
     return places;
   }
 }

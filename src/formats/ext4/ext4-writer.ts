@@ -218,7 +218,6 @@ export class Ext4Writer {
     if (type === "symlink") this.#setTarget(number, inode, entry);
     const area = this.#storeXattrs(inode, entry);
     if (type === "file") this.#setData(number, inode, entry);
-    else if (inode.xattrBlock !== 0) inode.sectors += BLOCK_BYTES / 512;
     this.#volume.inodes.write(number, inode, area);
     this.#insert(parent, name, number, KIND_OF[type]);
   }
@@ -234,6 +233,7 @@ export class Ext4Writer {
       return;
     }
     inode.flags |= INODE_FLAG.extents;
+    inode.block = encodeExtentLeaf([], 60, INLINE_EXTENTS);
     this.#volume.setExtents(number, inode, this.#volume.store(target));
   }
 
@@ -265,15 +265,12 @@ export class Ext4Writer {
 
   /** Writes a new directory's inode. */
   #write(number: number, inode: Inode, entry: PayloadEntry): void {
-    const area = this.#storeXattrs(inode, entry);
-    if (inode.xattrBlock !== 0) inode.sectors += BLOCK_BYTES / 512;
-    this.#volume.inodes.write(number, inode, area);
+    this.#volume.inodes.write(number, inode, this.#storeXattrs(inode, entry));
   }
 
   /** Gives an existing directory the entry's owner, mode, times and attributes; its names stay. */
   #setMetadata(number: number, entry: PayloadEntry): void {
     const inode = this.#volume.inodes.read(number);
-    if (inode.xattrBlock !== 0) inode.sectors -= BLOCK_BYTES / 512;
     freeXattrs(this.#volume, number, inode);
     const { atime, mtime, ctime, uid, gid } = entry;
     Object.assign(inode, { atime, mtime, ctime, uid, gid, mode: FILE_KIND.directory | entry.mode });

@@ -40,6 +40,7 @@ export function formatVolume(options: FormatOptions): Volume {
   const volume = new Volume(superblock, groups);
   volume.blocks.create(0, new Uint8Array(BLOCK_BYTES));
   volume.allocator.reserve({ block: 0, blocks: metadataEnd });
+  volume.allocator.initialize(groupCount - 1); // filesystem checks want the last group's bitmap
   for (let inode = 1; inode <= RESERVED_INODES; inode++) volume.inodes.mark(inode, inode === ROOT_INODE);
   volume.inodes.mark(LOST_FOUND_INODE, true);
   volume.beginLayer(metadataEnd);

@@ -2,6 +2,7 @@ import { raw, Struct, text, u16, u32, u64, u8 } from "../../bytes/struct.ts";
 
 /** The only block size that is written; the reader takes 1 KiB to 64 KiB. */
 export const BLOCK_BYTES = 4096;
+export const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 export const SUPERBLOCK_OFFSET = 1024;
 export const MAGIC = 0xef53;
 

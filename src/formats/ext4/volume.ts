@@ -5,11 +5,10 @@ import { encodeExtentIndex, encodeExtentLeaf, extentsPerBlock, INLINE_EXTENTS, M
 import { encodeGroup, type Group } from "./group-descriptor.ts";
 import type { Inode } from "./inode.ts";
 import { InodeTable } from "./inode-table.ts";
-import { BLOCK_BYTES, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
+import { BLOCK_BYTES, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
 import { MetadataBlocks } from "./metadata-blocks.ts";
 import { superblockChecksum, type Superblock } from "./superblock.ts";
 
-const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 /** What an extent tree's root takes of an inode. */
 const ROOT_BYTES = 60;
 
@@ -74,9 +73,10 @@ export class Volume {
    * Gives an inode its extents, reusing the blocks of its tree so far, and counts its sectors.
    * `extents` are ascending; neighbours are joined, long ones split.
    */
-  setExtents(number: number, inode: Inode, extents: readonly Extent[], oldNodes: readonly number[] = []): void {
+  setExtents(number: number, inode: Inode, extents: readonly Extent[]): void {
+    const before = this.extents(number, inode);
     const joined = joinExtents(extents);
-    const spare = [...oldNodes];
+    const spare = [...before.nodes];
     const nodes: number[] = [];
     inode.block = this.#encodeTree(joined, inode, number, () => {
       const block = spare.shift() ?? this.allocate(1)[0]!.block;
@@ -84,8 +84,8 @@ export class Volume {
       return block;
     });
     for (const block of spare) this.release(block);
-    const dataBlocks = joined.reduce((sum, extent) => sum + extent.blocks, 0);
-    inode.sectors = (dataBlocks + nodes.length + (inode.xattrBlock === 0 ? 0 : 1)) * SECTORS_PER_BLOCK;
+    const added = countBlocks(joined) + nodes.length - countBlocks(before.extents) - before.nodes.length;
+    inode.sectors += added * SECTORS_PER_BLOCK;
   }
 
   /** Builds the tree bottom up and returns its root. */
@@ -151,6 +151,10 @@ export class Volume {
     if (this.superblock.hasMetadataCsum) superblockStruct.encodeInto(bytes, { checksum: superblockChecksum(bytes) });
     this.blocks.write(0, bytes, SUPERBLOCK_OFFSET);
   }
+}
+
+function countBlocks(extents: readonly Extent[]): number {
+  return extents.reduce((sum, extent) => sum + extent.blocks, 0);
 }
 
 function joinExtents(extents: readonly Extent[]): Extent[] {

@@ -2,9 +2,10 @@ import { crc32cRaw } from "../../bytes/crc32c.ts";
 import { unsupported } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
 import { xattrBlockChecksum } from "./checksum.ts";
+import { encodeExtentLeaf, INLINE_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
 import { XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, FILE_KIND, INCOMPAT, INODE_FLAG } from "./layout.ts";
+import { BLOCK_BYTES, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
 import type { Volume } from "./volume.ts";
 import { blockRoom, encodeInodeXattrs, encodeXattrBlock, inodeRoom, parseInodeXattrs, parseXattrBlock, recordBytes, toDiskValue, type XattrRecord } from "./xattr.ts";
 
@@ -12,7 +13,8 @@ const MAX_VALUE_BYTES = 65536; // the kernel's XATTR_SIZE_MAX
 
 /**
  * Places an inode's attributes: in its record while they fit, then in a block of their own, and the largest values in
- * inodes of their own when the block is full. Sets `xattrBlock` and returns the record's attribute area.
+ * inodes of their own when the block is full. Sets `xattrBlock`, counts the sectors, and returns the record's attribute
+ * area.
  */
 export function storeXattrs(volume: Volume, inode: Inode, xattrs: ReadonlyMap<ByteString, Uint8Array>): Uint8Array {
   const records = [...xattrs].map(([name, value]) => plainRecord(name, toDiskValue(name, value)));
@@ -43,6 +45,8 @@ function storeBlock(volume: Volume, inode: Inode, records: XattrRecord[]): void 
   }
   const [run] = volume.allocate(1);
   inode.xattrBlock = run!.block;
+  inode.sectors += SECTORS_PER_BLOCK;
+  for (const record of placed) if (record.valueInode !== 0) inode.sectors += valueSectors(record.valueBytes);
   const bytes = Buffer.from(encodeXattrBlock(placed, BLOCK_BYTES));
   if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, run!.block, bytes), 16);
   volume.blocks.create(run!.block, bytes);
@@ -70,7 +74,7 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
     ctime: epoch,
     xattrBlock: 0,
     version: 1,
-    block: new Uint8Array(60),
+    block: encodeExtentLeaf([], 60, INLINE_EXTENTS),
     extraIsize: 32,
   };
   volume.setExtents(number, inode, volume.store(record.value));
@@ -78,7 +82,7 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
   return { ...record, value: new Uint8Array(), valueInode: number, valueHash: hash };
 }
 
-/** Frees an inode's attribute block and the inodes that hold values. Leaves `xattrBlock` zero. */
+/** Frees an inode's attribute block and the inodes that hold values; counts the sectors. Leaves `xattrBlock` zero. */
 export function freeXattrs(volume: Volume, number: number, inode: Inode): void {
   const where = `inode ${number}`;
   const stored = parseInodeXattrs(volume.inodes.xattrArea(number), where);
@@ -92,8 +96,13 @@ export function freeXattrs(volume: Volume, number: number, inode: Inode): void {
       volume.release(inode.xattrBlock);
     }
     inode.xattrBlock = 0;
+    inode.sectors -= SECTORS_PER_BLOCK;
   }
-  for (const { valueInode } of stored) if (valueInode !== 0) dropValue(volume, valueInode);
+  for (const { valueInode, valueBytes } of stored) {
+    if (valueInode === 0) continue;
+    inode.sectors -= valueSectors(valueBytes);
+    dropValue(volume, valueInode);
+  }
 }
 
 /** Filesystems made elsewhere may share an attribute block between inodes. */
@@ -102,6 +111,11 @@ function shareLess(volume: Volume, block: number, references: number): void {
   bytes.writeUInt32LE(references, 4);
   if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, block, bytes), 16);
   volume.blocks.write(block, bytes);
+}
+
+/** Values in inodes of their own count as blocks of the inode that they describe. */
+function valueSectors(valueBytes: number): number {
+  return Math.ceil(valueBytes / BLOCK_BYTES) * SECTORS_PER_BLOCK;
 }
 
 function dropValue(volume: Volume, number: number): void {

@@ -168,7 +168,7 @@ function parseRecords(area: Uint8Array, start: number, valueBase: number, where:
       throw corrupt(`${where}: extended attribute at ${at} has its value at [${from}, ${from + valueBytes}) of ${area.length}`);
     }
     const name = joinName(area[at + 1]!, rest, where);
-    const value = valueInode === 0 ? area.slice(from, from + valueBytes) : new Uint8Array();
+    const value = valueInode === 0 ? new Uint8Array(area.subarray(from, from + valueBytes)) : new Uint8Array();
     found.push({ name, value, valueInode, valueBytes });
     at += ENTRY_HEADER_BYTES + paddedTo4(nameLength);
   }
