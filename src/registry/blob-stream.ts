@@ -3,8 +3,8 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash } from "../oci/digest.ts";
 import type { RegistryCall, RegistryClient } from "./client.ts";
 import type { HttpResponse } from "./http.ts";
-import { checkRangeAnswer, rangeHeader } from "./ranges.ts";
-import { brokenTransfer } from "./registry-error.ts";
+import { checkRangeAnswer, rangeHeader, type ByteRange } from "./ranges.ts";
+import { brokenTransfer, redactUrl } from "./registry-error.ts";
 
 /** A connection that brought this much was worth having; failures before it do not count any more. */
 const PROGRESS_BYTES = 256 << 10;
@@ -47,7 +47,7 @@ async function* readFrom(
   const range = { first: start, last: size - 1 };
   const headers = start === 0 ? call.headers : { ...call.headers, range: rangeHeader(range) };
   const response = await client.open({ ...call, ...(headers && { headers }), expect: start === 0 ? [200] : [200, 206] });
-  if (start > 0) await checkResumed(response, range, size);
+  await checkStart(response, range, size);
   let done = start;
   for await (const chunk of response.body) {
     done += chunk.length;
@@ -57,9 +57,13 @@ async function* readFrom(
   if (done < size) throw brokenTransfer(response.url, `body ends after ${done} of ${size} bytes`);
 }
 
-async function checkResumed(response: HttpResponse, range: { first: number; last: number }, size: number): Promise<void> {
+async function checkStart(response: HttpResponse, range: ByteRange, size: number): Promise<void> {
   try {
-    checkRangeAnswer(response, range, size);
+    if (range.first > 0) return checkRangeAnswer(response, range, size);
+    const stated = response.header("content-length");
+    if (stated !== undefined && Number(stated) !== size) {
+      throw corrupt(`${redactUrl(response.url)}: content is ${stated} bytes, its descriptor says ${size}`);
+    }
   } catch (error) {
     await response.discard();
     throw error;

@@ -45,13 +45,11 @@ export async function uploadBlob(upload: BlobUpload): Promise<"uploaded" | "moun
   }, upload.signal);
 }
 
+/** The same failure, but of the session and not of the blob: another session may go through. */
 function startOver(error: RegistryError): RegistryError {
-  return new RegistryError(
-    error.code,
-    error.message,
-    { ...error, status: error.status, url: error.url, retryable: true },
-    { cause: error },
-  );
+  const { status, url, retryAfterMs, message } = error;
+  const code = status === 401 ? "DENIED" : "UNAVAILABLE";
+  return new RegistryError(code, message, { status, url, retryAfterMs, retryable: true }, { cause: error });
 }
 
 interface Session {

@@ -22,6 +22,7 @@ export async function statusError(response: HttpResponse, what: string): Promise
 function codeFor(status: number, said: string): ErrorCode {
   if (status === 401 || status === 403) return "DENIED";
   if (status === 404) return "NOT_FOUND";
+  if (status === 416) return "CORRUPT";
   if (status === 400 && /^(?:DIGEST|SIZE|MANIFEST)_INVALID/.test(said)) return "CORRUPT";
   if (status === 400 || status === 405 || status === 413 || status === 415) return "UNSUPPORTED";
   return "UNAVAILABLE";
@@ -31,6 +32,7 @@ function hintFor(status: number): string {
   if (status === 401) return "; log in: give -u USER:PASSWORD, or run docker login";
   if (status === 403) return "; these credentials are not allowed to do this";
   if (status === 404) return "; check the name, and whether it needs a login";
+  if (status === 416) return "; the content is shorter than its descriptor says";
   if (status === 429) return "; the registry limits the rate of requests, try again later";
   return "";
 }

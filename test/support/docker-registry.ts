@@ -1,0 +1,87 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+export interface DockerRegistryOptions {
+  /** Refuse everybody but `REGISTRY_USER`. */
+  readonly basicAuth?: boolean;
+}
+
+/** A real registry on a free loopback port, with its data in a temporary directory. */
+export interface DockerRegistry extends AsyncDisposable {
+  /** `127.0.0.1:PORT`. */
+  readonly host: string;
+  /** Where it keeps its data; a test may damage files in there. */
+  readonly directory: string;
+  stop(): Promise<void>;
+}
+
+export const REGISTRY_USER = { username: "tester", password: "secret-1" };
+/** The registry takes bcrypt only; this is the password above with the lowest cost it accepts. */
+const HTPASSWD = `${REGISTRY_USER.username}:$2b$05$abcdefghijklmnopqrstuuNyfD1e6TuAxhlZIeKrqXUCJ7D8jeA.m\n`;
+const PROGRAM = "docker-registry";
+
+/** Starts Debian's `docker-registry`; fails with what to install if it is not there. */
+export async function startDockerRegistry(options: DockerRegistryOptions = {}): Promise<DockerRegistry> {
+  const directory = await mkdtemp(join(tmpdir(), "lazylayer-registry-"));
+  const port = await freePort();
+  const config = join(directory, "config.yml");
+  await writeFile(join(directory, "htpasswd"), HTPASSWD);
+  await writeFile(config, configText(directory, port, options.basicAuth ?? false));
+  const child = spawn(PROGRAM, ["serve", config], { stdio: ["ignore", "ignore", "pipe"] });
+  const stop = async (): Promise<void> => {
+    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    }
+    await rm(directory, { recursive: true, force: true });
+  };
+  try {
+    await waitUntilReady(child, port);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const host = `127.0.0.1:${port}`;
+  return { host, directory: join(directory, "data"), stop, [Symbol.asyncDispose]: stop };
+}
+
+function configText(directory: string, port: number, basicAuth: boolean): string {
+  const lines = [
+    "version: 0.1",
+    "log: {level: error, accesslog: {disabled: true}}",
+    `storage: {filesystem: {rootdirectory: ${JSON.stringify(join(directory, "data"))}}, delete: {enabled: true}}`,
+    `http: {addr: "127.0.0.1:${port}", secret: not-a-secret}`,
+  ];
+  if (basicAuth) lines.push(`auth: {htpasswd: {realm: test, path: ${JSON.stringify(join(directory, "htpasswd"))}}}`);
+  return `${lines.join("\n")}\n`;
+}
+
+async function waitUntilReady(child: ChildProcess, port: number): Promise<void> {
+  let output = "";
+  let ended: string | undefined;
+  child.stderr?.on("data", (chunk: Buffer) => (output = (output + chunk.toString()).slice(-4000)));
+  child.once("error", (error) => (ended = `${error.message}; install Debian's ${PROGRAM}`));
+  child.once("exit", (code) => (ended ??= `ended with status ${code}: ${output}`));
+  for (let tries = 0; tries < 400; tries++) {
+    if (ended !== undefined) throw new Error(`${PROGRAM}: ${ended}`);
+    const answer = await fetch(`http://127.0.0.1:${port}/v2/`).catch(() => undefined);
+    if (answer) return;
+    await sleep(25);
+  }
+  throw new Error(`${PROGRAM}: does not answer on port ${port}: ${output}`);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
