@@ -1,4 +1,4 @@
-import { relative } from "node:path";
+import { relative, resolve } from "node:path";
 import type { EventData } from "node:test";
 import type { TestEvent } from "node:test/reporters";
 
@@ -16,7 +16,10 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
   const files = new Map<string, FileTally>();
   const failures: string[] = [];
   for await (const event of events) {
-    if (event.type === "test:pass") countPass(tallyOf(files, event.data.file), event.data);
+    if (event.type === "test:pass" && isEmptyFile(event.data)) {
+      tallyOf(files, event.data.file).failed++;
+      yield `FAILED ${event.data.name} has no test\n`;
+    } else if (event.type === "test:pass") countPass(tallyOf(files, event.data.file), event.data);
     else if (event.type === "test:fail" && isOwnFailure(event.data)) {
       tallyOf(files, event.data.file).failed++;
       const text = describeFailure(event.data);
@@ -45,6 +48,11 @@ function tallyOf(files: Map<string, FileTally>, file = "(no file)"): FileTally {
 function countPass(tally: FileTally, data: EventData.TestPass): void {
   if (data.skip !== undefined || data.todo !== undefined) tally.skipped++;
   else if (data.details.type !== "suite") tally.passed++;
+}
+
+/** A file that registers no test passes as a whole, under its own name. */
+function isEmptyFile(data: EventData.TestPass): boolean {
+  return data.file !== undefined && resolve(data.name) === data.file;
 }
 
 /** A suite fails with its tests, which are counted themselves; it fails on its own when a hook of it does. */
