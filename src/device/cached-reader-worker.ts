@@ -49,7 +49,7 @@ class CachedReader {
       const start = Math.max(pieceStart, offset);
       const piece = target.subarray(start - offset, Math.min(pieceStart + sectors * SECTOR_BYTES, end) - offset);
       if (mappedSector === ZEROS) piece.fill(0);
-      else complete = this.#layers[tag]!.read(mappedSector * SECTOR_BYTES + start - pieceStart, piece);
+      else complete = this.#layers[tag].read(mappedSector * SECTOR_BYTES + start - pieceStart, piece);
     });
     return complete;
   }
@@ -83,14 +83,14 @@ class CachedLayer {
     const end = offset + target.length;
     const endBlock = Math.ceil(end / blockSize);
     if (end > blocks.originalBytes) return false;
-    for (let block = Math.floor(offset / blockSize); block < endBlock; ) {
+    for (let block = Math.floor(offset / blockSize); block < endBlock;) {
       let stop = block + 1;
-      while (stop < endBlock && offsets[stop + 1]! - offsets[block]! <= MAX_STORED_BYTES) stop++;
-      const base = offsets[block]!;
-      const stored = this.#scratch(offsets[stop]! - base);
+      while (stop < endBlock && offsets[stop + 1] - offsets[block] <= MAX_STORED_BYTES) stop++;
+      const base = offsets[block];
+      const stored = this.#scratch(offsets[stop] - base);
       if (!this.#chunks.readSync(this.#payloadOffset + base, stored, !blocks.verify)) return false;
       for (; block < stop; block++) {
-        putBlock(blocks, block, stored.subarray(offsets[block]! - base, offsets[block + 1]! - base), target, offset);
+        putBlock(blocks, block, stored.subarray(offsets[block] - base, offsets[block + 1] - base), target, offset);
       }
     }
     return true;

@@ -2,7 +2,7 @@ import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
 import { CachedSource } from "../cache/cached-source.ts";
 import { LazyError, unsupported } from "../errors.ts";
-import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
@@ -33,17 +33,31 @@ interface DeviceLayer extends OverlaybdLayer {
  */
 export async function openDevice(store: ImageStore, manifest: Manifest, options: OpenDeviceOptions = {}): Promise<Device> {
   if (manifest.layers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
+  if (manifest.layers.length > MAX_STACK_LAYERS) {
+    throw unsupported(`${store.name}: the image has ${manifest.layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
+  }
   const fetched: FetchCounts = { requests: 0, bytes: 0 };
   const layers = await openAll(manifest.layers, async (descriptor) => await openBlob(store, descriptor, fetched, options.cache));
   return new Device(layers, fetched);
 }
 
-async function openBlob(store: ImageStore, descriptor: Descriptor, fetched: FetchCounts, cache: BlockCache | undefined): Promise<DeviceLayer> {
+async function openBlob(
+  store: ImageStore,
+  descriptor: Descriptor,
+  fetched: FetchCounts,
+  cache: BlockCache | undefined,
+): Promise<DeviceLayer> {
   const counted = new CountedSource(await store.blobSource(descriptor), fetched);
   const source = cache === undefined ? counted : cache.source(descriptor.digest, counted);
   const options = { declared: descriptor.annotations?.[VERSION_ANNOTATION] !== undefined, keepPinned: cache === undefined };
   try {
-    return { ...(await retryingCorrupt(async () => await openOverlaybdLayer(source, options), () => discardAll(source))), source };
+    return {
+      ...(await retryingCorrupt(
+        async () => await openOverlaybdLayer(source, options),
+        () => discardAll(source),
+      )),
+      source,
+    };
   } catch (error) {
     await source.close();
     throw error;
@@ -121,7 +135,10 @@ export class Device implements ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
-    return await retryingCorrupt(async () => await this.#stack.read(offset, length), () => this.#discard(offset, length));
+    return await retryingCorrupt(
+      async () => await this.#stack.read(offset, length),
+      () => this.#discard(offset, length),
+    );
   }
 
   async close(): Promise<void> {
@@ -148,5 +165,5 @@ function blobRange({ payloadOffset, blocks }: OverlaybdLayer, offset: number, le
   if (blocks === undefined) return [payloadOffset + offset, payloadOffset + offset + length];
   const firstBlock = Math.floor(offset / blocks.blockSize);
   const endBlock = Math.min(Math.ceil((offset + length) / blocks.blockSize), blocks.offsets.length - 1);
-  return [payloadOffset + blocks.offsets[firstBlock]!, payloadOffset + blocks.offsets[endBlock]!];
+  return [payloadOffset + blocks.offsets[firstBlock], payloadOffset + blocks.offsets[endBlock]];
 }

@@ -6,7 +6,8 @@ import { runTool } from "./tool.ts";
 export async function attachLoop(file: string, sectorBytes: number): Promise<string> {
   const output = await runTool("losetup", ["--find", "--show", "--read-only", "--direct-io=on", `--sector-size=${sectorBytes}`, file]);
   const device = output.trim();
-  if (!/^\/dev\/loop\d+$/.test(device)) throw new LazyError("UNAVAILABLE", `losetup ${file}: printed ${JSON.stringify(device)}, expected a device`);
+  if (!/^\/dev\/loop\d+$/.test(device))
+    throw new LazyError("UNAVAILABLE", `losetup ${file}: printed ${JSON.stringify(device)}, expected a device`);
   return device;
 }
 

@@ -22,7 +22,14 @@ export function parseMountInfo(text: string): Mount[] {
       const separator = fields.indexOf("-", 6);
       const [id, , device, , directory] = fields;
       const [type, source] = fields.slice(separator + 1);
-      if (separator < 0 || id === undefined || device === undefined || directory === undefined || type === undefined || source === undefined) {
+      if (
+        separator < 0 ||
+        id === undefined ||
+        device === undefined ||
+        directory === undefined ||
+        type === undefined ||
+        source === undefined
+      ) {
         throw new LazyError("CORRUPT", `mountinfo line ${JSON.stringify(line)}: expected ten fields or more with a "-" between them`);
       }
       return { id: Number(id), device, directory: unescapeField(directory), type, source: unescapeField(source) };
@@ -61,4 +68,14 @@ const UNMOUNT_FLAGS: Readonly<Record<UnmountMode, readonly string[]>> = {
 
 export async function unmount(directory: string, mode: UnmountMode): Promise<void> {
   await runTool("umount", ["-i", "--no-canonicalize", ...UNMOUNT_FLAGS[mode], directory]);
+}
+
+/** Unmounts unless nothing is mounted there, also when somebody else is about to do the same. */
+export async function unmountIfMounted(directory: string, mode: UnmountMode): Promise<void> {
+  if (mountAt(directory) === undefined) return;
+  try {
+    await unmount(directory, mode);
+  } catch (error) {
+    if (mountAt(directory) !== undefined) throw error;
+  }
 }

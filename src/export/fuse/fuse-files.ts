@@ -192,7 +192,7 @@ function answerReadDirectory(files: readonly FuseFile[], unique: number, body: U
   let room = Math.min(size, MAX_READ_BYTES);
   const names = [".", "..", ...files.map(({ name }) => name)];
   for (let at = offset; at < names.length; at++) {
-    const record = encodeDirectoryEntry(names[at]!, at);
+    const record = encodeDirectoryEntry(names[at], at);
     if (record.length > room) break;
     room -= record.length;
     records.push(record);

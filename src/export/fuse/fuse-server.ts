@@ -3,7 +3,7 @@ import { Worker } from "node:worker_threads";
 import type { ByteSource } from "../../bytes/source.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
-import { unmount } from "../../native/mounts.ts";
+import { unmountIfMounted } from "../../native/mounts.ts";
 import { writeReply } from "./fuse-connection.ts";
 import { encodeReply, encodeReplyHeader, type FuseFile, type ReadRequest } from "./fuse-files.ts";
 import type { FuseWorkerData, FuseWorkerMessage } from "./fuse-worker.ts";
@@ -59,7 +59,7 @@ export class FuseServer {
   readonly #gate = new Int32Array(new SharedArrayBuffer(4));
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
   readonly #openings = new Int32Array(new SharedArrayBuffer(4));
-  readonly #release = Promise.withResolvers<void>();
+  readonly #release: PromiseWithResolvers<void> = Promise.withResolvers();
   #statsText = Buffer.alloc(0);
 
   private constructor(options: FuseServerOptions) {
@@ -86,14 +86,19 @@ export class FuseServer {
   }
 
   counts(): FuseReadCounts {
-    const sum = (slot: number): number => this.#counters.reduce((total, counters) => total + counters[slot]!, 0);
+    const sum = (slot: number): number => this.#counters.reduce((total, counters) => total + counters[slot], 0);
     const { reads, bytes, failed } = this.#main;
     return { cachedReads: sum(0), cachedBytes: sum(1), fetchedReads: reads, fetchedBytes: bytes, failedReads: failed };
   }
 
-  /** Unmounts, whoever may still use it: their reads fail. */
+  /** Unmounts, whoever may still use it: their reads fail, and those that wait fail now. */
+  async disconnect(): Promise<void> {
+    await unmountIfMounted(this.#options.directory, "forced");
+  }
+
+  /** Unmounts if need be, and frees the connection. */
   async close(): Promise<void> {
-    await unmount(this.#options.directory, "forced");
+    await this.disconnect();
     await this.ended;
     closeFuseDevice(this.#descriptor);
   }

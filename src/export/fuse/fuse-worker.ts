@@ -60,7 +60,7 @@ function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
 }
 
 // The main thread made this data with the type it is read with here.
-const data: FuseWorkerData = workerData;
+const data = workerData as FuseWorkerData;
 const reader = data.reader === undefined ? undefined : await loadSyncReader(data.reader);
 Atomics.wait(data.gate, 0, 0);
 if (Atomics.load(data.gate, 0) === 1) serve(data, reader);

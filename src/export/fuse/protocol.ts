@@ -90,13 +90,24 @@ export const attribute = new Struct(88, attributes);
 export const attributeOut = new Struct(16 + 88, { validSeconds: [0, u64] });
 
 /** An attribute follows at 40. */
-export const entryOut = new Struct(40 + 88, { node: [0, u64], generation: [8, u64], entryValidSeconds: [16, u64], attributeValidSeconds: [24, u64] });
+export const entryOut = new Struct(40 + 88, {
+  node: [0, u64],
+  generation: [8, u64],
+  entryValidSeconds: [16, u64],
+  attributeValidSeconds: [24, u64],
+});
 
 export const openOut = new Struct(16, { handle: [0, u64], flags: [8, u32] });
 
 export const readIn = new Struct(40, { handle: [0, u64], offset: [8, u64], size: [16, u32] });
 
-export const statfsOut = new Struct(80, { blocks: [0, u64], files: [24, u64], blockSize: [40, u32], nameLength: [44, u32], fragmentSize: [48, u32] });
+export const statfsOut = new Struct(80, {
+  blocks: [0, u64],
+  files: [24, u64],
+  blockSize: [40, u32],
+  nameLength: [44, u32],
+  fragmentSize: [48, u32],
+});
 
 /** The name follows; a record is padded to eight bytes. */
 export const directoryEntry = new Struct(24, { inode: [0, u64], nextOffset: [8, u64], nameLength: [16, u32], type: [20, u32] });

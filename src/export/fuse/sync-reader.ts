@@ -16,12 +16,14 @@ export interface SyncReaderModule {
 
 export async function loadSyncReader({ url, data }: SyncReaderModule): Promise<SyncReader> {
   const loaded: unknown = await import(url);
-  if (typeof loaded !== "object" || loaded === null || !("openSyncReader" in loaded) || typeof loaded.openSyncReader !== "function") {
-    throw new TypeError(`${url} exports no function openSyncReader`);
-  }
-  const reader: unknown = loaded.openSyncReader(data);
+  if (!opensReaders(loaded)) throw new TypeError(`${url} exports no function openSyncReader`);
+  const reader = loaded.openSyncReader(data);
   if (!isSyncReader(reader)) throw new TypeError(`${url}: openSyncReader answers no reader`);
   return reader;
+}
+
+function opensReaders(value: unknown): value is { openSyncReader(data: unknown): unknown } {
+  return typeof value === "object" && value !== null && "openSyncReader" in value && typeof value.openSyncReader === "function";
 }
 
 function isSyncReader(value: unknown): value is SyncReader {

@@ -1,0 +1,128 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { InvalidArgumentError, type Command } from "commander";
+import { LazyError } from "../errors.ts";
+import { mountAt } from "../native/mounts.ts";
+import { parseMountReply, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
+import { createRuntime, LOG_NAME, processEnds, realDirectory, removeRuntime, sendSignal, type MountRuntime } from "./mount-runtime.ts";
+
+const DEFAULT_CACHE_GB = 4;
+/** How long a serving process that was told to stop may take, before it is killed. */
+const STOP_TIMEOUT_MS = 10_000;
+
+interface MountOptions {
+  readonly cacheDir: string;
+  readonly cacheSize: number;
+}
+
+export function addMountCommand(program: Command, environment: MountEnvironment): void {
+  const command = program
+    .command("mount")
+    .summary("mount an overlaybd image, fetching only what is read")
+    .description(
+      "Mounts an overlaybd image read-only on DIRECTORY (needs root). Blocks are fetched when they are read, and kept in the cache.\n" +
+        "The mount is nodev; setuid programs of the image work as in any other root file system.",
+    )
+    .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
+    .argument("<directory>", "an existing directory that nothing is mounted on")
+    .option("--cache-dir <directory>", "where fetched blocks are kept", environment.cacheDirectory)
+    .option("--cache-size <GB>", "disk space for fetched blocks", parseGigabytes, DEFAULT_CACHE_GB * 1e9);
+  environment.addStoreOptions?.(command);
+  command.action(async (image: string, directory: string, options: MountOptions) => {
+    const { cacheDir, cacheSize, ...storeOptions } = options;
+    requireRoot("mount");
+    const request = { image, directory: await freeDirectory(directory), storeOptions, cacheDirectory: cacheDir, cacheBytes: cacheSize };
+    await startServing(request, environment);
+    environment.stdout.write(`${request.directory}\n`);
+  });
+}
+
+function parseGigabytes(text: string): number {
+  const bytes = Math.round(Number(text) * 1e9);
+  if (!(bytes >= 1e7 && bytes <= 1e15)) throw new InvalidArgumentError("expected a number of GB from 0.01 to 1000000");
+  return bytes;
+}
+
+/** Mounting is the kernel's privilege; reading an image is not. */
+export function requireRoot(command: string): void {
+  if (process.geteuid?.() === 0) return;
+  throw new LazyError(
+    "DENIED",
+    `lazylayer ${command} needs root, to mount a file system; lazylayer ls and lazylayer cat read an image without`,
+  );
+}
+
+async function freeDirectory(directory: string): Promise<string> {
+  const path = await realDirectory(directory);
+  const busy = mountAt(path);
+  if (busy !== undefined)
+    throw new LazyError(
+      "USAGE",
+      `${directory}: ${busy.type} from ${busy.source} is mounted there already; umount it or name another directory`,
+    );
+  if (!statSync(path).isDirectory()) throw new LazyError("USAGE", `${directory}: is not a directory`);
+  return path;
+}
+
+/** Starts the serving process and returns when the image is mounted; else nothing is left of it. */
+async function startServing(request: MountRequest, environment: MountEnvironment): Promise<void> {
+  const runtime = createRuntime(environment.stateDirectory, request.directory);
+  const server = spawnServer(runtime, environment);
+  try {
+    const reply = await replyOf(server, request, environment.signal);
+    if (reply.kind === "failed") throw new LazyError(reply.code, reply.message);
+    server.disconnect();
+    server.unref();
+  } catch (error) {
+    await stopServer(server);
+    const failure = error instanceof LazyError || environment.signal.aborted ? error : crashed(runtime, error);
+    await removeRuntime(runtime, "lazy");
+    throw failure;
+  }
+}
+
+function spawnServer({ runtimeDirectory }: MountRuntime, { launcher: [command, ...args] }: MountEnvironment): ChildProcess {
+  const log = openSync(join(runtimeDirectory, LOG_NAME), "a", 0o600);
+  try {
+    return spawn(command, [...args, SERVE_COMMAND, runtimeDirectory], { cwd: "/", detached: true, stdio: ["ignore", log, log, "ipc"] });
+  } finally {
+    closeSync(log);
+  }
+}
+
+async function replyOf(server: ChildProcess, request: MountRequest, signal: AbortSignal): Promise<MountReply> {
+  const reply = Promise.withResolvers<MountReply>();
+  const onAbort = (): void => reply.reject(signal.reason);
+  signal.addEventListener("abort", onAbort);
+  server.once("error", reply.reject);
+  server.once("exit", (code, by) => reply.reject(new Error(`the serving process ended ${by ? `by ${by}` : `with status ${code}`}`)));
+  server.once("message", (message) => {
+    try {
+      reply.resolve(parseMountReply(message));
+    } catch (error) {
+      reply.reject(error);
+    }
+  });
+  if (signal.aborted) onAbort();
+  else server.send(request, (error) => error && reply.reject(error));
+  try {
+    return await reply.promise;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+function crashed(runtime: MountRuntime, cause: unknown): LazyError {
+  const log = readFileSync(join(runtime.runtimeDirectory, LOG_NAME), "utf8").trim().slice(-2000);
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new LazyError("UNAVAILABLE", `${runtime.directory}: ${reason}${log === "" ? "" : `; it said:\n${log}`}`, { cause });
+}
+
+async function stopServer({ pid }: ChildProcess): Promise<void> {
+  if (pid === undefined) return;
+  sendSignal(pid, "SIGTERM");
+  if (await processEnds(pid, STOP_TIMEOUT_MS)) return;
+  sendSignal(pid, "SIGKILL");
+  await processEnds(pid, STOP_TIMEOUT_MS);
+}

@@ -1,0 +1,152 @@
+import { once } from "node:events";
+import { availableParallelism } from "node:os";
+import type { Command } from "commander";
+import { BlockCache } from "../cache/block-cache.ts";
+import { openDevice, type Device } from "../device/device.ts";
+import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
+import { LazyError, messageOf } from "../errors.ts";
+import { FuseServer } from "../export/fuse/fuse-server.ts";
+import { mountFilesystem } from "../export/filesystem.ts";
+import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
+import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
+
+const CHUNK_BYTES = 64 * 1024;
+const MAX_WORKERS = 4;
+
+/** Adds the hidden command that `mount` starts: the process that serves one mount until it is unmounted. */
+export function addServeMountCommand(program: Command, environment: MountEnvironment): void {
+  program
+    .command(SERVE_COMMAND, { hidden: true })
+    .argument("<runtime-directory>")
+    .action(async (runtimeDirectory: string) => {
+      const request = parseMountRequest((await once(process, "message"))[0]);
+      await serve(request, runtimeAt(runtimeDirectory, request.directory), environment);
+      // Connections that were cut off may linger; everything worth waiting for has been waited for.
+      process.exit();
+    });
+}
+
+/** Serves until the mount ends, by whatever end, and leaves nothing of it behind. */
+async function serve(request: MountRequest, runtime: MountRuntime, environment: MountEnvironment): Promise<void> {
+  const stop = new AbortController();
+  const parentGone = (): void => stop.abort(new LazyError("UNAVAILABLE", "the mount command ended before the image was mounted"));
+  process.once("disconnect", parentGone);
+  const signal = AbortSignal.any([stop.signal, environment.signal]);
+  try {
+    const session = await raceAbort(openSession(request, environment), signal);
+    await mountAndServe(session, runtime, environment, signal, async () => {
+      process.off("disconnect", parentGone);
+      return await reply({ kind: "ready" });
+    });
+    await session.device.close();
+    await session.close();
+  } catch (error) {
+    environment.stderr.write(`${messageOf(error)}\n`);
+    const { code, message } = error instanceof LazyError ? error : { code: "UNAVAILABLE" as const, message: messageOf(error) };
+    await reply({ kind: "failed", code, message });
+    process.exitCode = 1;
+  }
+}
+
+/** Resolves when the parent has the message, or is gone. */
+async function reply(message: MountReply): Promise<void> {
+  const sent = Promise.withResolvers<unknown>();
+  if (process.connected) process.send?.(message, undefined, undefined, sent.resolve);
+  else sent.resolve(undefined);
+  await sent.promise;
+}
+
+async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener("abort", onAbort);
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+interface Session {
+  readonly device: Device;
+  readonly filesystem: Filesystem;
+  close(): Promise<void>;
+}
+
+async function openSession(request: MountRequest, environment: MountEnvironment): Promise<Session> {
+  const cache = await BlockCache.open(request.cacheDirectory, {
+    capacityBytes: request.cacheBytes,
+    chunkBytes: CHUNK_BYTES,
+    onDiskFailure: (error) => environment.stderr.write(`cache: ${messageOf(error)}; what is read from now on may not be kept\n`),
+  });
+  const { store, manifest } = await environment.openImage(request.image, request.storeOptions);
+  const device = await openDevice(store, manifest, { cache });
+  return { device, filesystem: await probeFilesystem(device), close: async () => await store.close() };
+}
+
+async function mountAndServe(
+  { device, filesystem }: Session,
+  runtime: MountRuntime,
+  environment: MountEnvironment,
+  signal: AbortSignal,
+  onReady: () => Promise<void>,
+): Promise<void> {
+  const fetchedAtReady = { requests: 0, bytes: 0 };
+  let server: FuseServer | undefined;
+  try {
+    server = await FuseServer.mount({
+      directory: runtime.exportDirectory,
+      content: device,
+      reader: device.cachedReader,
+      workers: Math.min(MAX_WORKERS, availableParallelism()),
+      stats: () => `${JSON.stringify({ ...describe(device), fetchedToMount: fetchedAtReady, reads: server?.counts() })}\n`,
+      onReadFailure: reportOnce(environment),
+    });
+    await mountUnlessAborted(server, filesystem, runtime, environment, signal);
+    Object.assign(fetchedAtReady, device.fetched);
+    await onReady();
+    await raceAbort(Promise.race([server.released, server.ended]), signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+  } finally {
+    await removeRuntime(runtime, "lazy");
+    await server?.close();
+  }
+}
+
+/** Mounting waits for reads; when they are to be waited for no more, the connection is cut, and they fail. */
+async function mountUnlessAborted(
+  server: FuseServer,
+  filesystem: Filesystem,
+  runtime: MountRuntime,
+  { stderr }: MountEnvironment,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  const cut = (): void => {
+    server.disconnect().catch((error: unknown) => stderr.write(`${messageOf(error)}\n`));
+  };
+  signal.addEventListener("abort", cut);
+  try {
+    const options = ["ro", "nodev", "errors=continue", ...(filesystem.needsRecovery ? ["noload"] : [])];
+    await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
+  } finally {
+    signal.removeEventListener("abort", cut);
+  }
+  signal.throwIfAborted();
+}
+
+function describe(device: Device): object {
+  return { layers: device.layerCount, blobBytes: device.blobBytes, deviceBytes: device.size, fetched: device.fetched };
+}
+
+/** The same failure again and again is said once. */
+function reportOnce({ stderr }: MountEnvironment): (error: unknown, offset: number, length: number) => void {
+  let last = "";
+  return (error, offset, length) => {
+    const message = messageOf(error);
+    if (message !== last) stderr.write(`read of [${offset}, ${offset + length}) failed: ${message}\n`);
+    last = message;
+  };
+}

@@ -1,0 +1,58 @@
+import type { Command } from "commander";
+import { LazyError, messageOf } from "../errors.ts";
+import { mountAt, unmount, type UnmountMode } from "../native/mounts.ts";
+import { requireRoot } from "./mount.ts";
+import type { MountEnvironment } from "./mount-request.ts";
+import { findRuntime, findServer, processEnds, realDirectory, removeRuntime, sendSignal } from "./mount-runtime.ts";
+
+/** A server ends by itself when its file system is gone; then it is asked to, then it is made to. */
+const STEPS: readonly { readonly waitMs: number; readonly signal: NodeJS.Signals }[] = [
+  { waitMs: 2_000, signal: "SIGTERM" },
+  { waitMs: 5_000, signal: "SIGKILL" },
+];
+const KILL_TIMEOUT_MS = 5_000;
+
+export function addUmountCommand(program: Command, environment: Pick<MountEnvironment, "stateDirectory">): void {
+  program
+    .command("umount")
+    .summary("end a mount made by lazylayer mount")
+    .description("Unmounts DIRECTORY and ends its serving process, also when that was killed before.")
+    .argument("<directory>", "the directory that was given to mount")
+    .option("--lazy", "also while files in it are in use; reading them fails from now on")
+    .action(async (directory: string, { lazy }: { lazy?: true }) => {
+      requireRoot("umount");
+      await endMount(directory, environment.stateDirectory, lazy ? "lazy" : "plain");
+    });
+}
+
+async function endMount(directory: string, stateDirectory: string, mode: Exclude<UnmountMode, "forced">): Promise<void> {
+  const path = await realDirectory(directory);
+  const runtime = findRuntime(stateDirectory, path);
+  const mount = mountAt(path);
+  if (runtime === undefined) {
+    const found = mount === undefined ? "nothing is mounted there" : `${mount.type} from ${mount.source} is mounted there`;
+    throw new LazyError("NOT_FOUND", `${directory}: is no mount of lazylayer, ${found}`);
+  }
+  if (mount !== undefined) await unmountFilesystem(path, mode);
+  const server = findServer(runtime);
+  if (server !== undefined) await endServer(server);
+  await removeRuntime(runtime, mode);
+}
+
+async function unmountFilesystem(path: string, mode: Exclude<UnmountMode, "forced">): Promise<void> {
+  try {
+    await unmount(path, mode);
+  } catch (cause) {
+    const busy = mode === "plain" && /busy/.test(messageOf(cause));
+    throw busy ? new LazyError("UNAVAILABLE", `${path}: files in it are in use; end what uses them, or use --lazy`, { cause }) : cause;
+  }
+}
+
+async function endServer(pid: number): Promise<void> {
+  for (const { waitMs, signal } of STEPS) {
+    if (await processEnds(pid, waitMs)) return;
+    sendSignal(pid, signal);
+  }
+  if (await processEnds(pid, KILL_TIMEOUT_MS)) return;
+  throw new LazyError("UNAVAILABLE", `serving process ${pid} does not end, although it was killed; the kernel holds it`);
+}
