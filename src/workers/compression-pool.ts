@@ -114,7 +114,7 @@ export class CompressionPool {
   }
 
   #start(seat: Seat): Worker {
-    const worker = new Worker(this.#script);
+    const worker = new Worker(this.#script, { execArgv: [] }); // options that started this process need not fit a thread
     let cause: unknown;
     worker.on("message", (reply: CompressionReply) => this.#settle(seat, reply));
     worker.on("error", (error) => (cause = error));

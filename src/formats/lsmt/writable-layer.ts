@@ -50,6 +50,9 @@ export async function openWritableLayer(
   if (indexHeader.indexOffset !== LSMT_RECORD_BYTES) {
     throw corrupt(`${index.name}: lsmt index begins at ${indexHeader.indexOffset}, expected ${LSMT_RECORD_BYTES}`);
   }
+  if (indexHeader.uuid !== header.uuid) {
+    throw corrupt(`${index.name}: lsmt index belongs to layer ${indexHeader.uuid}, the data of ${data.name} to ${header.uuid}`);
+  }
   return new LsmtLayer(indexHeader, await replayedSegments(data, index), data, index);
 }
 
