@@ -3,8 +3,8 @@ import { optionalString, parseJsonObject } from "../oci/json.ts";
 import { parseChallenges, type Challenge } from "./challenge.ts";
 import type { Credential, CredentialSource } from "./credentials.ts";
 import { readBody, type HttpClient, type HttpRequest, type HttpResponse } from "./http.ts";
-import { isLinkLocal, isLoopback } from "./origin.ts";
-import { redactUrl, RegistryError } from "./registry-error.ts";
+import { checkRealm } from "./realm.ts";
+import { redactUrl } from "./registry-error.ts";
 import { statusError } from "./status-error.ts";
 
 /** What a request needs to be allowed to do. */
@@ -114,30 +114,6 @@ function pickChallenge(challenges: readonly Challenge[]): Challenge | undefined 
 
 function basic(credential: { readonly username: string; readonly password: string }): string {
   return `Basic ${Buffer.from(`${credential.username}:${credential.password}`).toString("base64")}`;
-}
-
-/**
- * A registry names the service that its users' passwords are sent to; a hostile or broken one must not name just anything:
- * https unless the registry itself is plain, no link-local address, no loopback unless the registry is there too.
- */
-function checkRealm(realm: string | undefined, registry: URL): URL {
-  const refused = (why: string): RegistryError =>
-    new RegistryError(
-      "DENIED",
-      `${redactUrl(registry)}: token service ${JSON.stringify(realm?.slice(0, 200))} ${why}; no credentials were sent`,
-      {
-        url: redactUrl(registry),
-        retryable: false,
-      },
-    );
-  if (realm === undefined || !URL.canParse(realm)) throw refused("is not a URL");
-  const url = new URL(realm);
-  const plainIsFine = registry.protocol === "http:" && url.protocol === "http:";
-  if (url.protocol !== "https:" && !plainIsFine) throw refused("is not reached over https");
-  if (url.username || url.password) throw refused("has a user name in its address");
-  if (isLinkLocal(url.hostname)) throw refused("is at a link-local address");
-  if (isLoopback(url.hostname) && !isLoopback(registry.hostname)) throw refused("is at a loopback address");
-  return url;
 }
 
 function tokenRequest(realm: URL, challenge: Challenge, scopes: readonly Scope[], credential: Credential | undefined): HttpRequest {

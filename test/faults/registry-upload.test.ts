@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { after, afterEach, before, describe, it } from "node:test";
+import { MemorySource } from "../../src/bytes/source.ts";
+import type { Descriptor } from "../../src/oci/descriptor.ts";
+import { digestOf } from "../../src/oci/digest.ts";
+import type { ImageStore } from "../../src/oci/image-store.ts";
+import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
+import { openRegistryStore } from "../../src/registry/registry-store.ts";
+import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
+import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
+
+let registry: DockerRegistry;
+let hostile: HostileRegistry;
+let store: ImageStore;
+
+const openStore = (repository: string): ImageStore =>
+  openRegistryStore({ kind: "registry", host: hostile.host, repository }, { retry: { tries: 3, firstDelayMs: 1, maxDelayMs: 2 } });
+
+function newBlob(size: number): { descriptor: Descriptor; content: MemorySource } {
+  const bytes = randomBytes(size);
+  return { descriptor: { mediaType: OCI_LAYER_TAR, digest: digestOf(bytes), size }, content: new MemorySource(bytes) };
+}
+
+const methods = (): string => hostile.seen.map(({ method }) => method).join(" ");
+
+before(async () => {
+  registry = await startDockerRegistry();
+  hostile = await startHostileRegistry(registry.host);
+  store = openStore("upload/image");
+});
+afterEach(() => hostile.reset());
+after(async () => {
+  await store.close();
+  await hostile.stop();
+  await registry.stop();
+});
+
+describe("uploading a blob", () => {
+  it("takes a look, a session and one body", async () => {
+    const { descriptor, content } = newBlob(2_500_000);
+    assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    assert.equal(methods(), "HEAD POST PUT");
+    assert.equal(hostile.seen[2].headers["content-length"], "2500000");
+    assert.equal(await store.putBlob(descriptor, content), "exists");
+    assert.equal(methods(), "HEAD POST PUT HEAD");
+  });
+
+  it("starts over with a new session after an error or a broken connection", async () => {
+    const { descriptor, content } = newBlob(2_500_000);
+    hostile.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 500 } : undefined));
+    hostile.inject(({ method }) => (method === "PUT" ? { kind: "resetUpload", afterBytes: 500_000 } : undefined));
+    assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    assert.equal(methods(), "HEAD POST PUT POST PUT POST PUT");
+    assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
+  });
+
+  it("starts over when the session is gone", async () => {
+    const { descriptor, content } = newBlob(1000);
+    hostile.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 404 } : undefined));
+    assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    assert.equal(methods(), "HEAD POST PUT POST PUT");
+  });
+
+  it("sends pieces to a registry that refuses large bodies", async () => {
+    const { descriptor, content } = newBlob(9_000_000);
+    hostile.inject(({ method, headers }) => {
+      const large = method === "PUT" && Number(headers["content-length"]) > 8 << 20;
+      return large ? { kind: "answer", status: 413 } : undefined;
+    }, Infinity);
+    assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    assert.match(methods(), /^HEAD POST PUT POST PATCH PATCH PUT$/);
+    assert.deepEqual(
+      hostile.seen.flatMap(({ headers }) => headers["content-range"] ?? []),
+      ["0-8388607", "8388608-8999999"],
+    );
+    assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
+  });
+
+  it("mounts what another repository holds", async () => {
+    const { descriptor, content } = newBlob(1000);
+    await store.putBlob(descriptor, content);
+    hostile.reset();
+    const other = openStore("upload/other");
+    assert.equal(await other.putBlob(descriptor, content, { mountFrom: "upload/image" }), "mounted");
+    assert.equal(methods(), "HEAD POST");
+    assert.equal(await other.hasBlob(descriptor.digest), true);
+    await other.close();
+  });
+
+  it("uses the session of a refused mount", async () => {
+    const { descriptor, content } = newBlob(1000);
+    assert.equal(await store.putBlob(descriptor, content, { mountFrom: "upload/nothing" }), "uploaded");
+    assert.equal(methods(), "HEAD POST PUT");
+  });
+
+  it("gives up after its tries and when it is denied", async () => {
+    const { descriptor, content } = newBlob(1000);
+    hostile.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
+    await assert.rejects(store.putBlob(descriptor, content), { code: "UNAVAILABLE" });
+    assert.equal(methods(), "HEAD POST PUT POST PUT POST PUT");
+    hostile.reset();
+    hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status: 403 } : undefined), Infinity);
+    await assert.rejects(store.putBlob(descriptor, content), { code: "DENIED", status: 403 });
+    assert.equal(methods(), "HEAD POST");
+    assert.equal(await store.hasBlob(descriptor.digest), false);
+  });
+
+  it("stops when it is aborted", async () => {
+    const { descriptor, content } = newBlob(3_000_000);
+    const reason = new Error("enough");
+    const controller = new AbortController();
+    const read = content.read.bind(content);
+    content.read = async (offset, length) => {
+      if (offset > 0) controller.abort(reason);
+      return await read(offset, length);
+    };
+    await assert.rejects(store.putBlob(descriptor, content, { signal: controller.signal }), (error) => error === reason);
+    assert.equal(await store.hasBlob(descriptor.digest), false);
+  });
+});
+
+describe("putting a manifest", () => {
+  const bytes = Buffer.from(`{"schemaVersion":2,"mediaType":"${OCI_MANIFEST}","config":{},"layers":[]}`);
+
+  it("is tried again after an error of the server", async () => {
+    hostile.inject(() => ({ kind: "answer", status: 201 }));
+    hostile.inject(() => ({ kind: "answer", status: 500 }));
+    const descriptor = await store.putManifest(bytes, OCI_MANIFEST, { tag: "v1" });
+    assert.deepEqual(descriptor, { mediaType: OCI_MANIFEST, digest: digestOf(bytes), size: bytes.length });
+    assert.equal(methods(), "PUT PUT");
+  });
+
+  it("passes on what the registry finds wrong with it", async () => {
+    await assert.rejects(store.putManifest(bytes, OCI_MANIFEST, { tag: "v1" }), { code: "CORRUPT", message: /400 [A-Z]+_INVALID/ });
+    assert.equal(methods(), "PUT");
+    await assert.rejects(store.resolve({ tag: "v1" }), { code: "NOT_FOUND" });
+  });
+});
