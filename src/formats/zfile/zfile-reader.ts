@@ -21,8 +21,8 @@ export interface ZFileBlocks {
   readonly originalBytes: number;
   /** Each stored block is followed by the CRC of its compressed bytes. */
   readonly verify: boolean;
-  /** Offset in the source of each stored block, and of the end of the last: one more than there are blocks. */
-  readonly offsets: Float64Array<SharedArrayBuffer>;
+  /** Offset in the source of each stored block, and of the end of the last: one more than there are blocks. In shared memory. */
+  readonly offsets: Float64Array;
 }
 
 /** True when the bytes (24 or more) are the start of a ZFile. */
