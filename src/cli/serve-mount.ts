@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import type { Command } from "commander";
 import { BlockCache } from "../cache/block-cache.ts";
+import type { FetchCounts } from "../device/counted-source.ts";
 import { openDevice, type Device } from "../device/device.ts";
 import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
 import { LazyError, messageOf } from "../errors.ts";
@@ -70,6 +71,8 @@ async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 
 interface Session {
   readonly device: Device;
+  /** What opening the layers took. */
+  readonly fetchedToOpen: FetchCounts;
   readonly filesystem: Filesystem;
   close(): Promise<void>;
 }
@@ -82,17 +85,18 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   });
   const { store, manifest } = await environment.openImage(request.image, request.storeOptions);
   const device = await openDevice(store, manifest, { cache });
-  return { device, filesystem: await probeFilesystem(device), close: async () => await store.close() };
+  const fetchedToOpen = { ...device.fetched };
+  return { device, fetchedToOpen, filesystem: await probeFilesystem(device), close: async () => await store.close() };
 }
 
 async function mountAndServe(
-  { device, filesystem }: Session,
+  { device, filesystem, fetchedToOpen }: Session,
   runtime: MountRuntime,
   environment: MountEnvironment,
   signal: AbortSignal,
   onReady: () => Promise<void>,
 ): Promise<void> {
-  const fetchedAtReady = { requests: 0, bytes: 0 };
+  const fetchedToMount: FetchCounts = { requests: 0, bytes: 0 };
   let server: FuseServer | undefined;
   try {
     server = await FuseServer.mount({
@@ -100,13 +104,13 @@ async function mountAndServe(
       content: device,
       reader: device.cachedReader,
       workers: Math.min(MAX_WORKERS, availableParallelism()),
-      stats: () => `${JSON.stringify({ ...describe(device), fetchedToMount: fetchedAtReady, reads: server?.counts() })}\n`,
+      stats: () => `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, reads: server?.counts() })}\n`,
       onReadFailure: reportOnce(environment),
     });
     await mountUnlessAborted(server, filesystem, runtime, environment, signal);
-    Object.assign(fetchedAtReady, device.fetched);
+    Object.assign(fetchedToMount, device.fetched);
     await onReady();
-    await raceAbort(Promise.race([server.released, server.ended]), signal).catch((error: unknown) => {
+    await raceAbort(Promise.race([server.released(), server.ended]), signal).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
   } finally {

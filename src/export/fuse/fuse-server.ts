@@ -50,8 +50,6 @@ export interface FuseReadCounts {
 export class FuseServer {
   /** Resolves when the file system is unmounted; rejects when a worker fails. */
   readonly ended: Promise<void>;
-  /** Resolves when `disk`, having been opened, is open no more. */
-  readonly released: Promise<void>;
   readonly #options: FuseServerOptions;
   readonly #descriptor: number;
   readonly #workers: Worker[];
@@ -60,6 +58,7 @@ export class FuseServer {
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
   readonly #openings = new Int32Array(new SharedArrayBuffer(4));
   readonly #release: PromiseWithResolvers<void> = Promise.withResolvers();
+  #awaitsRelease = false;
   #statsText = Buffer.alloc(0);
 
   private constructor(options: FuseServerOptions) {
@@ -68,7 +67,6 @@ export class FuseServer {
     this.#workers = Array.from({ length: options.workers }, () => this.#startWorker());
     this.ended = Promise.all(this.#workers.map(exitOf)).then(() => {});
     this.ended.catch(() => {}); // whoever serves watches it; a failure before that is found by the mount
-    this.released = this.#release.promise;
   }
 
   static async mount(options: FuseServerOptions): Promise<FuseServer> {
@@ -89,6 +87,13 @@ export class FuseServer {
     const sum = (slot: number): number => this.#counters.reduce((total, counters) => total + counters[slot], 0);
     const { reads, bytes, failed } = this.#main;
     return { cachedReads: sum(0), cachedBytes: sum(1), fetchedReads: reads, fetchedBytes: bytes, failedReads: failed };
+  }
+
+  /** Resolves once nobody has `disk` open. Before it is called, openings may come and go. */
+  async released(): Promise<void> {
+    this.#awaitsRelease = true;
+    this.#checkRelease();
+    await this.#release.promise;
   }
 
   /** Unmounts, whoever may still use it: their reads fail, and those that wait fail now. */
@@ -132,7 +137,11 @@ export class FuseServer {
 
   #receive(message: FuseWorkerMessage): void {
     if (message.kind === "read") void this.#answerRead(message.read);
-    else this.#release.resolve();
+    else this.#checkRelease();
+  }
+
+  #checkRelease(): void {
+    if (this.#awaitsRelease && Atomics.load(this.#openings, 0) === 0) this.#release.resolve();
   }
 
   /** Never rejects: what fails is reported to the reader and to `onReadFailure`. */
