@@ -21,7 +21,9 @@ export function parseJsonObject(bytes: Uint8Array, where: string): JsonObject {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     value = parseWithSource(text, keepExactNumbers);
   } catch (error) {
-    throw corrupt(`${where}: not valid JSON: ${messageOf(error).slice(0, 200)}`, { cause: error });
+    // The engine's message quotes the text, which may be a secret; its position does not.
+    const position = / at position \d+/.exec(messageOf(error))?.[0] ?? "";
+    throw corrupt(`${where}: not valid UTF-8 JSON${position}`);
   }
   return requireObject(value, where);
 }

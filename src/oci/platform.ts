@@ -34,7 +34,7 @@ const VARIANTS: Readonly<Record<string, readonly string[]>> = {
   amd64: ["v4", "v3", "v2", "v1"],
 };
 const DEFAULT_VARIANT: Readonly<Record<string, string>> = { arm: "v7", arm64: "v8", amd64: "v1" };
-const PART = /^[A-Za-z0-9_.-]+$/;
+const PART = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 
 /** `os/arch[/variant]`, or `local` for the given host. Throws `USAGE`. */
 export function parsePlatform(text: string, host: HostPlatform): Platform {

@@ -28,6 +28,7 @@ const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const HOST = /^(?:\[[0-9a-f:]+\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::([0-9]{1,5}))?$/;
 const PATH_PART = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const MAX_REPOSITORY_LENGTH = 255;
+const MAX_HOST_LENGTH = 260; // 253 of a name, and a port
 
 /**
  * `host[:port]/repository[:tag][@digest]` with Docker's short forms (`redis`, `user/image`; no tag and no digest means `latest`),
@@ -88,11 +89,11 @@ function splitTag(text: string, whole: string): { name: string; tag: string | un
 function splitHost(name: string, whole: string): { host: string; repository: string } {
   const slash = name.indexOf("/");
   const first = name.slice(0, Math.max(slash, 0));
-  const isHost = /[.:A-Z[]/.test(first) || first === "localhost";
+  const isHost = /[.:[]/.test(first) || first.toLowerCase() === "localhost";
   const host = isHost ? first.toLowerCase() : "docker.io";
   const repository = isHost ? name.slice(slash + 1) : name;
   if (repository === "") throw bad(whole, "no repository; expected host/repository:tag");
-  const port = HOST.exec(host);
+  const port = host.length <= MAX_HOST_LENGTH ? HOST.exec(host) : null;
   if (!port || Number(port[1] ?? 1) > 65_535 || Number(port[1] ?? 1) === 0)
     throw bad(whole, `${JSON.stringify(first)} is no host or host:port`);
   if (!DOCKER_HUB_NAMES.has(host)) return { host, repository };

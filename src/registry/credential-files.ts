@@ -51,9 +51,8 @@ async function readCredentialFile(path: string): Promise<JsonObject | undefined>
   if (bytes.length > MAX_FILE_BYTES) throw new LazyError("USAGE", `${path}: ${bytes.length} bytes, expected at most ${MAX_FILE_BYTES}`);
   try {
     return parseJsonObject(bytes, path);
-  } catch {
-    // The parser's message quotes the text around the fault, which may be a secret.
-    throw new LazyError("USAGE", `${path}: not a valid JSON object; correct it or log in again`);
+  } catch (error) {
+    throw new LazyError("USAGE", `${messageOf(error)}; correct the file or log in again`, { cause: error });
   }
 }
 

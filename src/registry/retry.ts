@@ -57,6 +57,7 @@ export class Backoff {
 export function parseRetryAfter(value: string | undefined, date: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
+  if (!/^[A-Z][a-z]{2}, /.test(value)) return undefined;
   const wait = Date.parse(value) - Date.parse(date ?? "");
   return Number.isFinite(wait) ? Math.max(0, wait) : undefined;
 }
