@@ -99,9 +99,23 @@ function verifyChecksum(bytes: Uint8Array, offset: number, sum: number): void {
 function dialectOf(bytes: Buffer, offset: number): Dialect {
   const at = offset + FIELDS.magic[0];
   if (bytes[at] !== 0x75 || bytes.toString("latin1", at, at + 5) !== "ustar") return "v7";
-  if (bytes[at + 5] === 0x20) return "gnu";
+  if (bytes[at + 5] === 0x20) return hasGnuTimes(bytes, offset) ? "gnu" : "ustar";
   const trailer = offset + FIELDS.starTrailer[0];
   return bytes[trailer] !== 0 && bytes.toString("latin1", trailer, trailer + 4) === "tar\0" ? "star" : "ustar";
+}
+
+/**
+ * Early writers of the Go language marked headers as GNU's but put a prefix where GNU has times; layers made with them
+ * are still around. What is no number there is a prefix.
+ */
+function hasGnuTimes(bytes: Buffer, offset: number): boolean {
+  return isNumber(bytes, offset, "gnuAtime") && isNumber(bytes, offset, "gnuCtime");
+}
+
+function isNumber(bytes: Buffer, offset: number, field: Field): boolean {
+  const start = offset + FIELDS[field][0];
+  const first = bytes[start]!;
+  return first === 0 || first > 127 || /^ *[0-7]*[ \0]*$/.test(bytes.toString("latin1", start, start + FIELDS[field][1]));
 }
 
 function nameOf(bytes: Buffer, offset: number, dialect: Dialect): ByteString {

@@ -92,7 +92,10 @@ export async function openTarPayload(source: ByteSource): Promise<ByteSource> {
     if (at + BLOCK_BYTES > source.size) throw corrupt(`${source.name}: tar ends at ${source.size}, expected a header at ${at}`);
     const header = at + BLOCK_BYTES <= head.length ? head.subarray(at, at + BLOCK_BYTES) : await source.read(at, BLOCK_BYTES);
     if (!isUstar(header)) throw corrupt(`${source.name}: tar header at ${at}: no ustar magic`);
-    if (!checksumHolds(header)) throw corrupt(`${source.name}: tar header at ${at}: checksum is ${octalText(header, 148, 8)}, expected ${checksum(header, false).toString(8)}`);
+    if (!checksumHolds(header))
+      throw corrupt(
+        `${source.name}: tar header at ${at}: checksum is ${octalText(header, 148, 8)}, expected ${checksum(header, false).toString(8)}`,
+      );
     const size = parseOctal(header, 124, 12, `${source.name}: tar header at ${at}: size`);
     at += BLOCK_BYTES;
     const kind = String.fromCharCode(header[156]);
@@ -100,9 +103,12 @@ export async function openTarPayload(source: ByteSource): Promise<ByteSource> {
       checkMemberKind(kind, `${source.name}: tar header at ${at - BLOCK_BYTES}`);
       return subPayload(source, at, paxSize || size);
     }
-    if (extensions === MAX_EXTENSIONS) throw corrupt(`${source.name}: tar has more than ${MAX_EXTENSIONS} extended headers before its first member`);
-    if (size > MAX_EXTENSION_BYTES) throw corrupt(`${source.name}: tar extended header at ${at} of ${size} bytes, expected at most ${MAX_EXTENSION_BYTES}`);
-    if (at + size > source.size) throw corrupt(`${source.name}: tar extended header at [${at}, ${at + size}) goes beyond the end, at ${source.size}`);
+    if (extensions === MAX_EXTENSIONS)
+      throw corrupt(`${source.name}: tar has more than ${MAX_EXTENSIONS} extended headers before its first member`);
+    if (size > MAX_EXTENSION_BYTES)
+      throw corrupt(`${source.name}: tar extended header at ${at} of ${size} bytes, expected at most ${MAX_EXTENSION_BYTES}`);
+    if (at + size > source.size)
+      throw corrupt(`${source.name}: tar extended header at [${at}, ${at + size}) goes beyond the end, at ${source.size}`);
     if (kind === "x" || kind === "g") {
       const records = at + size <= head.length ? head.subarray(at, at + size) : await source.read(at, size);
       paxSize = parsePaxSize(records, `${source.name}: tar pax records at ${at}`) ?? paxSize;
@@ -130,7 +136,8 @@ function checksumHolds(header: Uint8Array): boolean {
 }
 
 function checkMemberKind(kind: string, where: string): void {
-  if (kind !== "0" && kind !== "\0") throw corrupt(`${where}: first member has type ${JSON.stringify(kind)}, expected a regular file with the layer`);
+  if (kind !== "0" && kind !== "\0")
+    throw corrupt(`${where}: first member has type ${JSON.stringify(kind)}, expected a regular file with the layer`);
 }
 
 /** A number field without its padding. */
@@ -150,7 +157,7 @@ function parseOctal(header: Uint8Array, at: number, length: number, what: string
 function parsePaxSize(records: Uint8Array, where: string): number | undefined {
   const all = Buffer.from(records.buffer, records.byteOffset, records.byteLength);
   let size: number | undefined;
-  for (let at = 0; at < all.length && all[at] !== 0; ) {
+  for (let at = 0; at < all.length && all[at] !== 0;) {
     const space = all.indexOf(0x20, at);
     const digits = space < 0 ? "" : all.toString("latin1", at, space);
     const end = at + Number(digits);
@@ -160,7 +167,8 @@ function parsePaxSize(records: Uint8Array, where: string): number | undefined {
     const [key, value = ""] = splitOnce(all.toString("latin1", space + 1, end - 1));
     if (key === "size") {
       size = Number(value);
-      if (!/^[0-9]+$/.test(value) || !Number.isSafeInteger(size)) throw corrupt(`${where}: size is ${JSON.stringify(value)}, expected digits`);
+      if (!/^[0-9]+$/.test(value) || !Number.isSafeInteger(size))
+        throw corrupt(`${where}: size is ${JSON.stringify(value)}, expected digits`);
     }
     at = end;
   }
