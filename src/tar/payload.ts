@@ -131,7 +131,8 @@ function isUstar(header: Uint8Array): boolean {
 }
 
 function checksumHolds(header: Uint8Array): boolean {
-  const stated = Number.parseInt(octalText(header, 148, 8), 8);
+  const field = octalText(header, 148, 8);
+  const stated = /^[0-7]+$/.test(field) ? Number.parseInt(field, 8) : Number.NaN;
   return stated === checksum(header, false) || stated === checksum(header, true);
 }
 
