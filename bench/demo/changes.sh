@@ -21,7 +21,7 @@ echo "manual pages are not part of this image" >usr/share/man/README
 # A file becomes a directory, a directory becomes a file, a link becomes a file.
 mkdir etc/issue
 echo "was a file" >etc/issue/readme
-echo "was a directory" >usr/share/menu
+echo "was a directory" >usr/share/lintian
 rm -f etc/os-release
 sed 's/^PRETTY_NAME=.*/PRETTY_NAME="lazylayer demo"/' "$root/usr/lib/os-release" >etc/os-release
 

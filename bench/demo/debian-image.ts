@@ -124,7 +124,7 @@ async function installPackages(root: string, packages: readonly string[], cache:
 }
 
 /** Device nodes cannot be made in a user namespace: the machine's own are shown inside for as long as the command runs. */
-const WITH_DEVICES = 'mount --rbind /dev "$1/dev"; exec chroot "$@"';
+const WITH_DEVICES = 'mkdir -p "$1/dev"; mount --rbind /dev "$1/dev"; exec chroot "$@"';
 
 const INSTALL = `
 export DEBIAN_FRONTEND=noninteractive

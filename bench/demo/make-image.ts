@@ -1,5 +1,5 @@
+import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
-import { run } from "../../test/support/command.ts";
 import { IMAGE_TAG, inUserNamespace, isRoot, makeDebianImage } from "./debian-image.ts";
 
 const [size, directory, ...rest] = process.argv.slice(2);
@@ -12,6 +12,10 @@ if (isRoot()) {
   await makeDebianImage(size, layout, (message) => console.error(message));
 } else {
   const [program, ...args] = inUserNamespace([process.execPath, import.meta.filename, size, layout]);
-  await run(program, args);
+  const { status } = spawnSync(program, args, { stdio: ["ignore", "ignore", "inherit"] });
+  if (status !== 0) {
+    console.error("could not make the image in a user namespace; it can be made as root");
+    process.exit(1);
+  }
 }
 console.log(`oci:${layout}:${IMAGE_TAG}`);
