@@ -44,6 +44,7 @@ async function serve(request: MountRequest, runtime: MountRuntime, environment: 
   } catch (error) {
     environment.stderr.write(`${messageOf(error)}\n`);
     const { code, message } = error instanceof LazyError ? error : { code: "UNAVAILABLE" as const, message: messageOf(error) };
+    await removeRuntime(runtime, "lazy");
     await reply({ kind: "failed", code, message });
     process.exitCode = 1;
   }

@@ -5,11 +5,8 @@ import { requireRoot } from "./mount.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { findRuntime, findServer, processEnds, realDirectory, removeRuntime, sendSignal } from "./mount-runtime.ts";
 
-/** A server ends by itself when its file system is gone; then it is asked to, then it is made to. */
-const STEPS: readonly { readonly waitMs: number; readonly signal: NodeJS.Signals }[] = [
-  { waitMs: 2_000, signal: "SIGTERM" },
-  { waitMs: 5_000, signal: "SIGKILL" },
-];
+/** How long a server may take to end when it is asked to, and when it is made to. */
+const STOP_TIMEOUT_MS = 3_000;
 const KILL_TIMEOUT_MS = 5_000;
 
 export function addUmountCommand(program: Command, environment: Pick<MountEnvironment, "stateDirectory">): void {
@@ -49,10 +46,9 @@ async function unmountFilesystem(path: string, mode: Exclude<UnmountMode, "force
 }
 
 async function endServer(pid: number): Promise<void> {
-  for (const { waitMs, signal } of STEPS) {
-    if (await processEnds(pid, waitMs)) return;
-    sendSignal(pid, signal);
-  }
+  sendSignal(pid, "SIGTERM");
+  if (await processEnds(pid, STOP_TIMEOUT_MS)) return;
+  sendSignal(pid, "SIGKILL");
   if (await processEnds(pid, KILL_TIMEOUT_MS)) return;
   throw new LazyError("UNAVAILABLE", `serving process ${pid} does not end, although it was killed; the kernel holds it`);
 }

@@ -77,7 +77,7 @@ export class MountBench implements AsyncDisposable {
 
   /** Command line of the program under test, with this bench's directories. */
   arguments(...args: string[]): string[] {
-    return [...process.execArgv, fileURLToPath(import.meta.url), this.#directory.path, ...args];
+    return [fileURLToPath(import.meta.url), this.#directory.path, ...args];
   }
 
   async lazylayer(...args: string[]): Promise<CommandResult> {
@@ -231,7 +231,7 @@ async function main(): Promise<void> {
     stderr: process.stderr,
     stateDirectory: `${directory}/state`,
     cacheDirectory: `${directory}/cache`,
-    launcher: [process.execPath, ...process.execArgv, process.argv[1], directory],
+    launcher: [process.execPath, process.argv[1], directory],
     signal: stopped.signal,
   };
   const program = new Command("lazylayer");
