@@ -17,7 +17,7 @@ const TYPEFLAGS: Readonly<Record<EntryType, string>> = {
 /** One member to write. Names, targets and xattr names are byte strings; what is absent gets an ordinary value. */
 export interface TarMember {
   readonly name: ByteString;
-  /** Default `file`; `directory` when the name ends with a slash. */
+  /** Default `file`; `directory` when the name ends with a slash and there is no data. */
   readonly type?: EntryType;
   /** Default 0o755 for directories, 0o644 for the rest. */
   readonly mode?: number;
@@ -127,7 +127,8 @@ export function tarHeader(member: TarMember, size: number): Uint8Array {
 }
 
 function typeOf(member: TarMember): EntryType {
-  return member.type ?? (member.name.endsWith("/") ? "directory" : "file");
+  const hasContent = member.data !== undefined || member.sparse !== undefined;
+  return member.type ?? (member.name.endsWith("/") && !hasContent ? "directory" : "file");
 }
 
 function timeOf(member: TarMember): Timespec {
