@@ -11,7 +11,10 @@ const algorithms: BlockAlgorithm[] = ["lz4", "zstd"];
 
 for (const algorithm of algorithms) {
   test(`${algorithm}: blocks lie back to back, each followed by its crc, and decompress to the input`, () => {
-    const input = fc.oneof(fc.uint8Array({ maxLength: 20000 }), fc.nat(20000).map((bytes) => new Uint8Array(bytes).fill(7)));
+    const input = fc.oneof(
+      fc.uint8Array({ maxLength: 20000 }),
+      fc.nat(20000).map((bytes) => new Uint8Array(bytes).fill(7)),
+    );
     fc.assert(
       fc.property(input, fc.constantFrom(512, 4096, 65536), (plain, blockSize) => {
         const { bytes, storedBytes } = compressBlocks(algorithm, plain, blockSize);

@@ -34,19 +34,17 @@ function viewOf(bytes: Uint8Array): DataView {
 const isCorrupt = (error: unknown) => error instanceof LazyError && error.code === "CORRUPT";
 
 /** Text-like bytes: pieces of noise, runs, and copies of what came before. */
-const plainBytes = fc
-  .array(fc.tuple(fc.nat(2), fc.nat(300), fc.nat(0xffff)), { maxLength: 60 })
-  .map((pieces) => {
-    const bytes: number[] = [];
-    for (const [kind, length, value] of pieces) {
-      for (let i = 0; i < length; i++) {
-        if (kind === 0) bytes.push(Math.imul(i + value, 2654435761) >>> 24);
-        else if (kind === 1 || bytes.length === 0) bytes.push(value & 0xff);
-        else bytes.push(bytes[bytes.length - 1 - (value % Math.min(bytes.length, 1 + (value & 31)))]);
-      }
+const plainBytes = fc.array(fc.tuple(fc.nat(2), fc.nat(300), fc.nat(0xffff)), { maxLength: 60 }).map((pieces) => {
+  const bytes: number[] = [];
+  for (const [kind, length, value] of pieces) {
+    for (let i = 0; i < length; i++) {
+      if (kind === 0) bytes.push(Math.imul(i + value, 2654435761) >>> 24);
+      else if (kind === 1 || bytes.length === 0) bytes.push(value & 0xff);
+      else bytes.push(bytes[bytes.length - 1 - (value % Math.min(bytes.length, 1 + (value & 31)))]);
     }
-    return Uint8Array.from(bytes);
-  });
+  }
+  return Uint8Array.from(bytes);
+});
 
 test("what is compressed decompresses to the same bytes", () => {
   fc.assert(
@@ -68,7 +66,10 @@ test("blocks of every length around the format's limits round-trip", () => {
 
 test("bytes that do not shrink stay inside of the bound", () => {
   let state = 1;
-  const noise = Uint8Array.from({ length: LZ4_MAX_BLOCK_BYTES }, () => (state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff) >>> 16);
+  const noise = Uint8Array.from(
+    { length: LZ4_MAX_BLOCK_BYTES },
+    () => (state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff) >>> 16,
+  );
   const code = compress(noise);
   assert.ok(code.length > noise.length && code.length <= lz4Bound(noise.length));
   assert.deepEqual(decompress(code, noise.length), noise);

@@ -96,7 +96,7 @@ export function lz4Compress(input: DataView, start: number, end: number, output:
 
       ip += MIN_MATCH;
       match += MIN_MATCH;
-      let length = countEqual(input, ip, match, matchEnd);
+      const length = countEqual(input, ip, match, matchEnd);
       ip += length;
       if (length >= NIBBLE_MAX) {
         output.setUint8(token, nibbles + NIBBLE_MAX);
@@ -166,7 +166,9 @@ function putLastLiterals(input: DataView, anchor: number, end: number, output: D
  */
 export function lz4Decompress(input: DataView, start: number, end: number, output: DataView, at: number, limit: number): void {
   if (start < 0 || end > input.byteLength || at < 0 || limit > output.byteLength || start > end || at > limit) {
-    throw new RangeError(`no room to decompress [${start}, ${end}) of ${input.byteLength} bytes to [${at}, ${limit}) of ${output.byteLength}`);
+    throw new RangeError(
+      `no room to decompress [${start}, ${end}) of ${input.byteLength} bytes to [${at}, ${limit}) of ${output.byteLength}`,
+    );
   }
   let ip = start;
   let out = at;

@@ -62,7 +62,8 @@ export class CompressionPool {
 
   constructor(options: CompressionPoolOptions) {
     const { workers } = options;
-    if (!Number.isInteger(workers) || workers < 0) throw new LazyError("USAGE", `compression pool: ${workers} workers, expected a whole number`);
+    if (!Number.isInteger(workers) || workers < 0)
+      throw new LazyError("USAGE", `compression pool: ${workers} workers, expected a whole number`);
     this.#seats = Array.from({ length: workers }, () => ({ worker: undefined, jobs: new Map() }));
     this.#script = options.script ?? SCRIPT;
   }
@@ -86,7 +87,8 @@ export class CompressionPool {
       this.#fail(seat, new LazyError("UNAVAILABLE", "compression pool: closed before the batch was done"));
       await worker?.terminate();
     });
-    for (const job of this.#waiting.splice(0)) job.reject(new LazyError("UNAVAILABLE", "compression pool: closed before the batch was done"));
+    for (const job of this.#waiting.splice(0))
+      job.reject(new LazyError("UNAVAILABLE", "compression pool: closed before the batch was done"));
     await Promise.all(ended);
   }
 

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import fc from "fast-check";
+import * as z from "zod";
 import { MemorySink } from "../../bytes/sink.ts";
 import { checkRange, MemorySource, SubSource, type ByteSource } from "../../bytes/source.ts";
 import { compressInline } from "../../compression/block-codec.ts";
@@ -142,15 +143,16 @@ test("a writable append-only layer is replayed from its index", async () => {
   const empty = await openWritableLayer(new MemorySource(load("append/empty_data.zst")), new MemorySource(load("append/empty_index")));
   assert.equal(empty.segments.count, 0);
   assert.equal(empty.virtualSize, GIB);
-  const formatted = await openWritableLayer(new MemorySource(load("append/mkfsonly_data.zst")), new MemorySource(load("append/mkfsonly_index")));
+  const formatted = await openWritableLayer(
+    new MemorySource(load("append/mkfsonly_data.zst")),
+    new MemorySource(load("append/mkfsonly_index")),
+  );
   assert.equal(Buffer.from(await stackLayers([formatted]).read(1024, 1024)).readUInt16LE(56), 0xef53);
 });
 
-interface PackedFile {
-  readonly size: number;
-  readonly extents: FileExtent[];
-}
-const packed: Record<string, PackedFile> = JSON.parse(load("sparse/extents.json").toString());
+const packed = z
+  .record(z.string(), z.object({ size: z.number(), extents: z.array(z.object({ offset: z.number(), length: z.number() })) }))
+  .parse(JSON.parse(load("sparse/extents.json").toString()));
 
 /** A sparse file, kept as the bytes of its data extents one after the other. */
 class SparseSource implements ByteSource {
@@ -219,8 +221,14 @@ test("a writable layer without what it needs, or with another's index, is refuse
 
 test("an index record that was torn off is not there yet", async () => {
   const index = load("append/writable_index");
-  const torn = await openWritableLayer(new MemorySource(load("append/writable_data.zst")), new MemorySource(index.subarray(0, index.length - 5)));
-  const shorter = await openWritableLayer(new MemorySource(load("append/writable_data.zst")), new MemorySource(index.subarray(0, index.length - 16)));
+  const torn = await openWritableLayer(
+    new MemorySource(load("append/writable_data.zst")),
+    new MemorySource(index.subarray(0, index.length - 5)),
+  );
+  const shorter = await openWritableLayer(
+    new MemorySource(load("append/writable_data.zst")),
+    new MemorySource(index.subarray(0, index.length - 16)),
+  );
   assert.equal(await contentOf(stackLayers([torn])), await contentOf(stackLayers([shorter])));
 });
 
@@ -228,17 +236,20 @@ test("a layer of a turboOCI image is refused with the reason", async () => {
   await assert.rejects(openFile("turbo.fs.meta"), (error: LazyError) => error.code === "UNSUPPORTED" && /turboOCI/.test(error.message));
 });
 
-interface DamagedFile {
-  readonly name: string;
-  readonly base: string;
-  readonly bytes: number;
-  readonly edits: readonly { at: number; hex: string }[];
-  readonly appended?: string;
-  readonly sha256: string;
-  /** What the reference reader does with the file. */
-  readonly reference: string;
-}
-const damagedFiles: DamagedFile[] = JSON.parse(load("damaged.json").toString());
+const damagedFiles = z
+  .array(
+    z.object({
+      name: z.string(),
+      base: z.string(),
+      bytes: z.number(),
+      edits: z.array(z.object({ at: z.number(), hex: z.string() })),
+      appended: z.string().optional(),
+      sha256: z.string(),
+      /** What the reference's reader does with the file. */
+      reference: z.string(),
+    }),
+  )
+  .parse(JSON.parse(load("damaged.json").toString()));
 
 for (const file of damagedFiles) {
   test(`damaged file ${file.name} is refused (the reference ${file.reference})`, async () => {
@@ -298,7 +309,14 @@ test("a layer written again with its blocks in random order reads the same, and 
 
 test("every field that a layer states twice is held against the other", async () => {
   const plain = load("append/plain.commit.zst");
-  for (const [at, what] of [[48, "virtualSize"], [56, "uuid"], [93, "parentUuid"], [132, "version"], [133, "subVersion"], [134, "userTag"]] as const) {
+  for (const [at, what] of [
+    [48, "virtualSize"],
+    [56, "uuid"],
+    [93, "parentUuid"],
+    [132, "version"],
+    [133, "subVersion"],
+    [134, "userTag"],
+  ] as const) {
     for (const base of [0, plain.length - 4096]) {
       const damaged = Buffer.from(plain);
       damaged[base + at] ^= 0x11;
@@ -333,7 +351,11 @@ test("layers damaged in records and index are refused, or their device is readab
   const plain = load("append/plain.commit.zst");
   const trailerAt = plain.length - 4096;
   const { indexOffset } = lsmtRecord.decode(plain, trailerAt);
-  const place = fc.oneof(fc.nat(140), fc.integer({ min: trailerAt, max: trailerAt + 140 }), fc.integer({ min: indexOffset, max: indexOffset + 15 * 16 }));
+  const place = fc.oneof(
+    fc.nat(140),
+    fc.integer({ min: trailerAt, max: trailerAt + 140 }),
+    fc.integer({ min: indexOffset, max: indexOffset + 15 * 16 }),
+  );
   const flip = fc.record({ at: place, value: fc.integer({ min: 1, max: 255 }) });
   await fc.assert(
     fc.asyncProperty(fc.array(flip, { minLength: 1, maxLength: 3 }), fc.nat(GIB - 4096), async (flips, offset) => {

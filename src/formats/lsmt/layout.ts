@@ -86,7 +86,14 @@ export function decodeMapping(view: DataView, at: number, fields: MappingFields)
   fields.tag = mapped >>> 24;
 }
 
-export function encodeMapping(view: DataView, at: number, firstSector: number, sectors: number, mappedSector: number, zeroed: boolean): void {
+export function encodeMapping(
+  view: DataView,
+  at: number,
+  firstSector: number,
+  sectors: number,
+  mappedSector: number,
+  zeroed: boolean,
+): void {
   view.setUint32(at, firstSector % 2 ** 32, true);
   view.setUint32(at + 4, Math.floor(firstSector / 2 ** 32) + sectors * 2 ** 18, true);
   view.setUint32(at + 8, mappedSector % 2 ** 32, true);

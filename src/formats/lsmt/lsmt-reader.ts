@@ -92,7 +92,8 @@ export async function openLayer(source: ByteSource): Promise<LsmtLayer> {
   const mappings = parseMappings(index);
   checkOneFile(mappings, trailer, name);
   checkSorted(mappings, indexOffset, name);
-  for (let i = 0; i < mappings.count; i++) checkMapping(mappings, i, Math.floor(indexOffset / SECTOR_BYTES), `${name}: lsmt index at ${indexOffset}`);
+  for (let i = 0; i < mappings.count; i++)
+    checkMapping(mappings, i, Math.floor(indexOffset / SECTOR_BYTES), `${name}: lsmt index at ${indexOffset}`);
   mappings.tag.fill(0);
   return new LsmtLayer(trailer, SegmentTable.from(mappings), source);
 }
@@ -139,7 +140,8 @@ export function parseMappings(index: Uint8Array, into = new MappingList()): Mapp
   const fields: MappingFields = { firstSector: 0, sectors: 0, mappedSector: 0, zeroed: false, tag: 0 };
   for (let at = 0; at + MAPPING_BYTES <= index.length; at += MAPPING_BYTES) {
     decodeMapping(view, at, fields);
-    if (fields.firstSector !== INVALID_FIRST_SECTOR) into.add(fields.firstSector, fields.sectors, fields.mappedSector, fields.zeroed, fields.tag);
+    if (fields.firstSector !== INVALID_FIRST_SECTOR)
+      into.add(fields.firstSector, fields.sectors, fields.mappedSector, fields.zeroed, fields.tag);
   }
   return into;
 }
@@ -167,7 +169,9 @@ function checkSorted(mappings: Segments, indexOffset: number, name: string): voi
   for (let i = 1; i < mappings.count; i++) {
     const end = mappings.firstSector[i - 1] + mappings.sectors[i - 1];
     if (mappings.firstSector[i] < end) {
-      throw corrupt(`${name}: lsmt index at ${indexOffset}: segment ${i} begins at sector ${mappings.firstSector[i]}, the one before it ends at ${end}`);
+      throw corrupt(
+        `${name}: lsmt index at ${indexOffset}: segment ${i} begins at sector ${mappings.firstSector[i]}, the one before it ends at ${end}`,
+      );
     }
   }
 }

@@ -103,8 +103,20 @@ test("a layer without data and mappings has no index", async () => {
 });
 
 const refused: [name: string, mappings: [number, number, number, boolean?][]][] = [
-  ["overlap", [[0, 4, 8], [3, 1, 20]]],
-  ["begin at the same sector", [[5, 1, 8], [5, 1, 20]]],
+  [
+    "overlap",
+    [
+      [0, 4, 8],
+      [3, 1, 20],
+    ],
+  ],
+  [
+    "begin at the same sector",
+    [
+      [5, 1, 8],
+      [5, 1, 20],
+    ],
+  ],
   ["are empty", [[0, 0, 8]]],
   ["begin before the device", [[-1, 2, 8]]],
   ["reach beyond the device", [[VIRTUAL_SIZE / 512 - 1, 2, 8]]],
@@ -120,7 +132,13 @@ for (const [name, mappings] of refused) {
 }
 
 test("options and data that do not fit the format are refused", async () => {
-  for (const options of [{ virtualSize: 511 }, { virtualSize: -512 }, { uuid: "7c698f19" }, { parentUuid: "x".repeat(36) }, { userTag: "ü".repeat(129) }]) {
+  for (const options of [
+    { virtualSize: 511 },
+    { virtualSize: -512 },
+    { uuid: "7c698f19" },
+    { parentUuid: "x".repeat(36) },
+    { userTag: "ü".repeat(129) },
+  ]) {
     assert.throws(() => new LsmtWriter(new MemorySink(), { virtualSize: 512, ...options }), hasCode("USAGE"), JSON.stringify(options));
   }
   await assert.rejects(new LsmtWriter(new MemorySink(), { virtualSize: 512 }).append(new Uint8Array(100)), hasCode("USAGE"));

@@ -52,9 +52,13 @@ export class LsmtWriter {
     if (!Number.isSafeInteger(virtualSize) || virtualSize < 0 || virtualSize % SECTOR_BYTES !== 0) {
       throw new LazyError("USAGE", `lsmt writer: virtual size is ${virtualSize}, expected a multiple of ${SECTOR_BYTES}`);
     }
-    if (virtualSize / SECTOR_BYTES >= INVALID_FIRST_SECTOR) throw unsupported(`lsmt writer: virtual size is ${virtualSize}, too large for the index`);
+    if (virtualSize / SECTOR_BYTES >= INVALID_FIRST_SECTOR)
+      throw unsupported(`lsmt writer: virtual size is ${virtualSize}, too large for the index`);
     if (Buffer.byteLength(options.userTag ?? "") > USER_TAG_BYTES) {
-      throw new LazyError("USAGE", `lsmt writer: user tag of ${Buffer.byteLength(options.userTag ?? "")} bytes, expected at most ${USER_TAG_BYTES}`);
+      throw new LazyError(
+        "USAGE",
+        `lsmt writer: user tag of ${Buffer.byteLength(options.userTag ?? "")} bytes, expected at most ${USER_TAG_BYTES}`,
+      );
     }
     this.#sink = sink;
     this.#options = { ...options, uuid: checkedUuid(options.uuid), parentUuid: checkedUuid(options.parentUuid) };
@@ -62,7 +66,8 @@ export class LsmtWriter {
 
   /** Appends data (whole sectors); returns the sector of the layer's file that holds its first byte. */
   async append(bytes: Uint8Array): Promise<number> {
-    if (bytes.length % SECTOR_BYTES !== 0) throw new LazyError("USAGE", `lsmt writer: append of ${bytes.length} bytes, expected a multiple of ${SECTOR_BYTES}`);
+    if (bytes.length % SECTOR_BYTES !== 0)
+      throw new LazyError("USAGE", `lsmt writer: append of ${bytes.length} bytes, expected a multiple of ${SECTOR_BYTES}`);
     const sector = this.#sector;
     this.#sector += bytes.length / SECTOR_BYTES;
     await this.#writeHeader();
@@ -152,7 +157,7 @@ function checkMappings(sorted: MappingList, endSector: number, deviceSectors: nu
 function joinedMappings(sorted: MappingList): MappingList {
   const { firstSector, sectors, mappedSector, zeroed } = sorted;
   const joined = new MappingList();
-  for (let i = 0; i < sorted.count; ) {
+  for (let i = 0; i < sorted.count;) {
     const first = firstSector[i];
     const mapped = mappedSector[i];
     const isZeroed = zeroed[i] === 1;

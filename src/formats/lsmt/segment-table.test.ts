@@ -32,7 +32,10 @@ const lookupTable = SegmentTable.from(
 );
 
 test("a look-up trims the first and the last segment and shows holes", () => {
-  const data = (first: number, end: number) => visited(lookupTable, first, end).filter(([, , , tag]) => tag !== HOLE).map((row) => row.slice(0, 3));
+  const data = (first: number, end: number) =>
+    visited(lookupTable, first, end)
+      .filter(([, , , tag]) => tag !== HOLE)
+      .map((row) => row.slice(0, 3));
   assert.deepEqual(data(5, 15), [
     [5, 5, 5],
     [10, 5, 50],
@@ -58,7 +61,10 @@ test("a look-up trims the first and the last segment and shows holes", () => {
 });
 
 test("find gives the segment that holds a sector, or the next one", () => {
-  assert.deepEqual([0, 9, 10, 19, 20, 99, 100, 109, 110].map((sector) => lookupTable.find(sector)), [0, 0, 1, 1, 2, 2, 2, 2, 3]);
+  assert.deepEqual(
+    [0, 9, 10, 19, 20, 99, 100, 109, 110].map((sector) => lookupTable.find(sector)),
+    [0, 0, 1, 1, 2, 2, 2, 2, 3],
+  );
 });
 
 test("a table over the same shared memory is the same table", () => {

@@ -57,13 +57,15 @@ export async function openWritableLayer(
 }
 
 async function readHeader(source: ByteSource, kind: number, what: string): Promise<LsmtRecord> {
-  if (source.size < LSMT_RECORD_BYTES) throw corrupt(`${source.name}: lsmt ${what} of ${source.size} bytes, expected ${LSMT_RECORD_BYTES} at least`);
+  if (source.size < LSMT_RECORD_BYTES)
+    throw corrupt(`${source.name}: lsmt ${what} of ${source.size} bytes, expected ${LSMT_RECORD_BYTES} at least`);
   return checkLsmtRecord(await source.read(0, LSMT_RECORD_BYTES), `${source.name}: lsmt header at 0`, kind);
 }
 
 async function replayedSegments(data: ByteSource, index: ByteSource): Promise<SegmentTable> {
   const entries = Math.floor((index.size - LSMT_RECORD_BYTES) / MAPPING_BYTES);
-  if (entries > MAX_TABLE_SEGMENTS) throw unsupported(`${index.name}: lsmt index has ${entries} entries, expected at most ${MAX_TABLE_SEGMENTS}`);
+  if (entries > MAX_TABLE_SEGMENTS)
+    throw unsupported(`${index.name}: lsmt index has ${entries} entries, expected at most ${MAX_TABLE_SEGMENTS}`);
   const end = LSMT_RECORD_BYTES + entries * MAPPING_BYTES;
   const log = new MappingList();
   for (let at = LSMT_RECORD_BYTES; at < end; at += INDEX_READ_BYTES) {

@@ -240,7 +240,13 @@ test("stored blocks of more than 64 KiB are read", async () => {
   const index = Buffer.from(storedBytes.buffer);
   const small = await made(plain.subarray(0, 4096), true);
   const file = Buffer.concat([small.subarray(0, 512), bytes, index, small.subarray(small.length - 512)]);
-  const fields = { blockSize: 65536, originalBytes: 65536, indexOffset: 512 + bytes.length, indexEntries: 1, indexCrc: crc32cRaw(0, index) };
+  const fields = {
+    blockSize: 65536,
+    originalBytes: 65536,
+    indexOffset: 512 + bytes.length,
+    indexEntries: 1,
+    indexCrc: crc32cRaw(0, index),
+  };
   assert.deepEqual(await readAll(edited(file, "both", fields)), plain);
 });
 
@@ -253,7 +259,10 @@ test("files damaged in several places are refused or read as they were", async (
     for (const at of [32, copy.length - 512 + 32]) copy[at] &= ~FLAG_DIGEST;
     return copy;
   });
-  const flip = fc.record({ at: fc.oneof(fc.nat(600), fc.integer({ min: -600, max: -1 }), fc.nat(20_000)), value: fc.integer({ min: 1, max: 255 }) });
+  const flip = fc.record({
+    at: fc.oneof(fc.nat(600), fc.integer({ min: -600, max: -1 }), fc.nat(20_000)),
+    value: fc.integer({ min: 1, max: 255 }),
+  });
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...files, ...bare), fc.array(flip, { minLength: 1, maxLength: 5 }), async (file, flips) => {
       const damaged = Buffer.from(file);

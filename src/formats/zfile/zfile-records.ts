@@ -67,7 +67,8 @@ export async function readZFileRecords(source: ByteSource): Promise<ZFileRecords
 /** Checks magic, digest and kind of a record; returns the flags that have a meaning. */
 function checkRecord(bytes: Uint8Array, where: string, mask: number, expected: number): number {
   const prefix = zfilePrefix.decode(bytes);
-  if (Buffer.compare(prefix.magic, ZFILE_MAGIC) !== 0) throw corrupt(`${where}: no zfile magic, found ${Buffer.from(prefix.magic).toString("hex")}`);
+  if (Buffer.compare(prefix.magic, ZFILE_MAGIC) !== 0)
+    throw corrupt(`${where}: no zfile magic, found ${Buffer.from(prefix.magic).toString("hex")}`);
   // Old writers left garbage in the upper bits, and only they leave the digest bit clear.
   const flags = prefix.flags & FLAGS_DEFINED;
   if (flags & FLAG_DIGEST) {
@@ -75,7 +76,8 @@ function checkRecord(bytes: Uint8Array, where: string, mask: number, expected: n
     if (digest !== prefix.digest) throw corrupt(`${where}: digest is ${hex(digest)}, the record says ${hex(prefix.digest)}`);
     if (prefix.flags & FLAG_INDEX_COMPRESSED) throw unsupported(`${where}: the index is compressed, which no known writer does`);
   }
-  if ((flags & mask) !== expected) throw corrupt(`${where}: flags are 0x${flags.toString(16)}, expected 0x${expected.toString(16)} in bits 0x${mask.toString(16)}`);
+  if ((flags & mask) !== expected)
+    throw corrupt(`${where}: flags are 0x${flags.toString(16)}, expected 0x${expected.toString(16)} in bits 0x${mask.toString(16)}`);
   return flags;
 }
 
@@ -102,13 +104,16 @@ function checkDescription(record: ZFileRecord, headerFlags: number, where: strin
   }
   const blocks = Math.ceil(record.originalBytes / record.blockSize);
   if (record.indexEntries !== blocks) {
-    throw corrupt(`${where}: index has ${record.indexEntries} entries, expected ${blocks} for ${record.originalBytes} bytes in blocks of ${record.blockSize}`);
+    throw corrupt(
+      `${where}: index has ${record.indexEntries} entries, expected ${blocks} for ${record.originalBytes} bytes in blocks of ${record.blockSize}`,
+    );
   }
 }
 
 function checkIndexRange(record: ZFileRecord, trailerAt: number, name: string): void {
   const { indexOffset, indexEntries } = record;
-  if (indexEntries > MAX_INDEX_ENTRIES) throw corrupt(`${name}: zfile index has ${indexEntries} entries, expected at most ${MAX_INDEX_ENTRIES}`);
+  if (indexEntries > MAX_INDEX_ENTRIES)
+    throw corrupt(`${name}: zfile index has ${indexEntries} entries, expected at most ${MAX_INDEX_ENTRIES}`);
   const end = indexOffset + indexEntries * 4;
   if (indexOffset < ZFILE_RECORD_BYTES || end !== trailerAt) {
     throw corrupt(`${name}: zfile index is at [${indexOffset}, ${end}), expected it to end where the trailer begins, at ${trailerAt}`);

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { zstdDecompressSync } from "node:zlib";
+import * as z from "zod";
 import { MemorySink } from "../../bytes/sink.ts";
 import { MemorySource } from "../../bytes/source.ts";
 import { compressBlocks, compressInline, type CompressBlocks } from "../../compression/block-codec.ts";
@@ -12,7 +14,9 @@ import { ZFileWriter, type ZFileOptions } from "./zfile-writer.ts";
 
 const testdata = new URL("../../../testdata/zfile/", import.meta.url);
 const load = (name: string): Uint8Array => readFileSync(new URL(name, testdata));
-const golden: Record<string, { bytes: number; sha256: string }> = JSON.parse(Buffer.from(load("golden.json")).toString());
+const golden = z
+  .record(z.string(), z.object({ bytes: z.number(), sha256: z.string() }))
+  .parse(JSON.parse(Buffer.from(load("golden.json")).toString()));
 
 const sources: Record<string, Uint8Array> = {
   src: zstdDecompressSync(load("src.bin.zst")),
@@ -69,7 +73,7 @@ test("batches that finish in any order are written in their own", async () => {
   const shuffled: CompressBlocks = async (algorithm, input, blockSize) => {
     most = Math.max(most, ++underway);
     const result = compressBlocks(algorithm, input, blockSize);
-    for (let turns = (7 * calls++) % 5; turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+    for (let turns = (7 * calls++) % 5; turns > 0; turns--) await setImmediate();
     underway--;
     return result;
   };

@@ -77,7 +77,7 @@ export class ZFileWriter {
   /** Takes the bytes of the original file in order; they may be reused when the promise resolves. */
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#closed) throw new LazyError("USAGE", "ZFile writer: write after close");
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const taken = Math.min(bytes.length - at, this.#batchBytes - this.#batchFill);
       this.#batch.set(bytes.subarray(at, at + taken), this.#batchFill);
       this.#batchFill += taken;
@@ -129,7 +129,10 @@ export class ZFileWriter {
   async #put(batch: CompressedBatch, inputBytes: number): Promise<void> {
     const expected = Math.ceil(inputBytes / this.#blockSize);
     if (batch.storedBytes.length !== expected) {
-      throw new LazyError("USAGE", `ZFile writer: compressor made ${batch.storedBytes.length} blocks of ${inputBytes} bytes, expected ${expected}`);
+      throw new LazyError(
+        "USAGE",
+        `ZFile writer: compressor made ${batch.storedBytes.length} blocks of ${inputBytes} bytes, expected ${expected}`,
+      );
     }
     this.#reserveIndex(this.#blocks + expected);
     let total = 0;
@@ -138,7 +141,8 @@ export class ZFileWriter {
       this.#index[this.#blocks++] = stored;
       total += stored;
     }
-    if (total !== batch.bytes.length) throw new LazyError("USAGE", `ZFile writer: compressor made ${batch.bytes.length} bytes, its sizes say ${total}`);
+    if (total !== batch.bytes.length)
+      throw new LazyError("USAGE", `ZFile writer: compressor made ${batch.bytes.length} bytes, its sizes say ${total}`);
     await this.#sink.write(batch.bytes);
     this.#storedBytes += total;
   }
