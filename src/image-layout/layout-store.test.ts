@@ -38,7 +38,7 @@ describe("a layout directory", () => {
     await using images = await copyImages();
     await using registry = await startDockerRegistry();
     const source = await openLayoutStore(images.directory);
-    const index = JSON.parse(await readFile(join(images.directory, "index.json"), "utf8"));
+    const index = await readIndexFile(images.directory);
     const away = openRegistryStore({ kind: "registry", host: registry.host, repository: "copy/images" });
     const back = await openLayoutStore(join(root, "back"), { create: true });
     for (const tag of ["small-oci-v1", "mixed-all", "multi-oci-nested", "multi-docker-v1", "mixed-nolayers"]) {
@@ -48,8 +48,7 @@ describe("a layout directory", () => {
       await copyDocument(away, back, top.descriptor, tag);
       assert.deepEqual(await back.resolve({ tag }), top);
     }
-    const listed: string[] = index.manifests.map((entry: Descriptor) => entry.annotations?.["org.opencontainers.image.ref.name"]);
-    for (const tag of listed) await source.resolve({ tag });
+    for (const entry of index.manifests) await source.resolve({ tag: entry.annotations?.["org.opencontainers.image.ref.name"] });
     await away.close();
   });
 
@@ -86,10 +85,11 @@ describe("a layout directory", () => {
     const store = await openLayoutStore(directory, { create: true });
     const descriptor = await putText(store, "one", "v1");
     const path = join(directory, "index.json");
+    const index = await readIndexFile(directory);
     const other = { ...descriptor, annotations: { "x.y": "z" }, extra: [1] };
-    await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), custom: true, manifests: [other] }));
+    await writeFile(path, JSON.stringify({ ...index, custom: true, manifests: [other] }));
     await putText(store, "two", "v2");
-    const changed = JSON.parse(await readFile(path, "utf8"));
+    const changed = await readIndexFile(directory);
     assert.deepEqual([changed.custom, changed.manifests[0], changed.manifests.length], [true, other, 2]);
   });
 
@@ -115,7 +115,7 @@ describe("a layout directory", () => {
     await putText(store, "one", "v1");
     await store.resolve({ tag: "v1" });
     const path = join(directory, "index.json");
-    const index = JSON.parse(await readFile(path, "utf8"));
+    const index = await readIndexFile(directory);
     const twice = [index.manifests[0], { ...index.manifests[0], digest: `sha256:${"0".repeat(64)}` }];
     for (const [content, code] of [
       [JSON.stringify({ ...index, manifests: twice }), "CORRUPT"],
@@ -127,6 +127,15 @@ describe("a layout directory", () => {
     }
   });
 });
+
+interface IndexFile {
+  readonly custom?: boolean;
+  readonly manifests: readonly Descriptor[];
+}
+
+async function readIndexFile(directory: string): Promise<IndexFile> {
+  return JSON.parse(await readFile(join(directory, "index.json"), "utf8")) as IndexFile;
+}
 
 async function putText(store: ImageStore, author: string, tag: string): Promise<Descriptor> {
   const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, layers: [], annotations: { author } });

@@ -9,6 +9,7 @@ import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
 import type { ImageIndex } from "../oci/index.ts";
+import { parseTag } from "../oci/reference.ts";
 import { blobPath, blobSize, readBlob, writeBlob } from "./layout-blobs.ts";
 import { createLayout, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";
 
@@ -116,6 +117,7 @@ class LayoutStore implements ImageStore {
   }
 
   async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
+    if (tag !== undefined) parseTag(tag);
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
     await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`));
     if (tag !== undefined) await this.#changeIndex((index) => withTag(index, tag, descriptor));

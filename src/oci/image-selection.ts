@@ -32,7 +32,10 @@ export async function selectImage(store: ImageStore, target: ResolveTarget, plat
   const found = images.find((image) => image.descriptor === wanted);
   if (found) return found;
   const platforms = images.map(({ descriptor }) => (descriptor.platform ? formatPlatform(descriptor.platform) : "unknown"));
-  throw new LazyError("NOT_FOUND", `${store.name}: no image for ${formatPlatform(platform)}; it has ${platforms.join(", ") || "none at all"}`);
+  throw new LazyError(
+    "NOT_FOUND",
+    `${store.name}: no image for ${formatPlatform(platform)}; it has ${platforms.join(", ") || "none at all"}`,
+  );
 }
 
 async function imagesOf(store: ImageStore, descriptor: Descriptor, bytes: Uint8Array, depth: number): Promise<SelectedImage[]> {

@@ -142,6 +142,17 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
     );
 
     it(
+      "refuses tags that are none before anything is stored",
+      withStore(async (store) => {
+        const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, layers: [] });
+        for (const tag of ["", "..", "a/b", "../../x/manifests/v1", "a b", "-x"]) {
+          await assert.rejects(store.putManifest(bytes, OCI_MANIFEST, { tag }), { code: "USAGE" });
+        }
+        await assert.rejects(store.resolve({ digest: digestOf(bytes) }), { code: "NOT_FOUND" });
+      }),
+    );
+
+    it(
       "holds an index whose children have no tags",
       withStore(async (store) => {
         const child = await putImage(store, "child", DOCKER_MANIFEST, undefined);

@@ -6,10 +6,11 @@ export interface JsonObject {
 
 // The reviver's third argument and JSON.rawJSON are in the runtime before they are in the type library.
 type Reviver = (this: unknown, key: string, value: unknown, details: { readonly source?: string }) => unknown;
-const { parse: parseWithSource, rawJSON } = JSON as unknown as {
+interface SourceKeepingJson {
   parse(text: string, reviver: Reviver): unknown;
   rawJSON(text: string): object;
-};
+}
+const json = JSON as unknown as SourceKeepingJson;
 
 /**
  * Parses strict UTF-8 JSON into an object. Numbers that a double cannot hold keep their text, so that writing loses nothing.
@@ -19,7 +20,7 @@ export function parseJsonObject(bytes: Uint8Array, where: string): JsonObject {
   let value: unknown;
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    value = parseWithSource(text, keepExactNumbers);
+    value = json.parse(text, keepExactNumbers);
   } catch (error) {
     // The engine's message quotes the text, which may be a secret; its position does not.
     const position = / at position \d+/.exec(messageOf(error))?.[0] ?? "";
@@ -30,7 +31,7 @@ export function parseJsonObject(bytes: Uint8Array, where: string): JsonObject {
 
 function keepExactNumbers(this: unknown, _key: string, value: unknown, details: { readonly source?: string }): unknown {
   if (typeof value !== "number" || Number.isSafeInteger(value) || details.source === undefined) return value;
-  return String(value) === details.source ? value : rawJSON(details.source);
+  return String(value) === details.source ? value : json.rawJSON(details.source);
 }
 
 const ESCAPED: Readonly<Record<string, string>> = {

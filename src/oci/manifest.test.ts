@@ -38,6 +38,7 @@ const configText = JSON.stringify(config, (_, value: unknown) => (typeof value =
   /"#(\d+)#"/,
   "$1",
 );
+const plainConfig = JSON.parse(configText) as object;
 const bytesOf = (value: unknown): Uint8Array => Buffer.from(JSON.stringify(value));
 
 describe("parsing keeps everything", () => {
@@ -116,7 +117,7 @@ describe("a config is refused", () => {
     ["with an os that is not text", { os: 1 }],
   ] as const) {
     it(what, () => {
-      const changed = { ...JSON.parse(configText), ...change };
+      const changed = { ...plainConfig, ...change };
       assert.throws(() => parseConfig(bytesOf(changed), "c"), { code: "CORRUPT", message: /^c: / });
     });
   }
@@ -201,7 +202,7 @@ describe("parsers under fuzz", () => {
     );
     const values = fc.oneof(fc.jsonValue({ maxDepth: 3 }), fc.constantFrom(2, [], {}, [descriptor], [null], null));
     fc.assert(
-      fc.property(fc.constantFrom(manifest, index, JSON.parse(configText)), keys, values, (document: object, key, value) => {
+      fc.property(fc.constantFrom(manifest, index, plainConfig), keys, values, (document: object, key, value) => {
         check(bytesOf({ ...document, [key]: value }));
       }),
       { numRuns: 3000 },

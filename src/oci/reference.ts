@@ -82,8 +82,18 @@ function splitTag(text: string, whole: string): { name: string; tag: string | un
   const colon = text.lastIndexOf(":");
   if (colon < 0 || text.indexOf("/", colon) >= 0) return { name: text, tag: undefined };
   const tag = text.slice(colon + 1);
-  if (!TAG.test(tag)) throw bad(whole, `tag ${JSON.stringify(tag)}: at most 128 letters, digits and _ . -, not starting with . or -`);
+  if (!TAG.test(tag)) throw bad(whole, tagHint(tag));
   return { name: text.slice(0, colon), tag };
+}
+
+/** A tag on its own. Throws `USAGE`; whatever passes is safe as a part of a path. */
+export function parseTag(text: string): string {
+  if (TAG.test(text)) return text;
+  throw new LazyError("USAGE", tagHint(text));
+}
+
+function tagHint(tag: string): string {
+  return `tag ${JSON.stringify(tag.slice(0, 200))}: at most 128 letters, digits and _ . -, not starting with . or -`;
 }
 
 function splitHost(name: string, whole: string): { host: string; repository: string } {

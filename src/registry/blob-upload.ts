@@ -28,7 +28,7 @@ export interface BlobUpload {
 export async function uploadBlob(upload: BlobUpload): Promise<"uploaded" | "mounted"> {
   let { chunkBytes, mountFrom } = upload;
   return await upload.client.backoff.run(async () => {
-    const session = await openSession({ ...upload, mountFrom });
+    const session = await openSessionOrMount({ ...upload, mountFrom });
     if (session === "mounted") return session;
     mountFrom = undefined; // The registry has shown that it does not mount this one.
     try {
@@ -57,10 +57,21 @@ interface Session {
   readonly minChunkBytes: number;
 }
 
+/** Mounting saves an upload; not being allowed to read the other repository must not prevent one. */
+async function openSessionOrMount(upload: BlobUpload): Promise<Session | "mounted"> {
+  try {
+    return await openSession(upload);
+  } catch (error) {
+    const refused = error instanceof RegistryError && !error.retryable && upload.mountFrom !== undefined;
+    if (!refused) throw error;
+    return await openSession({ ...upload, mountFrom: undefined });
+  }
+}
+
 async function openSession(upload: BlobUpload): Promise<Session | "mounted"> {
   const { client, repository, descriptor, mountFrom, what, signal } = upload;
   const path = `/v2/${repository}/blobs/uploads/`;
-  const query = mountFrom === undefined ? "" : `?${new URLSearchParams({ mount: descriptor.digest, from: mountFrom })}`;
+  const query = mountFrom === undefined ? "" : `?${new URLSearchParams({ mount: descriptor.digest, from: mountFrom }).toString()}`;
   const pull: Scope[] = mountFrom === undefined ? [] : [{ repository: mountFrom, actions: "pull" }];
   const headers = { "content-length": "0" };
   const response = await client.open({

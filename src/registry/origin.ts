@@ -28,6 +28,6 @@ function bareHost(host: string): string {
 function embeddedIPv4(name: string): string {
   const mapped = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(name);
   if (!mapped) return name.startsWith("::ffff:") ? name.slice("::ffff:".length) : name;
-  const [high, low] = [parseInt(mapped[1], 16), parseInt(mapped[2], 16)];
+  const [high, low] = [Number.parseInt(mapped[1], 16), Number.parseInt(mapped[2], 16)];
   return [high >> 8, high & 255, low >> 8, low & 255].join(".");
 }

@@ -6,7 +6,7 @@ import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
-import type { RegistryReference } from "../oci/reference.ts";
+import { parseTag, type RegistryReference } from "../oci/reference.ts";
 import type { Scope } from "./auth.ts";
 import { RegistryBlobSource } from "./blob-source.ts";
 import { streamBlob } from "./blob-stream.ts";
@@ -40,7 +40,7 @@ class RegistryStore implements ImageStore {
   }
 
   async resolve({ tag, digest }: ResolveTarget): Promise<ResolvedDocument> {
-    const name = digest ?? tag ?? "latest";
+    const name = digest ?? parseTag(tag ?? "latest");
     const what = `${this.name}${digest ? "@" : ":"}${name}`;
     const { bytes, contentType } = await this.#fetchDocument(name, what);
     const found = digestOf(bytes);
@@ -116,7 +116,7 @@ class RegistryStore implements ImageStore {
     const digest = digestOf(bytes);
     const call = {
       method: "PUT",
-      url: this.#path("manifests", tag ?? digest),
+      url: this.#path("manifests", tag === undefined ? digest : parseTag(tag)),
       headers: { "content-type": mediaType },
       body: bytes,
       scopes: this.#push,

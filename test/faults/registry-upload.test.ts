@@ -94,6 +94,13 @@ describe("uploading a blob", () => {
     assert.equal(methods(), "HEAD POST PUT");
   });
 
+  it("goes on without a mount that is denied", async () => {
+    const { descriptor, content } = newBlob(1000);
+    hostile.inject(({ url }) => (url.includes("mount=") ? { kind: "answer", status: 403 } : undefined));
+    assert.equal(await store.putBlob(descriptor, content, { mountFrom: "upload/secret" }), "uploaded");
+    assert.equal(methods(), "HEAD POST POST PUT");
+  });
+
   it("gives up after its tries and when it is denied", async () => {
     const { descriptor, content } = newBlob(1000);
     hostile.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
