@@ -104,8 +104,13 @@ export class BlockAllocator {
     for (let number = Math.floor(from / blocksPerGroup); number < this.#groups.length; number++) {
       const first = number * blocksPerGroup;
       const size = this.#groupBlocks(number);
-      const bitmap = this.#bitmap(number);
       let bit = Math.max(0, from - first);
+      if (this.#groups[number]!.freeBlocks === size) {
+        if (start < 0) start = first + bit;
+        if (first + size - start >= limit) return { block: start, blocks: limit };
+        continue;
+      }
+      const bitmap = this.#bitmap(number);
       if (start < 0) {
         bit = this.#groups[number]!.freeBlocks === 0 ? size : nextBit(bitmap, bit, size, false);
         if (bit >= size) continue;

@@ -1,0 +1,60 @@
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import type { HostPlatform } from "../oci/platform.ts";
+import type { ProxyOptions } from "../registry/http.ts";
+
+/** What the commands know of the world around them. Read once, here and nowhere else. */
+export interface Environment {
+  readonly stdin: AsyncIterable<Uint8Array>;
+  readonly stdout: NodeJS.WritableStream;
+  readonly stderr: NodeJS.WriteStream;
+  /** The machine's own platform. Images are Linux's, whatever it runs. */
+  readonly host: HostPlatform;
+  readonly proxy: ProxyOptions;
+  /** Files that may hold credentials, the first that knows a registry wins. */
+  readonly credentialFiles: readonly string[];
+  /** All variables, for credential helpers alone. */
+  readonly variables: Readonly<Record<string, string | undefined>>;
+  readonly temporaryDirectory: string;
+  readonly stateDirectory: string;
+  readonly cacheDirectory: string;
+  /** Starts this program anew. */
+  readonly launcher: readonly [command: string, ...args: string[]];
+  /** Aborted by SIGINT and SIGTERM. */
+  readonly signal: AbortSignal;
+}
+
+export function readEnvironment(signal: AbortSignal): Environment {
+  const { env } = process;
+  const root = process.geteuid?.() === 0;
+  const cacheHome = env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
+  const runtime = env["XDG_RUNTIME_DIR"];
+  return {
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    host: { os: "linux", architecture: process.arch },
+    proxy: {
+      http: env["http_proxy"] ?? env["HTTP_PROXY"] ?? env["ALL_PROXY"],
+      https: env["https_proxy"] ?? env["HTTPS_PROXY"] ?? env["ALL_PROXY"],
+      no: env["no_proxy"] ?? env["NO_PROXY"],
+    },
+    credentialFiles: credentialFiles(env, runtime),
+    variables: env,
+    temporaryDirectory: tmpdir(),
+    stateDirectory: root ? "/run/lazylayer" : join(runtime ?? tmpdir(), "lazylayer"),
+    cacheDirectory: root ? "/var/cache/lazylayer" : join(cacheHome, "lazylayer"),
+    launcher: [process.execPath, ...process.execArgv, process.argv[1] ?? ""],
+    signal,
+  };
+}
+
+function credentialFiles(env: NodeJS.ProcessEnv, runtime: string | undefined): string[] {
+  const explicit = env["REGISTRY_AUTH_FILE"];
+  if (explicit) return [explicit];
+  return [
+    join(env["DOCKER_CONFIG"] || join(homedir(), ".docker"), "config.json"),
+    ...(runtime ? [join(runtime, "containers", "auth.json")] : []),
+    join(env["XDG_CONFIG_HOME"] || join(homedir(), ".config"), "containers", "auth.json"),
+  ];
+}

@@ -1,0 +1,66 @@
+import { decompress } from "../compression/decompress.ts";
+import type { PayloadEntry } from "../formats/ext4/ext4-writer.ts";
+import { DigestHash, type Digest } from "../oci/digest.ts";
+import type { TarEntry } from "../tar/tar-entry.ts";
+import { TarReader } from "../tar/tar-reader.ts";
+import { PayloadPacker } from "./payload-packer.ts";
+
+/** What the data pass over a layer finds. */
+export interface LayerScan {
+  /** In archive order; their data lies in the payload. */
+  readonly entries: readonly PayloadEntry[];
+  readonly payloadBlocks: number;
+  /** Digest of the uncompressed archive. */
+  readonly diffId: Digest;
+  readonly tarBytes: number;
+}
+
+/** Bytes that the archive's reader gets at a time; fewer in sparse files, which unfold to up to a block a byte. */
+const SLICE_BYTES = 64 * 1024;
+const SPARSE_SLICE_BYTES = 4 * 1024;
+
+/**
+ * The data pass: one front-to-back read of a layer as it is stored. It needs nothing from other layers. Files come out as
+ * payload blocks through `write`, in archive order; everything else is collected.
+ * @param name what to call the layer in messages
+ */
+export async function scanLayer(
+  stored: AsyncIterable<Uint8Array>,
+  name: string,
+  write: (payload: Uint8Array) => Promise<void>,
+  observe: (tarBytes: number) => void = () => {},
+): Promise<LayerScan> {
+  const packer = new PayloadPacker();
+  const entries: PayloadEntry[] = [];
+  const reader = new TarReader(
+    {
+      entry: (entry) => entries.push(withPayload(entry, packer)),
+      data: (bytes) => packer.data(bytes),
+      entryEnd: () => packer.endFile(),
+    },
+    name,
+  );
+  const hash = new DigestHash();
+  let tarBytes = 0;
+  const { stream } = await decompress(stored, name);
+  for await (const chunk of stream) {
+    hash.update(chunk);
+    tarBytes += chunk.length;
+    for (let at = 0; at < chunk.length; ) {
+      const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
+      reader.write(chunk.subarray(at, end));
+      at = end;
+      for (const payload of packer.take(false)) await write(payload);
+    }
+    observe(chunk.length);
+  }
+  reader.close();
+  for (const payload of packer.take(true)) await write(payload);
+  return { entries, payloadBlocks: packer.blocks, diffId: hash.digest(), tarBytes };
+}
+
+function withPayload(entry: TarEntry, packer: PayloadPacker): PayloadEntry {
+  const { path, type, mode, uid, gid, mtime, atime, ctime, size, link, major, minor, xattrs } = entry;
+  const { payloadBlock, runs } = packer.beginFile(entry);
+  return { path, type, mode, uid, gid, mtime, atime, ctime, size, link, major, minor, xattrs, extents: [], payloadBlock, runs };
+}

@@ -1,0 +1,92 @@
+import type { CompressBlocks } from "../compression/block-codec.ts";
+import type { ByteSource } from "../bytes/source.ts";
+import type { LayerBlocks } from "../formats/ext4/ext4-writer.ts";
+import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
+import { MappingList } from "../formats/lsmt/mapping-list.ts";
+import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
+import { DigestHash, type Digest } from "../oci/digest.ts";
+import { PAYLOAD_OFFSET, payloadHead, payloadTail } from "../tar/payload.ts";
+import type { BlobSpool } from "./blob-spool.ts";
+import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
+
+const SECTORS_PER_BLOCK = PAYLOAD_BLOCK_BYTES / 512;
+/** Metadata blocks that are given to the compressor at a time. */
+const METADATA_BATCH = 64;
+const HASH_BYTES = 1 << 20;
+
+export interface OverlaybdLayerOptions {
+  /** Size of the device in bytes. */
+  readonly virtualSize: number;
+  readonly uuid: string;
+  readonly parentUuid: string | undefined;
+  readonly compress: CompressBlocks;
+}
+
+/** A finished layer blob. */
+export interface LayerBlob {
+  readonly digest: Digest;
+  readonly content: ByteSource;
+}
+
+/**
+ * Writes one overlaybd layer blob: an LSMT layer in a ZFile in a tar. Payload goes in as it comes, before it is known where
+ * on the device it belongs; metadata follows, then the index that gives both their place.
+ */
+export class OverlaybdLayerWriter {
+  readonly #spool: BlobSpool;
+  readonly #zfile: ZFileWriter;
+  readonly #lsmt: LsmtWriter;
+  #payloadSector: number | undefined;
+  #started = false;
+
+  constructor(spool: BlobSpool, options: OverlaybdLayerOptions) {
+    const { virtualSize, uuid, parentUuid, compress } = options;
+    this.#spool = spool;
+    this.#zfile = new ZFileWriter(
+      { write: async (bytes) => await this.#writeSpool(bytes) },
+      { algorithm: "lz4", blockSize: PAYLOAD_BLOCK_BYTES, compress, overwriteHeader: true },
+    );
+    this.#lsmt = new LsmtWriter(this.#zfile, { virtualSize, uuid, ...(parentUuid !== undefined && { parentUuid }) });
+  }
+
+  /** Appends payload: whole blocks. */
+  async appendPayload(payload: Uint8Array): Promise<void> {
+    const sector = await this.#lsmt.append(payload);
+    this.#payloadSector ??= sector;
+  }
+
+  /** Appends the metadata and ends the blob. */
+  async finish(blocks: LayerBlocks, metadataBlock: (block: number) => Uint8Array): Promise<LayerBlob> {
+    const mappings = new MappingList();
+    for (const { block, payloadBlock, blocks: count } of blocks.payload) {
+      const sector = (this.#payloadSector ?? 0) + payloadBlock * SECTORS_PER_BLOCK;
+      mappings.add(block * SECTORS_PER_BLOCK, count * SECTORS_PER_BLOCK, sector);
+    }
+    for (let at = 0; at < blocks.metadata.length; at += METADATA_BATCH) {
+      const batch = blocks.metadata.slice(at, at + METADATA_BATCH);
+      const sector = await this.#lsmt.append(Buffer.concat(batch.map(metadataBlock)));
+      for (const [index, block] of batch.entries()) {
+        mappings.add(block * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK, sector + index * SECTORS_PER_BLOCK);
+      }
+    }
+    await this.#lsmt.close(mappings);
+    const summary = await this.#zfile.close();
+    await this.#spool.write(payloadTail(summary.bytes));
+    await this.#spool.patch(0, payloadHead(summary.bytes));
+    await this.#spool.patch(PAYLOAD_OFFSET, summary.header);
+    return { digest: await digestOfSource(this.#spool), content: this.#spool };
+  }
+
+  async #writeSpool(bytes: Uint8Array): Promise<void> {
+    // The wrapper's first bytes name the payload's size: room now, content at the end.
+    if (!this.#started) await this.#spool.write(new Uint8Array(PAYLOAD_OFFSET));
+    this.#started = true;
+    await this.#spool.write(bytes);
+  }
+}
+
+async function digestOfSource(source: ByteSource): Promise<Digest> {
+  const hash = new DigestHash();
+  for (let at = 0; at < source.size; at += HASH_BYTES) hash.update(await source.read(at, Math.min(HASH_BYTES, source.size - at)));
+  return hash.digest();
+}

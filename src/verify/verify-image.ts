@@ -1,0 +1,72 @@
+import { openDevice } from "../device/device.ts";
+import { LazyError } from "../errors.ts";
+import { parseConfig } from "../oci/config.ts";
+import { listImages, type SelectedImage } from "../oci/image-selection.ts";
+import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
+import { formatPlatform, samePlatform, type Platform } from "../oci/platform.ts";
+import { compareTrees, type Difference } from "./compare-trees.ts";
+import { readConvertedTree } from "./converted-tree.ts";
+import { readSourceTree } from "./source-tree.ts";
+
+/** An image and the place it is in. */
+export interface VerifiedPlace {
+  readonly store: ImageStore;
+  readonly target: ResolveTarget;
+}
+
+export interface VerifyOptions {
+  /** Of an index, only the images for these; all when empty. */
+  readonly platforms: readonly Platform[];
+  readonly signal: AbortSignal;
+  /** That many more bytes of content have been read. */
+  readonly observe: (bytes: number) => void;
+  /** Called for each difference as it is found. */
+  readonly differs: (difference: Difference, platform: Platform | undefined) => void;
+}
+
+export interface VerifyResult {
+  readonly images: number;
+  readonly paths: number;
+  readonly differences: number;
+}
+
+/** Compares each image of the source with its converted counterpart, path by path. Reads both completely. */
+export async function verifyImage(source: VerifiedPlace, converted: VerifiedPlace, options: VerifyOptions): Promise<VerifyResult> {
+  const convertedImages = await listImages(converted.store, converted.target);
+  let [paths, differences, images] = [0, 0, 0];
+  for (const image of wanted(await listImages(source.store, source.target), options.platforms, source.store.name)) {
+    const counterpart = counterpartOf(image, convertedImages, converted.store.name);
+    const name = `${source.store.name}@${image.descriptor.digest}`;
+    const config = parseConfig(await source.store.blob(image.manifest.config), `${name}: config`);
+    const expected = [...(await readSourceTree(source.store, image.manifest, config, options.signal, options.observe)).list()];
+    const device = await openDevice(converted.store, counterpart.manifest);
+    try {
+      const found = await readConvertedTree(device, options.signal, options.observe);
+      for (const difference of compareTrees(expected, found)) {
+        differences++;
+        options.differs(difference, image.descriptor.platform);
+      }
+    } finally {
+      await device.close();
+    }
+    images++;
+    paths += expected.length;
+  }
+  return { images, paths, differences };
+}
+
+function wanted(images: readonly SelectedImage[], platforms: readonly Platform[], name: string): readonly SelectedImage[] {
+  if (platforms.length === 0) return images;
+  const found = images.filter(({ descriptor }) => platforms.some((platform) => descriptor.platform && samePlatform(descriptor.platform, platform)));
+  if (found.length === 0) throw new LazyError("NOT_FOUND", `${name}: no image for ${platforms.map(formatPlatform).join(", ")}`);
+  return found;
+}
+
+function counterpartOf(image: SelectedImage, converted: readonly SelectedImage[], name: string): SelectedImage {
+  const { platform } = image.descriptor;
+  const [only, ...others] = converted;
+  if (only && others.length === 0) return only;
+  const found = converted.find(({ descriptor }) => platform && descriptor.platform && samePlatform(descriptor.platform, platform));
+  if (found) return found;
+  throw new LazyError("NOT_FOUND", `${name}: no image for ${platform ? formatPlatform(platform) : "an unknown platform"}`);
+}
