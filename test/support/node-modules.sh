@@ -8,13 +8,17 @@ ensure_node_modules() {
   if [ ! -x "$root/node_modules/.bin/node" ] || [ "$root/package-lock.json" -nt "$root/node_modules/.package-lock.json" ]; then
     command -v npm >/dev/null || { echo "npm is missing: install Node.js with npm, then run this again" >&2; return 1; }
     echo "installing npm packages"
-    (cd "$root" && { npm ci --no-audit --no-fund --loglevel=error || { sleep 3; npm ci --no-audit --no-fund --loglevel=error; }; }) || {
-      echo "npm ci failed in $root: see the messages above" >&2
-      return 1
-    }
+    npm_install || { sleep 3; npm_install; } || { echo "npm install failed in $root: see the messages above" >&2; return 1; }
     touch "$root/node_modules/.package-lock.json"
   fi
   exec 9>&-
   PATH="$root/node_modules/.bin:$PATH"
   export PATH
+}
+
+# Not npm ci: it wants the builds of the native tools for every other platform in the lock file, and a registry need not have
+# them all. What is in the lock file is installed by its version and checked against its hash all the same; --no-save keeps the
+# file as it is.
+npm_install() {
+  (cd "$root" && npm install --no-save --no-audit --no-fund --loglevel=error)
 }
