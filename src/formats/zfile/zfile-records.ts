@@ -1,6 +1,6 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
 import type { ByteSource } from "../../bytes/source.ts";
-import { corrupt, unsupported } from "../../errors.ts";
+import { corrupt, messageOf, unsupported } from "../../errors.ts";
 import {
   ALGORITHM_CODES,
   FLAG_DATA,
@@ -41,7 +41,7 @@ export async function readZFileRecords(source: ByteSource): Promise<ZFileRecords
   const trailerAt = size - ZFILE_RECORD_BYTES;
 
   if (headerFlags & FLAG_HEADER_OVERWRITTEN) {
-    const header = zfileRecord.decode(headerBytes);
+    const header = decodeRecord(headerBytes, `${name}: zfile header at 0`);
     checkIndexRange(header, trailerAt, name);
     const { index, trailerBytes } = await readIndexAndTrailer(source, header);
     const trailer = checkTrailer(trailerBytes, headerFlags, trailerAt, name);
@@ -54,7 +54,7 @@ export async function readZFileRecords(source: ByteSource): Promise<ZFileRecords
 
   const trailer = checkTrailer(await source.read(trailerAt, ZFILE_RECORD_BYTES), headerFlags, trailerAt, name);
   if (headerFlags & FLAG_DIGEST) {
-    const differing = describedDifference(zfileRecord.decode(headerBytes), trailer, false);
+    const differing = describedDifference(decodeRecord(headerBytes, `${name}: zfile header at 0`), trailer, false);
     if (differing) throw corrupt(`${name}: zfile header and trailer differ in ${differing}`);
   }
   checkDescription(trailer, headerFlags, `${name}: zfile trailer at ${trailerAt}`);
@@ -88,7 +88,15 @@ function checkTrailer(bytes: Uint8Array, headerFlags: number, trailerAt: number,
     const [on, off] = flags & FLAG_DIGEST ? ["trailer", "header"] : ["header", "trailer"];
     throw corrupt(`${where}: the ${on} says that digests are valid, the ${off} that they are not`);
   }
-  return zfileRecord.decode(bytes);
+  return decodeRecord(bytes, where);
+}
+
+function decodeRecord(bytes: Uint8Array, where: string): ZFileRecord {
+  try {
+    return zfileRecord.decode(bytes);
+  } catch (cause) {
+    throw corrupt(`${where}: ${messageOf(cause)}`, { cause });
+  }
 }
 
 /** Checks the fields that say how blocks are stored, before anything is allocated from them. */
