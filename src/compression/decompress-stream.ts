@@ -19,6 +19,7 @@ export type Feed = (write: (bytes: Uint8Array) => Promise<void>) => Promise<void
  */
 export async function* decoded(decoder: Decoder, feed: Feed, name: string): AsyncGenerator<Uint8Array, void> {
   const feeding = feedAndEnd(decoder, feed);
+  feeding.catch(() => {}); // it may fail while the consumer is busy; the loop or the await below reports it
   try {
     for await (const chunk of decoder) yield chunk as Uint8Array;
     await feeding;
@@ -26,7 +27,7 @@ export async function* decoded(decoder: Decoder, feed: Feed, name: string): Asyn
     throw translated(error, decoder, name);
   } finally {
     decoder.destroy();
-    await feeding.catch(() => {}); // its error is the decoder's, and thrown above
+    await Promise.allSettled([feeding]);
   }
 }
 

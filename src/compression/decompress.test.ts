@@ -186,6 +186,24 @@ test("errors of the input pass unchanged", async () => {
   }
 });
 
+test("an error of the input waits for a consumer that is busy", async () => {
+  const failure = new LazyError("UNAVAILABLE", "the registry went away");
+  const input = async function* (): AsyncGenerator<Uint8Array> {
+    yield gzipSync(LARGE).subarray(0, 300_000);
+    throw failure;
+  };
+  const { stream } = await decompress(input(), "blob");
+  const iterator = stream[Symbol.asyncIterator]();
+  await iterator.next();
+  await new Promise((resolve) => setTimeout(resolve, 50)); // an unhandled rejection would end the test run
+  await assert.rejects(
+    async () => {
+      while ((await iterator.next()).done !== true);
+    },
+    (error) => error === failure,
+  );
+});
+
 test("damaged streams give a LazyError or, rarely, other bytes, but nothing else", async () => {
   const sources = [
     gzipSync(LARGE.subarray(0, 5000)),

@@ -2,6 +2,7 @@ import { corrupt, unsupported } from "../errors.ts";
 import type { ByteString } from "../tree/entry.ts";
 import { checkGlobalRecords, NO_RECORDS, parsePaxRecords, type PaxRecords } from "./pax.ts";
 
+const NO_BODY = Buffer.alloc(0);
 const MAX_BODY_BYTES = 1024 * 1024;
 
 /** Names that come in members of their own because they do not fit into a header block. */
@@ -25,7 +26,7 @@ export class ExtendedHeaders {
   #local: PaxRecords | undefined;
   #long: LongNames = NO_LONG_NAMES;
   #type = "";
-  #body: Buffer = Buffer.alloc(0);
+  #body: Buffer = NO_BODY;
   #filled = 0;
 
   static isExtension(typeflag: string): boolean {
@@ -60,7 +61,7 @@ export class ExtendedHeaders {
 
   endBody(): void {
     const body = this.#body;
-    this.#body = Buffer.alloc(0);
+    this.#body = NO_BODY;
     this.#filled = 0;
     if (this.#type === "g") {
       this.#global = parsePaxRecords(body, this.#global);

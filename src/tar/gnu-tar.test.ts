@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { lstat, mkdir, open, readFile, readdir, readlink, symlink, utimes, writeFile, link, chmod } from "node:fs/promises";
 import { test } from "node:test";
 import { execute, run } from "../../test/support/command.ts";
@@ -24,7 +23,7 @@ async function makeTree(root: string): Promise<void> {
   await writeFile(Buffer.from(`${root}/d/b\xe4\xff`, "latin1"), "bytes");
   await chmod(`${root}/d/file`, 0o4751);
   await utimes(`${root}/d/file`, 1.5, 1_700_000_000.25);
-  execFileSync("mkfifo", [`${root}/d/fifo`]);
+  await run("mkfifo", [`${root}/d/fifo`]);
   await writeSparse(`${root}/sparse`);
 }
 

@@ -176,7 +176,7 @@ test("checksums count unsigned or signed bytes", () => {
   const stored = Number.parseInt(block.toString("latin1", 148, 154), 8);
   const signed = (stored - 512).toString(8).padStart(6, "0");
   assert.equal(one({ name: "\xff\xfe", raw: { checksum: `${signed}\0 ` } }).path, "\xff\xfe");
-  refusedRaw({ checksum: "000000\0 " }, /^layer: tar header at 0: header checksum is \d+, the header says 0$/);
+  refusedRaw({ checksum: "000000\0 " }, /^layer: tar header at 0: header checksum is \d+, the header says 0; this may be no tar archive/);
   refused(Buffer.from("x".repeat(1024)), /tar header at 0: checksum is "xxxxxxxx"/);
 });
 

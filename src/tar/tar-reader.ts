@@ -29,7 +29,7 @@ const NO_EXTENTS: readonly DataExtent[] = [];
 
 /**
  * Reads a tar archive as its bytes arrive: v7, ustar, PAX, GNU and star headers, and the sparse files of GNU.
- * Nothing but headers is buffered. See docs/formats/tar.md.
+ * Nothing but headers is buffered. The formats are those of POSIX pax and of the GNU tar manual.
  * `write` and `close` throw `CORRUPT` for a broken archive and `UNSUPPORTED` for what no Linux file tree can hold; the
  * message has the name of the archive and the offset. After an error the reader is not to be used again.
  */
@@ -60,10 +60,7 @@ export class TarReader {
   /** Takes the next bytes. They are used during the call only. */
   write(chunk: Uint8Array): void {
     const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-    for (let at = 0; at < bytes.length;) {
-      const taken = this.#take(bytes, at);
-      at += taken;
-    }
+    for (let at = 0; at < bytes.length;) at += this.#take(bytes, at);
   }
 
   /** Ends the archive; throws `CORRUPT` when it stops anywhere but at the end of a member. */
@@ -237,6 +234,10 @@ export class TarReader {
 
   #located(error: unknown, what: string, offset: number): unknown {
     if (!(error instanceof LazyError)) return error;
-    return new LazyError(error.code, `${this.#name}: tar ${what} ${offset}: ${error.message}`, { cause: error });
+    const doubt =
+      offset === 0 && error.code === "CORRUPT"
+        ? "; this may be no tar archive at all, or one in a compression other than gzip and zstd"
+        : "";
+    return new LazyError(error.code, `${this.#name}: tar ${what} ${offset}: ${error.message}${doubt}`, { cause: error });
   }
 }
