@@ -8,7 +8,7 @@ import { LazyError, messageOf } from "../errors.ts";
 const MEMORY_BYTES = 8 << 20;
 
 export interface SpoolOptions {
-  /** The file for a blob that outgrows memory; its directory is made. */
+  /** The file for a blob that outgrows memory, in a directory of its own, which comes and goes with it. */
   readonly path: string;
   /** The file stays when the spool is closed, however small the blob. */
   readonly keep: boolean;
@@ -16,7 +16,7 @@ export interface SpoolOptions {
 
 /**
  * Holds a blob while it is made, since its first bytes depend on its last: in memory while small, then in a file.
- * Written front to back, with `patch` for the front; read once complete. Closing removes the file.
+ * Written front to back, with `patch` for the front; read once complete. Closing removes it.
  */
 export class BlobSpool implements ByteSink, ByteSource {
   readonly name: string;
@@ -66,7 +66,7 @@ export class BlobSpool implements ByteSink, ByteSource {
     this.#file = undefined;
     if (!file) return;
     await file.close();
-    if (!this.#options.keep) await rm(this.#options.path, { force: true });
+    if (!this.#options.keep) await rm(dirname(this.#options.path), { recursive: true, force: true });
   }
 
   #joined(): Buffer {

@@ -27,9 +27,9 @@ export interface ConvertOptions {
   readonly base?: BaseLayer | undefined;
   /** Where temporary data goes; made if missing, and removed again if it was. */
   readonly directory: string;
-  /** Leave the temporary data behind. */
+  /** Leave the blobs behind, each in a directory of its own. */
   readonly keep: boolean;
-  /** Write manifests and configs into the temporary data. */
+  /** Leave manifests and configs behind. */
   readonly dump: boolean;
   /** Do everything but store the result. */
   readonly dryRun: boolean;
@@ -68,7 +68,7 @@ export async function convertImage(
   try {
     return await conversion.convert(top, tag);
   } finally {
-    if (created !== undefined && !options.keep) await rm(created, { recursive: true, force: true });
+    if (created !== undefined && !options.keep && !options.dump) await rm(created, { recursive: true, force: true });
   }
 }
 
@@ -159,7 +159,7 @@ class Conversion {
         await image.close();
       }
     } finally {
-      if (!keep) await rm(directory, { recursive: true, force: true });
+      if (!keep && !dump) await rm(directory, { recursive: true, force: true });
     }
   }
 

@@ -16,6 +16,19 @@ export type ConvertedInode = Omit<TreeInode<string>, "extents"> & { readonly num
 /** Every path of a converted image, directories before what is in them. */
 export type ConvertedTree = ReadonlyMap<ByteString, ConvertedInode>;
 
+const EPOCH = { seconds: 0, nanoseconds: 0 };
+
+/** What an image without layers shows: a root that nobody has touched. */
+export const EMPTY_TREE: ConvertedTree = new Map([
+  [
+    "",
+    {
+      ...{ number: ROOT_INODE, type: "directory", mode: 0o755, uid: 0, gid: 0, mtime: EPOCH, atime: EPOCH, ctime: EPOCH },
+      ...{ size: 0, link: "", major: 0, minor: 0, xattrs: new Map(), content: undefined },
+    },
+  ],
+]);
+
 const MAX_DEPTH = 2048; // as many names as the longest path can have
 const READ_BYTES = 1 << 20;
 

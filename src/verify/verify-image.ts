@@ -5,7 +5,7 @@ import { listImages, type SelectedImage } from "../oci/image-selection.ts";
 import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
 import { formatPlatform, samePlatform, type Platform } from "../oci/platform.ts";
 import { compareTrees, type Difference } from "./compare-trees.ts";
-import { readConvertedTree } from "./converted-tree.ts";
+import { EMPTY_TREE, readConvertedTree, type ConvertedTree } from "./converted-tree.ts";
 import { readSourceTree } from "./source-tree.ts";
 
 /** An image and the place it is in. */
@@ -39,20 +39,25 @@ export async function verifyImage(source: VerifiedPlace, converted: VerifiedPlac
     const name = `${source.store.name}@${image.descriptor.digest}`;
     const config = parseConfig(await source.store.blob(image.manifest.config), `${name}: config`);
     const expected = [...(await readSourceTree(source.store, image.manifest, config, options.signal, options.observe)).list()];
-    const device = await openDevice(converted.store, counterpart.manifest);
-    try {
-      const found = await readConvertedTree(device, options.signal, options.observe);
-      for (const difference of compareTrees(expected, found)) {
-        differences++;
-        options.differs(difference, image.descriptor.platform);
-      }
-    } finally {
-      await device.close();
+    const found = await convertedTree(converted.store, counterpart, options);
+    for (const difference of compareTrees(expected, found)) {
+      differences++;
+      options.differs(difference, image.descriptor.platform);
     }
     images++;
     paths += expected.length;
   }
   return { images, paths, differences };
+}
+
+async function convertedTree(store: ImageStore, image: SelectedImage, options: VerifyOptions): Promise<ConvertedTree> {
+  if (image.manifest.layers.length === 0) return EMPTY_TREE;
+  const device = await openDevice(store, image.manifest);
+  try {
+    return await readConvertedTree(device, options.signal, options.observe);
+  } finally {
+    await device.close();
+  }
 }
 
 function wanted(images: readonly SelectedImage[], platforms: readonly Platform[], name: string): readonly SelectedImage[] {
