@@ -144,6 +144,21 @@ test("options and data that do not fit the format are refused", async () => {
   await assert.rejects(new LsmtWriter(new MemorySink(), { virtualSize: 512 }).append(new Uint8Array(100)), hasCode("USAGE"));
 });
 
+test("calls that overlap, or come after the end or an error, are refused", async () => {
+  const writer = new LsmtWriter(new MemorySink(), { virtualSize: 4096 });
+  const first = writer.append(sector(0));
+  await assert.rejects(writer.append(sector(1)), hasCode("USAGE"));
+  await first;
+  await writer.close(new MappingList());
+  await assert.rejects(writer.append(sector(1)), hasCode("USAGE"));
+  const full = new LsmtWriter(
+    { write: async () => await Promise.reject(new LazyError("UNAVAILABLE", "disk full")) },
+    { virtualSize: 4096 },
+  );
+  await assert.rejects(full.append(sector(0)), /disk full/);
+  await assert.rejects(full.close(new MappingList()), hasCode("USAGE"));
+});
+
 test("an index that readers refuse is not written", async () => {
   for (const [count, fits] of [
     [999_936, true],

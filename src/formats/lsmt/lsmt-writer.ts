@@ -39,13 +39,15 @@ export interface LsmtSummary {
 
 /**
  * Writes a committed layer front to back: header, data, index, trailer. Where data belongs on the device is told last.
- * The sink stays open. After an error the writer is unusable.
+ * The sink stays open. Calls must not overlap; after an error the writer is unusable.
  */
 export class LsmtWriter {
   readonly #sink: Pick<ByteSink, "write">;
   readonly #options: LsmtOptions;
   #sector = FIRST_DATA_SECTOR;
   #headerWritten = false;
+  /** A call that fails never makes the writer ready again. */
+  #state: "ready" | "writing" | "closed" = "ready";
 
   constructor(sink: Pick<ByteSink, "write">, options: LsmtOptions) {
     const { virtualSize } = options;
@@ -68,15 +70,18 @@ export class LsmtWriter {
   async append(bytes: Uint8Array): Promise<number> {
     if (bytes.length % SECTOR_BYTES !== 0)
       throw new LazyError("USAGE", `lsmt writer: append of ${bytes.length} bytes, expected a multiple of ${SECTOR_BYTES}`);
+    this.#begin("append");
     const sector = this.#sector;
     this.#sector += bytes.length / SECTOR_BYTES;
     await this.#writeHeader();
     await this.#sink.write(bytes);
+    this.#state = "ready";
     return sector;
   }
 
   /** Writes the index and the trailer. The mappings come in any order and must not overlap. */
   async close(mappings: MappingList): Promise<LsmtSummary> {
+    this.#begin("close");
     await this.#writeHeader();
     const sorted = sortedMappings(mappings);
     checkMappings(sorted, this.#sector, this.#options.virtualSize / SECTOR_BYTES);
@@ -85,7 +90,16 @@ export class LsmtWriter {
     await this.#sink.write(index);
     const indexOffset = this.#sector * SECTOR_BYTES;
     await this.#sink.write(this.#record(FLAG_DATA | FLAG_SEALED, indexOffset, index.length / MAPPING_BYTES));
+    this.#state = "closed";
     return { bytes: indexOffset + index.length + LSMT_RECORD_BYTES, segments: joined.count };
+  }
+
+  #begin(call: string): void {
+    if (this.#state !== "ready") {
+      const why = this.#state === "closed" ? "it is closed" : "another call is underway or has failed";
+      throw new LazyError("USAGE", `lsmt writer: cannot ${call}: ${why}`);
+    }
+    this.#state = "writing";
   }
 
   async #writeHeader(): Promise<void> {

@@ -116,6 +116,16 @@ test("a block that readers could not fetch is refused with what to do", async ()
   assert.deepEqual(Buffer.from(await reader.read(0, plain.length)), plain);
 });
 
+test("calls that overlap, or come after the end or an error, are refused", async () => {
+  const writer = new ZFileWriter(new MemorySink(), { algorithm: "lz4", compress: compressInline, overwriteHeader: false });
+  const first = writer.write(large);
+  await assert.rejects(writer.write(large), (error: LazyError) => error.code === "USAGE");
+  await first;
+  await writer.close();
+  await assert.rejects(writer.close(), (error: LazyError) => error.code === "USAGE");
+  await assert.rejects(writer.write(large), (error: LazyError) => error.code === "USAGE");
+});
+
 test("odd block sizes are refused", () => {
   for (const blockSize of [0, 512, 5000, 131072, Number.NaN]) {
     assert.throws(

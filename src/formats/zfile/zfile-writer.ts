@@ -42,7 +42,7 @@ export interface ZFileSummary {
 
 /**
  * Writes a ZFile front to back: header, blocks, index, trailer. Several batches are compressed at once; their order is kept.
- * The sink stays open, for what follows the ZFile in it. After an error the writer is unusable.
+ * The sink stays open, for what follows the ZFile in it. Calls must not overlap; after an error the writer is unusable.
  */
 export class ZFileWriter {
   readonly #sink: Pick<ByteSink, "write">;
@@ -58,7 +58,8 @@ export class ZFileWriter {
   #blocks = 0;
   #originalBytes = 0;
   #storedBytes = 0;
-  #closed = false;
+  /** A call that fails never makes the writer ready again. */
+  #state: "ready" | "writing" | "closed" = "ready";
 
   constructor(sink: Pick<ByteSink, "write">, options: ZFileOptions) {
     const blockSize = options.blockSize ?? 4096;
@@ -76,7 +77,7 @@ export class ZFileWriter {
 
   /** Takes the bytes of the original file in order; they may be reused when the promise resolves. */
   async write(bytes: Uint8Array): Promise<void> {
-    if (this.#closed) throw new LazyError("USAGE", "ZFile writer: write after close");
+    this.#begin("write");
     for (let at = 0; at < bytes.length;) {
       const taken = Math.min(bytes.length - at, this.#batchBytes - this.#batchFill);
       this.#batch.set(bytes.subarray(at, at + taken), this.#batchFill);
@@ -85,12 +86,12 @@ export class ZFileWriter {
       if (this.#batchFill === this.#batchBytes) await this.#submit();
     }
     this.#originalBytes += bytes.length;
+    this.#state = "ready";
   }
 
   /** Writes what is left, the index and the trailer. */
   async close(): Promise<ZFileSummary> {
-    if (this.#closed) throw new LazyError("USAGE", "ZFile writer: closed twice");
-    this.#closed = true;
+    this.#begin("close");
     if (this.#batchFill > 0) await this.#submit();
     await this.#lastWrite;
 
@@ -104,7 +105,16 @@ export class ZFileWriter {
     const header = this.#options.overwriteHeader
       ? this.#record(FLAG_HEADER | FLAG_DATA | FLAG_HEADER_OVERWRITTEN | FLAG_DIGEST, indexCrc)
       : this.#record(FLAG_HEADER | FLAG_DATA | FLAG_DIGEST, 0);
+    this.#state = "closed";
     return { header, bytes: 2 * ZFILE_RECORD_BYTES + this.#storedBytes + index.length, originalBytes: this.#originalBytes };
+  }
+
+  #begin(call: string): void {
+    if (this.#state !== "ready") {
+      const why = this.#state === "closed" ? "it is closed" : "another call is underway or has failed";
+      throw new LazyError("USAGE", `ZFile writer: cannot ${call}: ${why}`);
+    }
+    this.#state = "writing";
   }
 
   /** Sends the batch off and waits while too many are underway. */
