@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { constants, createZstdCompress, gzipSync, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { LazyError } from "../errors.ts";
@@ -189,13 +190,14 @@ test("errors of the input pass unchanged", async () => {
 test("an error of the input waits for a consumer that is busy", async () => {
   const failure = new LazyError("UNAVAILABLE", "the registry went away");
   const input = async function* (): AsyncGenerator<Uint8Array> {
-    yield gzipSync(LARGE).subarray(0, 300_000);
+    yield gzipSync(LARGE).subarray(0, 50_000);
+    await setTimeout(10);
     throw failure;
   };
   const { stream } = await decompress(input(), "blob");
   const iterator = stream[Symbol.asyncIterator]();
   await iterator.next();
-  await new Promise((resolve) => setTimeout(resolve, 50)); // an unhandled rejection would end the test run
+  await setTimeout(50); // an unhandled rejection would end the test run
   await assert.rejects(
     async () => {
       while ((await iterator.next()).done !== true);
