@@ -1,12 +1,20 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { run } from "../../test/support/command.ts";
+import { run as runCommand } from "../../test/support/command.ts";
 
 /** `small`: Python and Redis on a minimal Debian, about 220 MB as tar. `big`: the scientific Python packages, about 1.2 GB. */
 export type ImageSize = "small" | "big";
 
 export const IMAGE_TAG = "src";
+
+export interface MakeOptions {
+  /** Is told what is being done. */
+  readonly say: (message: string) => void;
+  readonly signal: AbortSignal;
+}
+
+type Run = typeof runCommand;
 
 const PACKAGES: Readonly<Record<ImageSize, readonly string[]>> = {
   small: ["python3", "redis-server"],
@@ -23,7 +31,7 @@ const CHANGES_SCRIPT = join(import.meta.dirname, "changes.sh");
  * a minimal system (tar by mmdebstrap), packages installed onto it (tar by umoci), deletions and oddities (tar by GNU tar).
  * Does nothing when the layout is there and was made by the same recipe. Needs uid 0, of the machine or of a user namespace.
  */
-export async function makeDebianImage(size: ImageSize, directory: string, say: (message: string) => void): Promise<void> {
+export async function makeDebianImage(size: ImageSize, directory: string, options: MakeOptions): Promise<void> {
   const recipe = await recipeOf(size);
   const stamp = `${directory}.recipe`;
   if ((await readFile(stamp, "utf8").catch(() => "")) === recipe) return;
@@ -32,7 +40,7 @@ export async function makeDebianImage(size: ImageSize, directory: string, say: (
   const work = `${directory}.partial-${process.pid}`;
   await mkdir(work, { recursive: true });
   try {
-    await buildLayers(size, work, say);
+    await buildLayers(size, work, options);
     await rename(join(work, "layout"), directory);
     await writeFile(stamp, recipe);
   } finally {
@@ -46,7 +54,8 @@ async function recipeOf(size: ImageSize): Promise<string> {
   return `${size} ${hash.digest("hex")}\n`;
 }
 
-async function buildLayers(size: ImageSize, work: string, say: (message: string) => void): Promise<void> {
+async function buildLayers(size: ImageSize, work: string, { say, signal }: MakeOptions): Promise<void> {
+  const run: Run = async (program, args, options) => await runCommand(program, args, { ...options, signal });
   const layout = join(work, "layout");
   const image = `${layout}:${IMAGE_TAG}`;
   const bundle = join(work, "bundle");
@@ -57,13 +66,13 @@ async function buildLayers(size: ImageSize, work: string, say: (message: string)
 
   say("layer 1: a minimal Debian");
   const base = join(work, "base.tar");
-  await bootstrap(base);
+  await bootstrap(run, base);
   await run("umoci", ["raw", "add-layer", "--image", image, ...historyOptions("mmdebstrap --variant=minbase"), base]);
   await rm(base);
   await run("umoci", ["unpack", "--image", image, bundle]);
 
   say(`layer 2: ${PACKAGES[size].join(", ")}`);
-  await installPackages(root, PACKAGES[size], join(work, "packages"));
+  await installPackages(run, root, PACKAGES[size], join(work, "packages"));
   await run("umoci", ["repack", "--image", image, ...historyOptions("apt-get install"), bundle]);
 
   say("layer 3: deletions, replacements and oddities");
@@ -89,7 +98,7 @@ const TAR_OPTIONS = [
   "--xattrs-include=*",
 ];
 
-async function bootstrap(tar: string): Promise<void> {
+async function bootstrap(run: Run, tar: string): Promise<void> {
   // Which mirrors, and how they are reached, is the machine's configuration; only Debian's own suites are wanted from it.
   const line = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
   const sources = await run("apt-get", ["indextargets", "--format", line, "Created-By: Packages", "Origin: Debian"]);
@@ -103,7 +112,7 @@ async function bootstrap(tar: string): Promise<void> {
 }
 
 /** Fetches with the machine's own apt, installs with the one inside, which needs no network then. */
-async function installPackages(root: string, packages: readonly string[], cache: string): Promise<void> {
+async function installPackages(run: Run, root: string, packages: readonly string[], cache: string): Promise<void> {
   await mkdir(join(cache, "partial"), { recursive: true });
   const apt = ["-qq", "-y", "--no-install-recommends", "--download-only"];
   const places = [

@@ -2,6 +2,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { execute, run } from "../../test/support/command.ts";
+import { demoImage } from "../../test/support/demo-image.ts";
 import { startDockerRegistry } from "../../test/support/docker-registry.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { readImageFigures, type ImageFigures } from "./image-figures.ts";
@@ -36,7 +37,8 @@ try {
 
 async function demonstrate(image: string | undefined): Promise<void> {
   const table: [string, string][] = [];
-  const debian = image === undefined ? await step("make an image out of Debian packages", debianLayout) : undefined;
+  const debian =
+    image === undefined ? await step("make an image out of Debian packages", () => demoImage("small", abort.signal)) : undefined;
   await using registry = await startDockerRegistry();
   const converted = `${registry.host}/demo:obd`;
   const source = image ?? `${registry.host}/demo:src`;
@@ -58,14 +60,6 @@ async function demonstrate(image: string | undefined): Promise<void> {
 
   const width = Math.max(...table.map(([name]) => name.length));
   console.log(`\n${table.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n")}`);
-}
-
-/** The OCI layout of the demo image, made when it is not there yet. */
-async function debianLayout(): Promise<string> {
-  const directory = join(ROOT, ".work/demo");
-  await mkdir(directory, { recursive: true });
-  const output = await run(process.execPath, [join(import.meta.dirname, "make-image.ts"), "small", join(directory, "small")], stopping);
-  return output.trim();
 }
 
 async function skopeoCopy(from: string, to: string): Promise<void> {

@@ -7,9 +7,17 @@ if ((size !== "small" && size !== "big") || directory === undefined || rest.leng
   console.error("usage: node bench/demo/make-image.ts small|big DIRECTORY");
   process.exit(2);
 }
+const abort = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, () => abort.abort(new Error(`stopped by ${name}`)));
+
 const layout = resolve(directory);
 if (isRoot()) {
-  await makeDebianImage(size, layout, (message) => console.error(message));
+  try {
+    await makeDebianImage(size, layout, { say: (message) => console.error(message), signal: abort.signal });
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : String(error));
+    process.exit(1);
+  }
 } else {
   const [program, ...args] = inUserNamespace([process.execPath, import.meta.filename, size, layout]);
   const { status } = spawnSync(program, args, { stdio: ["ignore", "ignore", "inherit"] });

@@ -5,6 +5,7 @@ export interface CommandOptions {
   /** Added to this process's environment. */
   readonly env?: Readonly<Record<string, string>>;
   readonly input?: string | Uint8Array;
+  /** Ends the program with SIGTERM. The promise rejects with the signal's reason, once the program has cleaned up and ended. */
   readonly signal?: AbortSignal;
 }
 
@@ -17,19 +18,26 @@ export interface CommandResult {
 
 /** Runs a program to its end, whatever its exit status. Rejects only when it cannot be started. */
 export function execute(program: string, args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+  const { signal } = options;
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     const child = spawn(program, args, {
       stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
       env: { ...process.env, ...options.env },
       ...(options.cwd !== undefined && { cwd: options.cwd }),
-      ...(options.signal !== undefined && { signal: options.signal }),
     });
     const stdout: Buffer[] = [];
     const stderr: Buffer[] = [];
     child.stdout!.on("data", (chunk: Buffer) => stdout.push(chunk));
     child.stderr!.on("data", (chunk: Buffer) => stderr.push(chunk));
     child.once("error", reject);
-    child.once("close", (status) => resolve({ status, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() }));
+    const stop = (): void => void child.kill("SIGTERM");
+    signal?.addEventListener("abort", stop);
+    child.once("close", (status) => {
+      signal?.removeEventListener("abort", stop);
+      if (signal?.aborted) reject(signal.reason as Error);
+      else resolve({ status, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() });
+    });
     // A program that does not read all of its input closes the pipe early; its exit status tells the story.
     child.stdin?.on("error", () => {});
     child.stdin?.end(options.input);
