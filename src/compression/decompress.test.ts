@@ -97,6 +97,10 @@ test("all zstd frames are decoded and skippable ones skipped, wherever the input
     Buffer.concat([SKIPPABLE, zstdCompressSync(a, CHECKED), SKIPPABLE, SKIPPABLE, zstdCompressSync(EMPTY), zstdCompressSync(b), SKIPPABLE]),
     both,
   );
+  await gives(
+    Buffer.concat([zstdCompressSync("hello"), zstdCompressSync(b, CHECKED), SKIPPABLE, zstdCompressSync("!")]),
+    Buffer.from("hellohello!"),
+  );
   await gives(SKIPPABLE, EMPTY);
   await gives(zstdCompressSync(EMPTY), EMPTY);
 });

@@ -33,8 +33,7 @@ export class SparseMap {
   add(offset: number, length: number): void {
     if (offset < this.#end || length < 0)
       throw corrupt(`sparse map has [${offset}, +${length}) after [.., ${this.#end}), expected ascending extents`);
-    if (offset > this.#size || length > this.#size - offset)
-      throw corrupt(`sparse map has [${offset}, +${length}) in a file of ${this.#size} bytes`);
+    if (length > this.#size - offset) throw corrupt(`sparse map has [${offset}, +${length}) in a file of ${this.#size} bytes`);
     if (length === 0) return;
     const last = this.#extents.at(-1);
     if (last !== undefined && last.offset + last.length === offset) last.length += length;
