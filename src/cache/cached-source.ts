@@ -12,6 +12,8 @@ const MAX_UNSTORED_BYTES = 16 * 2 ** 20;
 interface Run {
   readonly first: number;
   readonly bytes: Promise<Uint8Array>;
+  /** Its bytes turned out to be wrong: they are neither handed out nor stored any more. */
+  discarded: boolean;
 }
 
 /**
@@ -60,7 +62,12 @@ export class CachedSource implements ByteSource {
     checkRange(this, offset, length);
     const { chunkBytes } = this.#cache;
     const end = Math.ceil((offset + length) / chunkBytes);
-    for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) this.shared.markAbsent(chunk);
+    for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) {
+      const run = this.#running.get(chunk);
+      if (run !== undefined) run.discarded = true;
+      this.#running.delete(chunk);
+      this.shared.markAbsent(chunk);
+    }
   }
 
   /** Resolves when everything fetched so far is on disk (or was refused by it). */
@@ -116,26 +123,34 @@ export class CachedSource implements ByteSource {
   }
 
   #startFetch(first: number, count: number): Run {
-    const bytes = this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count));
-    return this.#start(first, count, bytes, async (fetched) => await this.#store(first, count, fetched));
+    const run = this.#start(first, count, this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count)));
+    this.#whenDone(run, count, async (bytes) => await this.#store(run, count, bytes));
+    return run;
   }
 
   #startLoad(first: number, count: number): Run {
-    return this.#start(first, count, this.#load(first, count), async () => {});
+    const run = this.#start(first, count, this.#load(first, count));
+    this.#whenDone(run, count, async () => {});
+    return run;
   }
 
-  /** Registers a run until its bytes are stored; a failed one only concerns those who wait for it. */
-  #start(first: number, count: number, bytes: Promise<Uint8Array>, store: (bytes: Uint8Array) => Promise<void>): Run {
-    const run: Run = { first, bytes };
+  #start(first: number, count: number, bytes: Promise<Uint8Array>): Run {
+    const run: Run = { first, bytes, discarded: false };
     for (let chunk = first; chunk < first + count; chunk++) this.#running.set(chunk, run);
-    const storing = bytes
+    return run;
+  }
+
+  /** Keeps a run registered until its bytes are stored; a failed one only concerns those who wait for it. */
+  #whenDone(run: Run, count: number, store: (bytes: Uint8Array) => Promise<void>): void {
+    const storing = run.bytes
       .then(store, () => {})
       .finally(() => {
-        for (let chunk = first; chunk < first + count; chunk++) this.#running.delete(chunk);
+        for (let chunk = run.first; chunk < run.first + count; chunk++) {
+          if (this.#running.get(chunk) === run) this.#running.delete(chunk);
+        }
         this.#storing.delete(storing);
       });
     this.#storing.add(storing);
-    return run;
   }
 
   /** Chunks from one segment file, each checked; what is wrong is fetched instead. */
@@ -167,18 +182,19 @@ export class CachedSource implements ByteSource {
 
   async #refetch(first: number, count: number): Promise<Uint8Array> {
     const bytes = await this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count));
-    await this.#store(first, count, bytes);
+    await this.#store({ first, discarded: false }, count, bytes);
     return bytes;
   }
 
-  async #store(first: number, count: number, bytes: Uint8Array): Promise<void> {
+  async #store(run: Pick<Run, "first" | "discarded">, count: number, bytes: Uint8Array): Promise<void> {
+    const { first } = run;
     this.#unstoredBytes += bytes.length;
     try {
-      for (let chunk = first; chunk < first + count; ) {
+      for (let chunk = first; chunk < first + count;) {
         const index = Math.floor(chunk / SEGMENT_CHUNKS);
         const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
         const start = (chunk - first) * this.#cache.chunkBytes;
-        await this.#storeInSegment(index, chunk, end - chunk, bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk)));
+        await this.#storeInSegment(run, index, chunk, bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk)));
         chunk = end;
       }
     } catch (error) {
@@ -188,13 +204,15 @@ export class CachedSource implements ByteSource {
     }
   }
 
-  async #storeInSegment(index: number, first: number, count: number, bytes: Uint8Array): Promise<void> {
+  async #storeInSegment(run: Pick<Run, "discarded">, index: number, first: number, bytes: Uint8Array): Promise<void> {
     const segment = await this.#segment(index);
-    if (segment === undefined) return;
+    if (segment === undefined || run.discarded) return;
     const { chunkBytes } = this.#cache;
+    const count = Math.ceil(bytes.length / chunkBytes);
     const checksums = Array.from({ length: count }, (_, i) => crc32(bytes.subarray(i * chunkBytes, (i + 1) * chunkBytes)));
     await segment.write(first, checksums, bytes);
-    if ((await this.#segments.get(index)) !== segment) return; // evicted meanwhile
+    const evicted = (await this.#segments.get(index)) !== segment;
+    if (evicted || run.discarded) return;
     checksums.forEach((checksum, i) => this.shared.markStored(first + i, checksum | 0));
     this.shared.touch(index);
     await this.#cache.stored(bytes.length);

@@ -110,7 +110,7 @@ export class SharedChunks {
   readSync(offset: number, target: Uint8Array, verifyAlways: boolean): boolean {
     const { chunkBytes, size } = this.data;
     if (offset < 0 || offset + target.length > size) return false;
-    for (let done = 0; done < target.length; ) {
+    for (let done = 0; done < target.length;) {
       const chunk = Math.floor((offset + done) / chunkBytes);
       const inChunk = offset + done - chunk * chunkBytes;
       const length = Math.min(target.length - done, this.lengthOf(chunk) - inChunk);
@@ -151,7 +151,7 @@ export class SharedChunks {
 /** False when the file ends early or the descriptor was closed meanwhile. */
 function readFully(descriptor: number, target: Uint8Array, position: number): boolean {
   try {
-    for (let done = 0; done < target.length; ) {
+    for (let done = 0; done < target.length;) {
       const count = readSync(descriptor, target, done, target.length - done, position + done);
       if (count === 0) return false;
       done += count;

@@ -22,6 +22,9 @@ export interface OpenDeviceOptions {
   readonly cache?: BlockCache | undefined;
 }
 
+/** Where the blobs of an image are. */
+export type BlobPlace = Pick<ImageStore, "name" | "blobSource">;
+
 /** A layer of the device, and the source its blob is read through. */
 interface DeviceLayer extends OverlaybdLayer {
   readonly source: ByteSource;
@@ -31,7 +34,7 @@ interface DeviceLayer extends OverlaybdLayer {
  * Opens all layers of an overlaybd image as one block device. Closing it closes the layers, not the store.
  * Throws `UNSUPPORTED` for images that are not overlaybd.
  */
-export async function openDevice(store: ImageStore, manifest: Manifest, options: OpenDeviceOptions = {}): Promise<Device> {
+export async function openDevice(store: BlobPlace, manifest: Manifest, options: OpenDeviceOptions = {}): Promise<Device> {
   if (manifest.layers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
   if (manifest.layers.length > MAX_STACK_LAYERS) {
     throw unsupported(`${store.name}: the image has ${manifest.layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
@@ -42,7 +45,7 @@ export async function openDevice(store: ImageStore, manifest: Manifest, options:
 }
 
 async function openBlob(
-  store: ImageStore,
+  store: BlobPlace,
   descriptor: Descriptor,
   fetched: FetchCounts,
   cache: BlockCache | undefined,

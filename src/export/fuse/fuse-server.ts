@@ -13,7 +13,7 @@ import type { SyncReaderModule } from "./sync-reader.ts";
 /** Name of the file that holds the served content. */
 export const CONTENT_NAME = "disk";
 /** Name of the file that holds the server's counters. */
-export const STATS_NAME = "stats";
+const STATS_NAME = "stats";
 
 const CONTENT_FILE = 0;
 
