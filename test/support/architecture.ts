@@ -18,6 +18,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   workers: ["bytes", "compression"],
   export: ["bytes", "native"],
   device: ["bytes", "compression", "tar", "oci", "registry", "image-layout", "cache", "formats"],
+  verify: ["bytes", "compression", "tree", "tar", "oci", "device", "formats"],
   convert: ["bytes", "compression", "tree", "tar", "oci", "registry", "image-layout", "workers", "formats"],
   cli: ["*"],
 };
@@ -26,7 +27,17 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
 const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly string[] }[] = [
   {
     modules: /^node:fs(\/promises)?$/,
-    allowed: ["bytes/file", "image-layout/", "cache/", "native/", "export/", "device/", "cli/", "registry/credential", "convert/spool"],
+    allowed: [
+      "bytes/file",
+      "image-layout/",
+      "cache/",
+      "native/",
+      "export/",
+      "device/",
+      "cli/",
+      "registry/credential",
+      "convert/blob-spool",
+    ],
   },
   { modules: /^(undici|node:(net|tls|http|https|http2|dns|dgram))$/, allowed: ["registry/", "export/", "cli/"] },
   { modules: /^node:worker_threads$/, allowed: ["workers/", "export/", "device/"] },
@@ -66,7 +77,7 @@ export function findViolations(sources: Sources, page?: string): string[] {
       imports.flatMap((item) => (item.isWorker || !item.target.startsWith(".") ? [] : [join(dirname(path), item.target)])),
     );
   }
-  return [...found, ...cycles(graph), ...(page === undefined ? [] : missingRooms(sources, page))];
+  return [...new Set(found), ...cycles(graph), ...(page === undefined ? [] : missingRooms(sources, page))];
 }
 
 function roomOf(path: string): string {
@@ -79,14 +90,15 @@ function importViolations(path: string, target: string, isTest: boolean): string
   if (!target.startsWith(".")) return isTest ? [] : doorViolations(path, target);
   const from = roomOf(path);
   const full = join(dirname(path), target);
-  if (full.startsWith("../")) return isTest ? [] : [`${path} imports ${target}, which is outside of src`];
+  if (full.startsWith("../"))
+    return isTest || (from === "cli" && full === "../package.json") ? [] : [`${path} imports ${target}, which is outside of src`];
   const to = roomOf(full);
   if (to === "cli" && from !== "cli") return [`${path} imports ${full}: nothing imports cli`];
   if (isTest || from === to || full === "errors.ts" || path === "index.ts") return [];
   if (to === "") return [`${path} imports ${full}: only errors.ts is for everybody`];
   if (path === "errors.ts") return [`${path} imports ${full}: errors.ts imports nothing`];
   const allowed = ROOMS[from.split("/", 1)[0]];
-  if (allowed === undefined) return [`${path} is in a room that the table of rooms does not know`];
+  if (allowed === undefined) return [`${from}/ is a room that the table of rooms does not know`];
   const name = to.split("/", 1)[0];
   const isAllowed = allowed.includes("*") || allowed.includes(name);
   return isAllowed ? [] : [`${path} imports ${full}: ${from} may import ${allowed.join(", ") || "nothing"}`];
@@ -122,9 +134,10 @@ function shapeViolations(path: string, text: string, code: string): string[] {
   return found;
 }
 
+/** A base layer is a thing of its own in overlaybd; other names that start with "base" are of classes to inherit from. */
 function isEmptyName(words: readonly string[], isType: boolean): boolean {
   if (words.some((word) => DRAWER_WORDS.has(word))) return true;
-  return EMPTY_ENDS.has(words.at(-1)!) || (isType && words.length > 1 && words[0] === "base");
+  return EMPTY_ENDS.has(words.at(-1)!) || (isType && words[0] === "base" && words[1] !== "layer");
 }
 
 function cycles(graph: ReadonlyMap<string, readonly string[]>): string[] {
