@@ -37,6 +37,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
       "cli/",
       "registry/credential",
       "convert/blob-spool",
+      "convert/work-directory",
     ],
   },
   { modules: /^(undici|node:(net|tls|http|https|http2|dns|dgram))$/, allowed: ["registry/", "export/", "cli/"] },
