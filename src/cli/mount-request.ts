@@ -10,6 +10,8 @@ export interface MountEnvironment {
   readonly openImage: (image: string, storeOptions: StoreOptions) => Promise<{ readonly store: ImageStore; readonly manifest: Manifest }>;
   /** Adds the options that `openImage` understands; their values reach it in the serving process as they were parsed. */
   readonly addStoreOptions?: (command: Command) => void;
+  /** Turns options as commander parsed them into what is sent, e.g. reads a password where it was promised; else they stay as they are. */
+  readonly readStoreOptions?: (options: StoreOptions) => Promise<StoreOptions>;
   readonly stdout: { write(text: string): unknown };
   readonly stderr: { write(text: string): unknown };
   /** Holds a directory for each mount, e.g. /run/lazylayer. */

@@ -30,8 +30,9 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     .option("--cache-size <GB>", "disk space for fetched blocks", parseGigabytes, DEFAULT_CACHE_GB * 1e9);
   environment.addStoreOptions?.(command);
   command.action(async (image: string, directory: string, options: MountOptions) => {
-    const { cacheDir, cacheSize, ...storeOptions } = options;
+    const { cacheDir, cacheSize, ...parsed } = options;
     requireRoot("mount");
+    const storeOptions = (await environment.readStoreOptions?.(parsed)) ?? parsed;
     const request = { image, directory: await freeDirectory(directory), storeOptions, cacheDirectory: cacheDir, cacheBytes: cacheSize };
     await startServing(request, environment);
     environment.stdout.write(`${request.directory}\n`);

@@ -129,6 +129,45 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
   });
 }
 
+for (const whom of ["mount", "its server"]) {
+  test(`SIGTERM to ${whom} while the kernel waits for a block of the file system leaves nothing`, async () => {
+    await using bench = await MountBench.create();
+    await bench.fillDisk();
+    writeFileSync(bench.join("stalling-served"), "");
+    const mount = startMount(bench, await bench.mountPoint());
+    const ended = once(mount, "exit");
+    await eventually("attached", () => bench.leftovers().some((left) => left.startsWith("loop ")));
+    await sleep(100);
+    if (whom === "mount") mount.kill("SIGTERM");
+    else process.kill(bench.servers()[0], "SIGTERM");
+    await ended;
+    assert.equal(mount.exitCode, 1);
+    assert.deepEqual(bench.leftovers(), []);
+  });
+}
+
+test("when the server is killed while it mounts, mount says so and leaves nothing", async () => {
+  await using bench = await MountBench.create();
+  await bench.fillDisk();
+  writeFileSync(bench.join("stalling-served"), "");
+  const mount = startMount(bench, await bench.mountPoint());
+  const ended = once(mount, "exit");
+  await eventually("attached", () => bench.leftovers().some((left) => left.startsWith("loop ")));
+  process.kill(bench.servers()[0], "SIGKILL");
+  await ended;
+  assert.equal(mount.exitCode, 1);
+  await bench.allGone();
+});
+
+test("with a full disk under the cache, the image is served all the same", async () => {
+  await using bench = await MountBench.create();
+  await bench.fillDisk();
+  const directory = await bench.mountPoint();
+  await bench.mount(directory);
+  assert.deepEqual(await listTree(directory), stackTree());
+  await bench.umount(directory);
+});
+
 test("SIGTERM to mount at any time leaves nothing, or a mount that works", async () => {
   await using bench = await MountBench.create();
   const directory = await bench.mountPoint();

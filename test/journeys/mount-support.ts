@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { appendFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, symlink } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { zstdDecompressSync } from "node:zlib";
@@ -12,7 +12,7 @@ import { addServeMountCommand } from "../../src/cli/serve-mount.ts";
 import { addUmountCommand } from "../../src/cli/umount.ts";
 import { LazyError, messageOf } from "../../src/errors.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
-import { parseMountInfo, type Mount } from "../../src/native/mounts.ts";
+import { parseMountInfo } from "../../src/native/mounts.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
@@ -97,6 +97,14 @@ export class MountBench implements AsyncDisposable {
     assert.equal(status, 0);
   }
 
+  /** Makes the cache's disk refuse whatever is written to it. */
+  async fillDisk(): Promise<void> {
+    await mkdir(this.join("cache"));
+    for (const blob of stackLayerBlobs()) {
+      await symlink("/dev/full", this.join("cache", `${digestOf(blob).replace(":", "-")}.65536.0`));
+    }
+  }
+
   /** Ranges fetched of each layer, by digest. */
   fetched(): Map<string, string[]> {
     const ranges = new Map<string, string[]>();
@@ -109,7 +117,7 @@ export class MountBench implements AsyncDisposable {
 
   /** Mounts of file systems, loop devices' files, processes and state directories that belong to this bench. */
   leftovers(): string[] {
-    const mounts: Mount[] = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));
+    const mounts = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));
     const path = this.#directory.path;
     return [
       ...mounts.filter(({ directory }) => directory.startsWith(path)).map(({ directory }) => `mount ${directory}`),
@@ -174,8 +182,8 @@ function loopFiles(): string[] {
 }
 
 /**
- * A layer whose reads are noted in `fetches`. While a file of that name is there, they fail (`failing`), or wait (`stalling`),
- * once the layers are open.
+ * A layer whose reads are noted in `fetches`. While a file of that name is there, they fail (`failing`), wait (`stalling`), or wait
+ * if the layers are served already (`stalling-served`).
  */
 class ProbedSource implements ByteSource {
   readonly name: string;
@@ -194,7 +202,9 @@ class ProbedSource implements ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     appendFileSync(`${this.#directory}/fetches`, `${this.#digest} ${offset}+${length}\n`);
-    while (existsSync(`${this.#directory}/stalling`)) await sleep(20);
+    while (existsSync(`${this.#directory}/stalling`) || (existsSync(`${this.#directory}/stalling-served`) && isServed(this.#directory))) {
+      await sleep(20);
+    }
     if (existsSync(`${this.#directory}/failing`)) throw new LazyError("UNAVAILABLE", `${this.name}: gone`);
     return await this.#inner.read(offset, length);
   }
@@ -202,6 +212,11 @@ class ProbedSource implements ByteSource {
   async close(): Promise<void> {
     await this.#inner.close();
   }
+}
+
+function isServed(directory: string): boolean {
+  const mounts = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));
+  return mounts.some((mount) => mount.type === "fuse.lazylayer" && mount.directory.startsWith(`${directory}/`));
 }
 
 function probing(store: ImageStore, directory: string): ImageStore {
