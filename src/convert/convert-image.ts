@@ -1,5 +1,3 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { MemorySource } from "../bytes/source.ts";
 import type { CompressBlocks } from "../compression/block-codec.ts";
 import { LazyError, unsupported } from "../errors.ts";
@@ -17,6 +15,7 @@ import { convertManifest, type ConvertedManifest } from "./convert-manifest.ts";
 import type { ConvertObserver } from "./convert-observer.ts";
 import { OUTPUT_TYPES } from "./output-image.ts";
 import { Semaphore } from "./semaphore.ts";
+import { WorkDirectory } from "./work-directory.ts";
 
 export interface ConvertOptions {
   /** Size of the device in bytes. */
@@ -62,26 +61,28 @@ export async function convertImage(
   tag: string | undefined,
   options: ConvertOptions,
 ): Promise<ConvertResult> {
-  const conversion = new Conversion(source, destination, options);
   const top = await source.resolve(from);
-  const created = await mkdir(options.directory, { recursive: true });
+  const directory = new WorkDirectory(options.directory);
+  await directory.create();
   try {
-    return await conversion.convert(top, tag);
+    return await new Conversion(source, destination, directory, options).convert(top, tag);
   } finally {
-    if (created !== undefined && !options.keep && !options.dump) await rm(created, { recursive: true, force: true });
+    if (!options.keep && !options.dump) await directory.remove();
   }
 }
 
 class Conversion {
   readonly #source: ImageStore;
   readonly #destination: ImageStore;
+  readonly #directory: WorkDirectory;
   readonly #options: ConvertOptions;
   readonly #scans: Semaphore;
   #images = 0;
 
-  constructor(source: ImageStore, destination: ImageStore, options: ConvertOptions) {
+  constructor(source: ImageStore, destination: ImageStore, directory: WorkDirectory, options: ConvertOptions) {
     this.#source = source;
     this.#destination = destination;
+    this.#directory = directory;
     this.#options = options;
     this.#scans = new Semaphore(options.concurrency);
   }
@@ -121,7 +122,7 @@ class Conversion {
       ...(annotations !== undefined && { annotations }),
       ...others,
     });
-    if (dump) await writeFile(join(this.#options.directory, "index.json"), bytes);
+    if (dump) await this.#directory.dump("index.json", bytes);
     return await this.#putManifest(bytes, mediaType, tag, dryRun);
   }
 
@@ -147,19 +148,21 @@ class Conversion {
     const manifest = parseManifest(document.bytes, document.descriptor.mediaType, name);
     const bytes = manifest.layers.reduce((sum, layer) => sum + layer.size, 0);
     observer.imageStarted?.({ name, layers: manifest.layers.length, bytes });
-    const directory = join(this.#options.directory, this.#directoryName(document.descriptor.digest, platform));
+    const directory = this.#directory.inside(this.#directoryName(document.descriptor.digest, platform));
     const shared = { source: this.#source, scans: this.#scans, keepSpools: keep };
     try {
-      const image = await convertManifest(manifest, name, { ...shared, directory, virtualSize, family, base, compress, observer, signal });
+      await directory.create();
+      const image = await convertManifest(manifest, name, { ...shared, directory: directory.path, virtualSize, family, base, compress, observer, signal });
       try {
-        if (dump) await dumpImage(image, directory);
+        if (dump) await directory.dump("config.json", image.config);
+        if (dump) await directory.dump("manifest.json", image.manifest);
         if (!dryRun) await this.#store(image);
         return await this.#putManifest(image.manifest, image.mediaType, tag, dryRun);
       } finally {
         await image.close();
       }
     } finally {
-      if (!keep && !dump) await rm(directory, { recursive: true, force: true });
+      if (!keep && !dump) await directory.remove();
     }
   }
 
@@ -193,10 +196,4 @@ class Conversion {
     if (dryRun) return { mediaType, digest: digestOf(bytes), size: bytes.length };
     return await this.#destination.putManifest(bytes, mediaType, { tag });
   }
-}
-
-async function dumpImage(image: ConvertedManifest, directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true });
-  await writeFile(join(directory, "config.json"), image.config);
-  await writeFile(join(directory, "manifest.json"), image.manifest);
 }
