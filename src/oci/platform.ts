@@ -1,5 +1,4 @@
 import { LazyError } from "../errors.ts";
-import type { Descriptor } from "./descriptor.ts";
 import { optionalString, requireObject } from "./json.ts";
 
 /** As in an index; keys that are not listed are kept by the parser. */
@@ -66,7 +65,7 @@ export function samePlatform(one: Platform, other: Platform): boolean {
 }
 
 /** The entry for the platform: an exact match first, then the most capable variant that the platform also runs. */
-export function selectPlatform(entries: readonly Descriptor[], wanted: Platform): Descriptor | undefined {
+export function selectPlatform<E extends { readonly platform?: Platform }>(entries: readonly E[], wanted: Platform): E | undefined {
   for (const candidate of runnableVariants(normalized(wanted))) {
     const found = entries.find((entry) => entry.platform && samePlatform(entry.platform, candidate));
     if (found) return found;
