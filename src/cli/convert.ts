@@ -9,7 +9,7 @@ import { formatReference } from "../oci/reference.ts";
 import { CompressionPool } from "../workers/compression-pool.ts";
 import type { Environment } from "./environment.ts";
 import { Progress } from "./progress.ts";
-import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
+import { addStoreOptions, openReference, readStoreOptions, type OpenedReference } from "./store-options.ts";
 
 /** 64 GiB is what images are made with by default; the filesystem takes space only for what is in it. */
 export const DEFAULT_VSIZE_GB = 64;
@@ -59,44 +59,48 @@ export function parseVsize(text: string): number {
 
 async function convertCommand(from: string, to: string, options: ConvertCommandOptions, environment: Environment): Promise<string> {
   const stores = await readStoreOptions(options, environment);
+  await using cleanup = new AsyncDisposableStack();
   const progress = new Progress(environment.stderr, "converting");
+  cleanup.defer(() => progress.stop());
   const notify = (message: string): void => progress.note(message);
   const source = await openReference(from, stores, environment, { notify });
+  cleanup.defer(async () => await source.store.close());
   const destination = await openReference(to, stores, environment, { create: true, notify });
+  cleanup.defer(async () => await destination.store.close());
+  const tag = destinationTag(source, destination, to);
   const pool = new CompressionPool({ workers: availableParallelism() });
+  cleanup.defer(async () => await pool.close());
   const directory = await mkdtemp(join(environment.temporaryDirectory, "lazylayer-"));
-  try {
-    const { tag } = destination.target;
-    if (tag === undefined || destination.target.digest !== undefined) {
-      throw new LazyError("USAGE", `destination ${to}: needs a tag, and no digest: the digest is what comes out`);
-    }
-    if (formatReference(source.reference) === formatReference(destination.reference)) {
-      throw new LazyError("USAGE", `${to}: source and destination are the same; name another tag, or the source image is lost`);
-    }
-    const result = await convertImage(source.store, source.target, destination.store, tag, {
-      virtualSize: options.vsize * GIB,
-      family: options.oci === true ? "oci" : "docker",
-      platforms: options.platform,
-      directory,
-      keep: false,
-      dump: false,
-      dryRun: false,
-      compress: pool.compress,
-      concurrency: Math.max(MIN_SCANS, availableParallelism()),
-      observer: {
-        tarBytes: (bytes) => progress.advance(bytes),
-        warning: (message) => progress.note(`warning: ${message}`),
-      },
-      signal: environment.signal,
-    });
-    progress.stop();
-    const images = result.images === 1 ? "" : ` (${result.images} images)`;
-    environment.stderr.write(`converted ${from} to ${to}${images} in ${progress.seconds.toFixed(1)} s\n`);
-    return result.digest;
-  } finally {
-    progress.stop();
-    await pool.close();
-    await Promise.all([source.store.close(), destination.store.close()]);
-    await rm(directory, { recursive: true, force: true });
+  cleanup.defer(async () => await rm(directory, { recursive: true, force: true }));
+  const result = await convertImage(source.store, source.target, destination.store, tag, {
+    virtualSize: options.vsize * GIB,
+    family: options.oci === true ? "oci" : "docker",
+    platforms: options.platform,
+    directory,
+    keep: false,
+    dump: false,
+    dryRun: false,
+    compress: pool.compress,
+    concurrency: Math.max(MIN_SCANS, availableParallelism()),
+    observer: {
+      tarBytes: (bytes) => progress.advance(bytes),
+      warning: (message) => progress.note(`warning: ${message}`),
+    },
+    signal: environment.signal,
+  });
+  progress.stop();
+  const images = result.images === 1 ? "" : ` (${result.images} images)`;
+  environment.stderr.write(`converted ${from} to ${to}${images} in ${progress.seconds.toFixed(1)} s\n`);
+  return result.digest;
+}
+
+function destinationTag(source: OpenedReference, destination: OpenedReference, text: string): string {
+  const { tag, digest } = destination.target;
+  if (tag === undefined || digest !== undefined) {
+    throw new LazyError("USAGE", `destination ${text}: needs a tag, and no digest: the digest is what comes out`);
   }
+  if (formatReference(source.reference) === formatReference(destination.reference)) {
+    throw new LazyError("USAGE", `${text}: source and destination are the same; name another tag, or the source image is lost`);
+  }
+  return tag;
 }

@@ -5,13 +5,13 @@ import { convertImage } from "../convert/convert-image.ts";
 import { LazyError } from "../errors.ts";
 import { CompressionPool } from "../workers/compression-pool.ts";
 import { DEFAULT_VSIZE_GB, MIN_SCANS, parseVsize } from "./convert.ts";
-import { plainBooleans } from "./go-flags.ts";
+import { plainFlags } from "./go-flags.ts";
 import { readEnvironment, type Environment } from "./environment.ts";
 import { interruptSignal, runToExit } from "./exit-status.ts";
 import { Progress } from "./progress.ts";
+import { parseTag } from "../oci/reference.ts";
 import { openReference } from "./store-options.ts";
 
-const BASE_LAYER = "/opt/overlaybd/baselayers/ext4_64";
 /** The base layer's own size. */
 const BASE_LAYER_VSIZE_GB = 64;
 const GIB = 2 ** 30;
@@ -68,7 +68,7 @@ await runToExit("convertor", signal, async () => {
     .option("--oci", "OCI media types instead of docker's")
     .option("--fstype <type>", "filesystem of the converted image", "ext4")
     .option("--mkfs", "make the filesystem in the bottom layer", true)
-    .option("--no-mkfs", `build on the base layer ${BASE_LAYER} instead (also --mkfs=false)`)
+    .option("--no-mkfs", "build on a base layer instead (also --mkfs=false): LAZYLAYER_BASE_LAYER, or /opt/overlaybd/baselayers/ext4_64")
     .option("--vsize <GB>", "size of the virtual block device", parseVsize, DEFAULT_VSIZE_GB)
     .option("--disable-sparse", "accepted; nothing is written to sparse files")
     .option("--insecure", "do not verify the registry's certificate")
@@ -82,7 +82,7 @@ await runToExit("convertor", signal, async () => {
     await convert(options, environment);
   });
   const booleans = ["plain", "verbose", "oci", "mkfs", "disable-sparse", "insecure", "reserve", "no-upload", "dump-manifest", "referrer"];
-  await program.parseAsync(plainBooleans(process.argv.slice(2), booleans), { from: "user" });
+  await program.parseAsync(plainFlags(process.argv.slice(2), booleans), { from: "user" });
 });
 
 function refuseUnsupported(program: Command): void {
@@ -97,57 +97,59 @@ function refuseUnsupported(program: Command): void {
 async function convert(options: ConvertorOptions, environment: Environment): Promise<void> {
   const { from, tag } = references(options);
   if (options.fstype !== "ext4") throw new LazyError("USAGE", `--fstype ${options.fstype} is not supported, only ext4 is`);
+  await using cleanup = new AsyncDisposableStack();
   const progress = new Progress(environment.stderr, "converting");
+  cleanup.defer(() => progress.stop());
   const say = (message: string): void => progress.note(message);
   const detail = options.verbose === true ? say : (): void => {};
   const storeOptions = { username: options.username, plainHttp: options.plain, insecure: options.insecure };
   const { store, target, reference } = await openReference(from, storeOptions, environment, { notify: say });
+  cleanup.defer(async () => await store.close());
   const pool = new CompressionPool({ workers: availableParallelism() });
-  try {
-    const base = options.mkfs ? undefined : await openBaseLayer(BASE_LAYER);
-    const result = await convertImage(store, target, store, tag, {
-      virtualSize: (options.mkfs ? options.vsize : BASE_LAYER_VSIZE_GB) * GIB,
-      family: options.oci === true ? "oci" : "docker",
-      platforms: [],
-      base,
-      directory: options.dir,
-      keep: options.reserve === true,
-      dump: options.dumpManifest === true,
-      dryRun: !options.upload,
-      compress: pool.compress,
-      concurrency: Math.max(MIN_SCANS, availableParallelism()),
-      observer: {
-        imageStarted: ({ name, layers, bytes }) => detail(`converting ${name}: ${layers} layers, ${bytes} bytes`),
-        tarBytes: (bytes) => progress.advance(bytes),
-        layerConverted: ({ index, blobBytes }) => detail(`layer ${index} converted, ${blobBytes} bytes`),
-        layerStored: ({ index, how }) => detail(`layer ${index} ${how === "exists" ? "exists already" : how}`),
-        warning: (message) => say(`warning: ${message}`),
-      },
-      signal: environment.signal,
-    });
-    await base?.device.close();
-    progress.stop();
-    const where = reference.kind === "registry" ? `${reference.host}/${reference.repository}:${tag}` : tag;
-    const done = options.upload ? `converted to "${where}"` : `converted, not pushed`;
-    environment.stderr.write(`${done}, digest: "${result.digest}", in ${progress.seconds.toFixed(1)} s\n`);
-  } finally {
-    progress.stop();
-    await pool.close();
-    await store.close();
-  }
+  cleanup.defer(async () => await pool.close());
+  const base = options.mkfs ? undefined : await openBaseLayer(environment.baseLayer);
+  cleanup.defer(async () => await base?.device.close());
+  const result = await convertImage(store, target, store, tag, {
+    virtualSize: (options.mkfs ? options.vsize : BASE_LAYER_VSIZE_GB) * GIB,
+    family: options.oci === true ? "oci" : "docker",
+    platforms: [],
+    base,
+    directory: options.dir,
+    keep: options.reserve === true,
+    dump: options.dumpManifest === true,
+    dryRun: !options.upload,
+    compress: pool.compress,
+    concurrency: Math.max(MIN_SCANS, availableParallelism()),
+    observer: {
+      imageStarted: ({ name, layers, bytes }) => detail(`converting ${name}: ${layers} layers, ${bytes} bytes`),
+      tarBytes: (bytes) => progress.advance(bytes),
+      layerConverted: ({ index, blobBytes }) => detail(`layer ${index} converted, ${blobBytes} bytes`),
+      layerStored: ({ index, how }) => detail(`layer ${index} ${how === "exists" ? "exists already" : how}`),
+      warning: (message) => say(`warning: ${message}`),
+    },
+    signal: environment.signal,
+  });
+  progress.stop();
+  const where = reference.kind === "registry" ? `${reference.host}/${reference.repository}:${tag}` : tag;
+  const done = options.upload ? `converted to "${where}"` : `converted, not pushed`;
+  environment.stderr.write(`${done}, digest: "${result.digest}", in ${progress.seconds.toFixed(1)} s\n`);
 }
 
 /** Checks what is given together and names source and result. */
 function references(options: ConvertorOptions): { from: string; tag: string } {
   const { repository, inputTag, inputDigest, outputTag, overlaybd } = options;
   if (inputTag !== undefined && inputDigest !== undefined) throw new LazyError("USAGE", "-i and -g name the image twice; give one of them");
-  if (inputTag === undefined && inputDigest === undefined) throw new LazyError("USAGE", "one of --input-tag (-i) and --input-digest (-g) is required");
+  if (inputTag === undefined && inputDigest === undefined)
+    throw new LazyError("USAGE", "one of --input-tag (-i) and --input-digest (-g) is required");
   if (outputTag !== undefined && overlaybd !== undefined && outputTag !== overlaybd) {
     throw new LazyError("USAGE", `-o ${outputTag} and --overlaybd ${overlaybd} name two results; give one of them`);
   }
   const tag = overlaybd ?? outputTag;
-  if (tag === undefined) throw new LazyError("USAGE", "a tag for the result is required: --output-tag (-o) or --overlaybd");
-  if (repository.includes("://")) throw new LazyError("USAGE", `-r ${repository}: expected host[:port]/repository, without ${repository.split("://")[0]}://`);
-  if (/[@]|:[^/]*$/.test(repository)) throw new LazyError("USAGE", `-r ${repository}: expected host[:port]/repository, without tag or digest`);
+  if (tag !== undefined) parseTag(tag);
+  else throw new LazyError("USAGE", "a tag for the result is required: --output-tag (-o) or --overlaybd");
+  if (repository.includes("://"))
+    throw new LazyError("USAGE", `-r ${repository}: expected host[:port]/repository, without ${repository.split("://")[0]}://`);
+  if (/[@]|:[^/]*$/.test(repository))
+    throw new LazyError("USAGE", `-r ${repository}: expected host[:port]/repository, without tag or digest`);
   return { from: inputTag === undefined ? `${repository}@${inputDigest}` : `${repository}:${inputTag}`, tag };
 }

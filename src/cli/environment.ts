@@ -18,6 +18,8 @@ export interface Environment {
   readonly temporaryDirectory: string;
   readonly stateDirectory: string;
   readonly cacheDirectory: string;
+  /** The layer that `convertor --mkfs=false` builds on. */
+  readonly baseLayer: string;
   /** Starts this program anew. */
   readonly launcher: readonly [command: string, ...args: string[]];
   /** Aborted by SIGINT and SIGTERM. */
@@ -44,6 +46,7 @@ export function readEnvironment(signal: AbortSignal): Environment {
     temporaryDirectory: tmpdir(),
     stateDirectory: root ? "/run/lazylayer" : join(runtime ?? tmpdir(), "lazylayer"),
     cacheDirectory: root ? "/var/cache/lazylayer" : join(cacheHome, "lazylayer"),
+    baseLayer: env["LAZYLAYER_BASE_LAYER"] || "/opt/overlaybd/baselayers/ext4_64",
     launcher: [process.execPath, ...process.execArgv, process.argv[1] ?? ""],
     signal,
   };

@@ -23,7 +23,12 @@ const TYPE_LETTERS: ReadonlyMap<number, string> = new Map([
 ]);
 
 /** Opens a converted image's filesystem by range reads and gives it to `use`. */
-async function withFilesystem<T>(image: string, options: unknown, environment: Environment, use: (reader: Ext4Reader) => Promise<T>): Promise<T> {
+async function withFilesystem<T>(
+  image: string,
+  options: unknown,
+  environment: Environment,
+  use: (reader: Ext4Reader) => Promise<T>,
+): Promise<T> {
   const { store, target } = await openReference(image, await readStoreOptions(options, environment), environment);
   try {
     const { manifest } = await selectImage(store, target, parsePlatform(platformOf(options) ?? "local", environment.host));
@@ -82,7 +87,8 @@ export async function catPath(image: string, path: string, options: unknown, env
   await withFilesystem(image, options, environment, async (reader) => {
     const number = await lookupPath(reader, byteString(path));
     const { mode } = await reader.inode(number);
-    if ((mode & FILE_KIND.mask) !== FILE_KIND.file) throw new LazyError("USAGE", `${image}: ${quoted(byteString(path))} is not a regular file`);
+    if ((mode & FILE_KIND.mask) !== FILE_KIND.file)
+      throw new LazyError("USAGE", `${image}: ${quoted(byteString(path))} is not a regular file`);
     const file = await reader.file(number);
     for (let at = 0; at < file.size; at += READ_BYTES) {
       environment.signal.throwIfAborted();
@@ -93,5 +99,7 @@ export async function catPath(image: string, path: string, options: unknown, env
 
 /** Waits until the reader of standard output has taken the bytes. */
 async function written(environment: Environment, bytes: Uint8Array): Promise<void> {
-  await new Promise<void>((resolve, reject) => environment.stdout.write(bytes, (error?: Error | null) => (error ? reject(error) : resolve())));
+  await new Promise<void>((resolve, reject) =>
+    environment.stdout.write(bytes, (error?: Error | null) => (error ? reject(error) : resolve())),
+  );
 }

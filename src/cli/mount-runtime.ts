@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { realpath, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -23,7 +23,8 @@ export interface MountRuntime extends MountPlaces {
 /** Makes the directory of a new mount: the mount point of FUSE, and a record of the user's directory. */
 export function createRuntime(stateDirectory: string, directory: string): MountRuntime {
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-  const runtime = runtimeAt(mkdtempSync(join(stateDirectory, "mount-")), directory);
+  // Loop devices tell the real path of their file; the mount is found by it.
+  const runtime = runtimeAt(mkdtempSync(join(realpathSync(stateDirectory), "mount-")), directory);
   mkdirSync(runtime.exportDirectory, { mode: 0o700 });
   writeFileSync(join(runtime.runtimeDirectory, RECORD_NAME), directory);
   return runtime;
@@ -48,9 +49,10 @@ export function findRuntime(stateDirectory: string, directory: string): MountRun
 }
 
 function listRuntimes(stateDirectory: string): MountRuntime[] {
-  return readdirIfThere(stateDirectory)
-    .map((name) => join(stateDirectory, name))
-    .map((path) => runtimeAt(path, readIfThere(join(path, RECORD_NAME)) ?? ""));
+  const names = readdirIfThere(stateDirectory);
+  if (names.length === 0) return [];
+  const realStateDirectory = realpathSync(stateDirectory);
+  return names.map((name) => join(realStateDirectory, name)).map((path) => runtimeAt(path, readIfThere(join(path, RECORD_NAME)) ?? ""));
 }
 
 /** Undoes a mount whose server has ended, or never started, and removes its directory. Idempotent. */

@@ -19,7 +19,10 @@ export class Progress {
     this.#label = label;
     if (!stderr.isTTY) return;
     const format = `${label} {bar} {value} MB, {speed} MB/s`;
-    this.#bar = new SingleBar({ stream: stderr, format, clearOnComplete: true, hideCursor: true, barsize: 24, noTTYOutput: false }, Presets.shades_classic);
+    this.#bar = new SingleBar(
+      { stream: stderr, format, clearOnComplete: true, hideCursor: true, barsize: 24, noTTYOutput: false },
+      Presets.shades_classic,
+    );
     this.#bar.start(1, 0, { speed: 0 });
   }
 

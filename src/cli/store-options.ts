@@ -45,10 +45,13 @@ async function readPassword(environment: Environment): Promise<string> {
   let bytes = 0;
   for await (const chunk of environment.stdin) {
     bytes += chunk.length;
-    if (bytes > MAX_PASSWORD_BYTES) throw new LazyError("USAGE", `the password on standard input is longer than ${MAX_PASSWORD_BYTES} bytes`);
+    if (bytes > MAX_PASSWORD_BYTES)
+      throw new LazyError("USAGE", `the password on standard input is longer than ${MAX_PASSWORD_BYTES} bytes`);
     chunks.push(chunk);
   }
-  const password = Buffer.concat(chunks).toString("utf8").replace(/\r?\n$/, "");
+  const password = Buffer.concat(chunks)
+    .toString("utf8")
+    .replace(/\r?\n$/, "");
   if (password === "") throw new LazyError("USAGE", "--password-stdin: standard input is empty");
   return password;
 }
@@ -81,8 +84,10 @@ export async function openReference(
     insecure: options.insecure,
     credentials: credentials(options, environment),
     proxy: environment.proxy,
+    signal: environment.signal,
     observer: {
-      waiting: ({ milliseconds, reason }) => notify?.(`${reference.host}: ${reason}; trying again in ${(milliseconds / 1000).toFixed(1)} s`),
+      waiting: ({ milliseconds, reason }) =>
+        notify?.(`${reference.host}: ${reason}; trying again in ${(milliseconds / 1000).toFixed(1)} s`),
     },
   });
   return { store, target, reference };

@@ -21,7 +21,8 @@ const MAX_BASE_BYTES = 256 << 20;
 /** Opens a base layer file: a bare overlaybd layer, without a tar around it. Closing `device` closes it. */
 export async function openBaseLayer(path: string): Promise<BaseLayer> {
   const file = await openExisting(path);
-  if (file.size > MAX_BASE_BYTES) throw new LazyError("UNSUPPORTED", `${path}: a base layer of ${file.size} bytes, expected at most ${MAX_BASE_BYTES}`);
+  if (file.size > MAX_BASE_BYTES)
+    throw new LazyError("UNSUPPORTED", `${path}: a base layer of ${file.size} bytes, expected at most ${MAX_BASE_BYTES}`);
   const content = await file.read(0, file.size);
   const blob = Buffer.concat([memberHeader(content.length), content, payloadTail(content.length)]);
   const device = stackLayers([await openLayer(await openZFile(file))]);
@@ -46,6 +47,8 @@ async function openExisting(path: string): Promise<FileSource> {
   try {
     return await FileSource.open(path);
   } catch (error) {
-    throw new LazyError("NOT_FOUND", `base layer ${path} cannot be opened; put it there or let the filesystem be made (--mkfs)`, { cause: error });
+    throw new LazyError("NOT_FOUND", `base layer ${path} cannot be opened; put it there or let the filesystem be made (--mkfs)`, {
+      cause: error,
+    });
   }
 }

@@ -4,14 +4,35 @@ import type { ByteSink } from "../bytes/sink.ts";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { LazyError, messageOf } from "../errors.ts";
 
-/** Blobs up to this size stay in memory. */
+/** Blobs up to this size stay in memory while there is room. */
 const MEMORY_BYTES = 8 << 20;
+
+/** Bytes of memory that several spools share. */
+export class SpoolMemory {
+  #free: number;
+
+  constructor(bytes: number) {
+    this.#free = bytes;
+  }
+
+  /** Whether there is room; if so it is taken. */
+  take(bytes: number): boolean {
+    if (bytes > this.#free) return false;
+    this.#free -= bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#free += bytes;
+  }
+}
 
 export interface SpoolOptions {
   /** The file for a blob that outgrows memory, in a directory of its own, which comes and goes with it. */
   readonly path: string;
   /** The file stays when the spool is closed, however small the blob. */
   readonly keep: boolean;
+  readonly memory: SpoolMemory;
 }
 
 /**
@@ -23,6 +44,8 @@ export class BlobSpool implements ByteSink, ByteSource {
   readonly #options: SpoolOptions;
   #chunks: Uint8Array[] = [];
   #size = 0;
+  /** What it holds of the shared memory. */
+  #taken = 0;
   #memory: Buffer | undefined;
   #file: FileHandle | undefined;
 
@@ -38,7 +61,7 @@ export class BlobSpool implements ByteSink, ByteSource {
   async write(bytes: Uint8Array): Promise<void> {
     const offset = this.#size;
     this.#size += bytes.length;
-    if (!this.#file && (this.#options.keep || this.#size > MEMORY_BYTES)) await this.#openFile();
+    if (!this.#file && !this.#takeMemory(bytes.length)) await this.#openFile();
     if (this.#file) await this.#writeFile(bytes, offset);
     else this.#chunks.push(new Uint8Array(bytes));
   }
@@ -60,10 +83,11 @@ export class BlobSpool implements ByteSink, ByteSource {
   }
 
   async close(): Promise<void> {
+    const file = this.#file;
     this.#chunks = [];
     this.#memory = undefined;
-    const file = this.#file;
     this.#file = undefined;
+    this.#giveMemory();
     if (!file) return;
     await file.close();
     if (!this.#options.keep) await rm(dirname(this.#options.path), { recursive: true, force: true });
@@ -80,22 +104,37 @@ export class BlobSpool implements ByteSink, ByteSource {
     return this.#memory;
   }
 
+  /** Moves what is in memory to a file. */
   async #openFile(): Promise<void> {
     await mkdir(dirname(this.#options.path), { recursive: true });
     this.#file = await open(this.#options.path, "w+", 0o644);
-    const memory = this.#joined();
-    await this.#writeFile(memory, 0);
+    await this.#writeFile(this.#joined(), 0);
     this.#memory = undefined;
+    this.#giveMemory();
+  }
+
+  #takeMemory(bytes: number): boolean {
+    const { keep, memory } = this.#options;
+    if (keep || this.#taken + bytes > MEMORY_BYTES || !memory.take(bytes)) return false;
+    this.#taken += bytes;
+    return true;
+  }
+
+  #giveMemory(): void {
+    this.#options.memory.give(this.#taken);
+    this.#taken = 0;
   }
 
   async #writeFile(bytes: Uint8Array, offset: number): Promise<void> {
     try {
-      for (let done = 0; done < bytes.length; ) {
+      for (let done = 0; done < bytes.length;) {
         const { bytesWritten } = await this.#file!.write(bytes, done, bytes.length - done, offset + done);
         done += bytesWritten;
       }
     } catch (error) {
-      throw new LazyError("UNAVAILABLE", `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}`, { cause: error });
+      throw new LazyError("UNAVAILABLE", `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}`, {
+        cause: error,
+      });
     }
   }
 }

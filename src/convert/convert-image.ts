@@ -1,13 +1,14 @@
 import { MemorySource } from "../bytes/source.ts";
 import type { CompressBlocks } from "../compression/block-codec.ts";
 import { LazyError, unsupported } from "../errors.ts";
+import { parseConfig } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, hexOf, type Digest } from "../oci/digest.ts";
 import type { ImageStore, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
 import { isAttestation } from "../oci/image-selection.ts";
 import { parseIndex, type ImageIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
-import { parseManifest } from "../oci/manifest.ts";
+import { parseManifest, type Manifest } from "../oci/manifest.ts";
 import { documentKind, type MediaTypeFamily } from "../oci/media-types.ts";
 import { formatPlatform, samePlatform, type Platform } from "../oci/platform.ts";
 import type { BaseLayer } from "./base-layer.ts";
@@ -96,7 +97,11 @@ class Conversion {
     const { mediaType, digest } = document.descriptor;
     const name = `${this.#source.name}@${digest}`;
     const kind = documentKind(mediaType);
-    if (kind === "manifest") return await this.#image(document, name, platform, tag);
+    if (kind === "manifest") {
+      const manifest = parseManifest(document.bytes, mediaType, name);
+      if (depth === 0) await this.#checkPlatform(manifest, name);
+      return await this.#image(document, manifest, name, platform, tag);
+    }
     if (kind !== "index") throw unsupported(`${name}: media type ${mediaType} is neither an image nor an index`);
     if (depth >= MAX_INDEX_DEPTH) throw unsupported(`${name}: indexes are nested more than ${MAX_INDEX_DEPTH} deep`);
     return await this.#index(parseIndex(document.bytes, mediaType, name), name, mediaType, tag, depth);
@@ -143,16 +148,40 @@ class Conversion {
     return images.filter((entry) => entry.platform && platforms.some((wanted) => samePlatform(entry.platform!, wanted)));
   }
 
-  async #image(document: ResolvedDocument, name: string, platform: Platform | undefined, tag: string | undefined): Promise<Descriptor> {
+  /** An image without an index says for itself what it is for. */
+  async #checkPlatform(manifest: Manifest, name: string): Promise<void> {
+    const { platforms } = this.#options;
+    if (platforms.length === 0) return;
+    const { os = "unknown", architecture = "unknown", variant } = parseConfig(await this.#source.blob(manifest.config), `${name}: config`);
+    const found: Platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const missing = platforms.find((wanted) => !samePlatform(found, wanted));
+    if (missing) throw new LazyError("NOT_FOUND", `${name}: no image for ${formatPlatform(missing)}; it is for ${formatPlatform(found)}`);
+  }
+
+  async #image(
+    document: ResolvedDocument,
+    manifest: Manifest,
+    name: string,
+    platform: Platform | undefined,
+    tag: string | undefined,
+  ): Promise<Descriptor> {
     const { observer, keep, virtualSize, family, base, compress, signal, dump, dryRun } = this.#options;
-    const manifest = parseManifest(document.bytes, document.descriptor.mediaType, name);
     const bytes = manifest.layers.reduce((sum, layer) => sum + layer.size, 0);
     observer.imageStarted?.({ name, layers: manifest.layers.length, bytes });
     const directory = this.#directory.inside(this.#directoryName(document.descriptor.digest, platform));
     const shared = { source: this.#source, scans: this.#scans, keepSpools: keep };
     try {
       await directory.create();
-      const image = await convertManifest(manifest, name, { ...shared, directory: directory.path, virtualSize, family, base, compress, observer, signal });
+      const image = await convertManifest(manifest, name, {
+        ...shared,
+        directory: directory.path,
+        virtualSize,
+        family,
+        base,
+        compress,
+        observer,
+        signal,
+      });
       try {
         if (dump) await directory.dump("config.json", image.config);
         if (dump) await directory.dump("manifest.json", image.manifest);

@@ -13,10 +13,10 @@ import type { Manifest } from "../oci/manifest.ts";
 import { isTarLayer, type MediaTypeFamily } from "../oci/media-types.ts";
 import { layerChanges } from "../tree/layer-changes.ts";
 import type { BaseLayer } from "./base-layer.ts";
-import { BlobSpool } from "./blob-spool.ts";
+import { BlobSpool, SpoolMemory } from "./blob-spool.ts";
 import type { ConvertObserver } from "./convert-observer.ts";
 import { scanLayer, type LayerScan } from "./layer-scan.ts";
-import { layerDescriptor, outputConfig, outputManifest, OUTPUT_TYPES } from "./output-image.ts";
+import { isConvertedLayer, layerDescriptor, outputConfig, outputManifest, OUTPUT_TYPES } from "./output-image.ts";
 import { OverlaybdLayerWriter, type LayerBlob } from "./overlaybd-layer.ts";
 import type { Semaphore } from "./semaphore.ts";
 
@@ -47,6 +47,9 @@ export interface ConvertedManifest {
   close(): Promise<void>;
 }
 
+/** What the blobs of one image may take of memory together; what is beyond goes to disk. */
+const SPOOL_MEMORY_BYTES = 64 << 20;
+
 /** Longest chain that block devices are stacked from. */
 const MAX_LAYERS = 255;
 
@@ -58,7 +61,10 @@ export async function convertManifest(manifest: Manifest, name: string, options:
   const { source, family, base } = options;
   const config = parseConfig(await source.blob(manifest.config), `${name}: config`);
   checkLayers(manifest, config, name);
-  const spools = manifest.layers.map((layer, index) => new BlobSpool({ path: spoolPath(options.directory, index, layer), keep: options.keepSpools }));
+  const memory = new SpoolMemory(SPOOL_MEMORY_BYTES);
+  const spools = manifest.layers.map(
+    (layer, index) => new BlobSpool({ path: spoolPath(options.directory, index, layer), keep: options.keepSpools, memory }),
+  );
   const close = async (): Promise<void> => {
     await Promise.all(spools.map(async (spool) => await spool.close()));
   };
@@ -84,8 +90,10 @@ function checkLayers(manifest: Manifest, config: ImageConfig, name: string): voi
   if (diffIds.length !== manifest.layers.length) {
     throw corrupt(`${name}: the manifest has ${manifest.layers.length} layers, the config ${diffIds.length} diff IDs`);
   }
-  if (manifest.layers.length > MAX_LAYERS) throw unsupported(`${name}: ${manifest.layers.length} layers; at most ${MAX_LAYERS} can be stacked`);
+  if (manifest.layers.length > MAX_LAYERS)
+    throw unsupported(`${name}: ${manifest.layers.length} layers; at most ${MAX_LAYERS} can be stacked`);
   for (const [index, layer] of manifest.layers.entries()) {
+    if (isConvertedLayer(layer)) throw unsupported(`${name}: layer ${index} is an overlaybd layer: the image is converted already`);
     if (!isTarLayer(layer.mediaType)) throw unsupported(`${name}: layer ${index} has media type ${layer.mediaType}, expected a tar layer`);
   }
 }
@@ -190,7 +198,11 @@ async function openFilesystem(chain: readonly Digest[], options: ManifestOptions
   if (options.base) return await Ext4Writer.open(options.base.device);
   // Derived from the bottom layer, so that the same layers always give the same bytes.
   const identity = createHash("sha256").update(`lazylayer ext4 ${chain[0]}`).digest();
-  return Ext4Writer.format({ bytes: options.virtualSize, uuid: asUuid(identity.subarray(0, 16)), hashSeed: asUuid(identity.subarray(16, 32)) });
+  return Ext4Writer.format({
+    bytes: options.virtualSize,
+    uuid: asUuid(identity.subarray(0, 16)),
+    hashSeed: asUuid(identity.subarray(16, 32)),
+  });
 }
 
 /** Marks 16 bytes as a UUID of version 8, whose other bits are free (RFC 9562). */

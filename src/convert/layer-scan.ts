@@ -46,7 +46,7 @@ export async function scanLayer(
   for await (const chunk of stream) {
     hash.update(chunk);
     tarBytes += chunk.length;
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < chunk.length;) {
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
       at = end;

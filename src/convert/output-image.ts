@@ -30,6 +30,11 @@ const ANNOTATION = {
   version: "containerd.io/snapshot/overlaybd/version",
 } as const;
 
+/** Whether a layer is one that a conversion made, in any of overlaybd's forms. */
+export function isConvertedLayer(layer: Descriptor): boolean {
+  return layer.annotations?.[ANNOTATION.version] !== undefined;
+}
+
 export function layerDescriptor(digest: Digest, size: number, family: MediaTypeFamily): Descriptor {
   const annotations = { [ANNOTATION.blobDigest]: digest, [ANNOTATION.blobSize]: String(size), [ANNOTATION.version]: LAYER_VERSION };
   return { mediaType: OUTPUT_TYPES[family].layer, digest, size, annotations };

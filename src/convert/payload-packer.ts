@@ -48,7 +48,7 @@ export class PayloadPacker {
 
   /** Takes the file's stored data: its extents one after the other. */
   data(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const extent = this.#extents[this.#extent]!;
       if (this.#extentDone === 0) this.#zeroTo(this.#payloadByte(extent.offset));
       const taken = Math.min(bytes.length - at, extent.length - this.#extentDone);
@@ -95,7 +95,7 @@ export class PayloadPacker {
   }
 
   #append(bytes: Uint8Array, from: number, to: number): void {
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       const length = Math.min(to - at, BUFFER_BYTES - this.#filled);
       this.#buffer.set(bytes.subarray(at, at + length), this.#filled);
       this.#advance(length);

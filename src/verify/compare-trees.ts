@@ -80,7 +80,8 @@ class LinkGroups {
     const taken = this.#byConverted.get(converted.number);
     if (!first) this.#bySource.set(source, { path, number: converted.number });
     if (!taken) this.#byConverted.set(converted.number, { path, inode: source });
-    if (first && first.number !== converted.number) return { source: `the same file as ${quoted(first.path)}`, converted: "a file of its own" };
+    if (first && first.number !== converted.number)
+      return { source: `the same file as ${quoted(first.path)}`, converted: "a file of its own" };
     if (!first && taken) return { source: "a file of its own", converted: `the same file as ${quoted(taken.path)}` };
     return undefined;
   }

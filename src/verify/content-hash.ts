@@ -14,7 +14,7 @@ export class ContentHash {
   #current = -1;
 
   write(offset: number, bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const block = Math.floor((offset + at) / BLOCK_BYTES);
       const within = (offset + at) % BLOCK_BYTES;
       const taken = Math.min(BLOCK_BYTES - within, bytes.length - at);

@@ -117,7 +117,13 @@ async function hashFiles(
   }
 }
 
-async function hashExtents(device: ByteSource, extents: readonly Extent[], blockBytes: number, size: number, observe: (bytes: number) => void): Promise<string> {
+async function hashExtents(
+  device: ByteSource,
+  extents: readonly Extent[],
+  blockBytes: number,
+  size: number,
+  observe: (bytes: number) => void,
+): Promise<string> {
   const hash = new ContentHash();
   for (const extent of extents) {
     if (extent.unwritten) continue;

@@ -62,16 +62,18 @@ async function convertedTree(store: ImageStore, image: SelectedImage, options: V
 
 function wanted(images: readonly SelectedImage[], platforms: readonly Platform[], name: string): readonly SelectedImage[] {
   if (platforms.length === 0) return images;
-  const found = images.filter(({ descriptor }) => platforms.some((platform) => descriptor.platform && samePlatform(descriptor.platform, platform)));
+  const found = images.filter(({ descriptor }) =>
+    platforms.some((platform) => descriptor.platform && samePlatform(descriptor.platform, platform)),
+  );
   if (found.length === 0) throw new LazyError("NOT_FOUND", `${name}: no image for ${platforms.map(formatPlatform).join(", ")}`);
   return found;
 }
 
 function counterpartOf(image: SelectedImage, converted: readonly SelectedImage[], name: string): SelectedImage {
   const { platform } = image.descriptor;
-  const [only, ...others] = converted;
-  if (only && others.length === 0) return only;
   const found = converted.find(({ descriptor }) => platform && descriptor.platform && samePlatform(descriptor.platform, platform));
   if (found) return found;
+  const [only, ...others] = converted;
+  if (only && others.length === 0 && !(platform && only.descriptor.platform)) return only;
   throw new LazyError("NOT_FOUND", `${name}: no image for ${platform ? formatPlatform(platform) : "an unknown platform"}`);
 }

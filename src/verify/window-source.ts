@@ -20,7 +20,7 @@ export class WindowSource implements ByteSource {
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
     const bytes = new Uint8Array(length);
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const number = Math.floor((offset + done) / WINDOW_BYTES);
       const within = offset + done - number * WINDOW_BYTES;
       const taken = Math.min(WINDOW_BYTES - within, length - done);
