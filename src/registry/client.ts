@@ -29,6 +29,8 @@ export interface RegistryOptions {
   /** Uploads in pieces of this size instead of one body. Undefined: only when the registry refuses a body as too large. */
   readonly uploadChunkBytes?: number | undefined;
   readonly userAgent?: string | undefined;
+  /** Ends whatever is under way, with its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const DEFAULT_TIMEOUTS: HttpTimeouts = { connectMs: 15_000, answerMs: 60_000, commitMs: 600_000, stallMs: 30_000 };
@@ -54,10 +56,12 @@ export class RegistryClient {
   readonly backoff: Backoff;
   readonly #http: HttpClient;
   readonly #auth: Authenticator;
+  readonly #signal: AbortSignal | undefined;
 
   constructor(host: string, repository: string, options: RegistryOptions) {
     const plain = options.plainHttp ?? isLoopback(host);
     const observer = options.observer ?? {};
+    this.#signal = options.signal;
     this.origin = new URL(`${plain ? "http" : "https"}://${host}`);
     this.backoff = new Backoff({ ...DEFAULT_RETRY, ...options.retry }, (pause) => observer.waiting?.(pause));
     this.#http = new HttpClient({
@@ -73,7 +77,7 @@ export class RegistryClient {
 
   /** One exchange, repeated until `read` has what it wants from the answer or the failure is final. */
   async call<T>(call: RegistryCall, read: (response: HttpResponse) => Promise<T>): Promise<T> {
-    return await this.backoff.run(async () => await read(await this.open(call)), call.signal);
+    return await this.backoff.run(async () => await read(await this.open(call)), call.signal ?? this.#signal);
   }
 
   /** One exchange, not repeated; the answer's body is the caller's. */
@@ -101,7 +105,7 @@ export class RegistryClient {
   }
 
   async #send(call: RegistryCall, url: URL, authorization: string | undefined): Promise<HttpResponse> {
-    const { method, body, signal } = call;
+    const { method, body, signal = this.#signal } = call;
     const headers = { ...call.headers, ...(authorization !== undefined && { authorization }) };
     return await followRedirects({ method, url, headers, body, signal }, (request) => this.#http.send(request));
   }
