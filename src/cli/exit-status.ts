@@ -16,7 +16,7 @@ export class Interrupted extends Error {
 /** Aborted on SIGINT, on SIGTERM, and when nobody takes the output. A second signal ends the process at once. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  process.stdout.on("error", (error) => controller.abort(outputFailure(error)));
+  process.stdout.on("error", (error: Error) => controller.abort(outputFailure(error)));
   // Progress and warnings that nobody reads are no reason to stop, nor is there a way to say so.
   process.stderr.on("error", () => {});
   for (const name of ["SIGINT", "SIGTERM"] as const) {

@@ -120,7 +120,7 @@ async function mountAndServe(
   }
 }
 
-/** Mounting waits for reads; when they are to be waited for no more, the connection is cut, and they fail. */
+/** Mounting waits for reads; when it is to stop, or nobody answers them, the connection is cut, and they fail. */
 async function mountUnlessAborted(
   server: FuseServer,
   filesystem: Filesystem,
@@ -133,9 +133,16 @@ async function mountUnlessAborted(
     server.disconnect().catch((error: unknown) => stderr.write(`${messageOf(error)}\n`));
   };
   signal.addEventListener("abort", cut);
+  let failure: unknown;
+  server.ended.catch((error: unknown) => {
+    failure = error;
+    cut();
+  });
   try {
     const options = ["ro", "nodev", "errors=continue", ...(filesystem.needsRecovery ? ["noload"] : [])];
     await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
+  } catch (error) {
+    throw failure ?? error;
   } finally {
     signal.removeEventListener("abort", cut);
   }

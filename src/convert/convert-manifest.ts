@@ -124,8 +124,8 @@ async function convertLayers(
     const release = await options.scans.acquire();
     try {
       signal.throwIfAborted();
-      const writer = new OverlaybdLayerWriter(spools[index]!, { ...options, ...layerIdentity(chain, index) });
-      const scan = await scanOne(layer, diffIds[index]!, `${name}: layer ${index} (${layer.digest})`, writer, { ...options, signal });
+      const writer = new OverlaybdLayerWriter(spools[index], { ...options, ...layerIdentity(chain, index) });
+      const scan = await scanOne(layer, diffIds[index], `${name}: layer ${index} (${layer.digest})`, writer, { ...options, signal });
       return { scan, writer, release };
     } catch (error) {
       release();
@@ -208,14 +208,14 @@ async function openFilesystem(chain: readonly Digest[], options: ManifestOptions
 /** Marks 16 bytes as a UUID of version 8, whose other bits are free (RFC 9562). */
 function asUuid(bytes: Uint8Array): Uint8Array {
   const uuid = new Uint8Array(bytes);
-  uuid[6] = (uuid[6]! & 0x0f) | 0x80;
-  uuid[8] = (uuid[8]! & 0x3f) | 0x80;
+  uuid[6] = (uuid[6] & 0x0f) | 0x80;
+  uuid[8] = (uuid[8] & 0x3f) | 0x80;
   return uuid;
 }
 
 /** A layer's UUID is the front of its chain ID; its parent's is that of the layer below. */
 function layerIdentity(chain: readonly Digest[], index: number): { uuid: string; parentUuid: string | undefined } {
-  return { uuid: uuidOf(chain[index]!), parentUuid: index === 0 ? undefined : uuidOf(chain[index - 1]!) };
+  return { uuid: uuidOf(chain[index]), parentUuid: index === 0 ? undefined : uuidOf(chain[index - 1]) };
 }
 
 function uuidOf(chainId: Digest): string {

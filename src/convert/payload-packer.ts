@@ -49,7 +49,7 @@ export class PayloadPacker {
   /** Takes the file's stored data: its extents one after the other. */
   data(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length;) {
-      const extent = this.#extents[this.#extent]!;
+      const extent = this.#extents[this.#extent];
       if (this.#extentDone === 0) this.#zeroTo(this.#payloadByte(extent.offset));
       const taken = Math.min(bytes.length - at, extent.length - this.#extentDone);
       this.#append(bytes, at, at + taken);
@@ -78,7 +78,7 @@ export class PayloadPacker {
 
   /** Where in the payload a byte of the file goes. Called with ascending offsets. */
   #payloadByte(offset: number): number {
-    let run = this.#runs[this.#run]!;
+    let run = this.#runs[this.#run];
     while (offset >= (run.fileBlock + run.blocks) * PAYLOAD_BLOCK_BYTES) {
       this.#runFirstByte += run.blocks * PAYLOAD_BLOCK_BYTES;
       run = this.#runs[++this.#run]!;

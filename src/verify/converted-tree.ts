@@ -23,8 +23,22 @@ export const EMPTY_TREE: ConvertedTree = new Map([
   [
     "",
     {
-      ...{ number: ROOT_INODE, type: "directory", mode: 0o755, uid: 0, gid: 0, mtime: EPOCH, atime: EPOCH, ctime: EPOCH },
-      ...{ size: 0, link: "", major: 0, minor: 0, xattrs: new Map(), content: undefined },
+      number: ROOT_INODE,
+      type: "directory",
+      mode: 493,
+      uid: 0,
+      gid: 0,
+      mtime: EPOCH,
+      atime: EPOCH,
+      ctime: EPOCH,
+      ...{
+        size: 0,
+        link: "",
+        major: 0,
+        minor: 0,
+        xattrs: new Map(),
+        content: undefined,
+      },
     },
   ],
 ]);

@@ -82,7 +82,7 @@ class EntryHasher {
 
   data(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length;) {
-      const extent = this.#entry!.extents[this.#extent]!;
+      const extent = this.#entry!.extents[this.#extent];
       const taken = Math.min(bytes.length - at, extent.length - this.#done);
       this.#hash.write(extent.offset + this.#done, bytes.subarray(at, at + taken));
       at += taken;
