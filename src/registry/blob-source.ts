@@ -42,13 +42,12 @@ export class RegistryBlobSource implements ByteSource {
       try {
         return await this.#client.open({ ...call, url: storage });
       } catch (error) {
-        if (this.#storage === storage) this.#storage = undefined;
         const expired = error instanceof RegistryError && error.status !== undefined && error.status >= 400 && error.status < 500;
         if (!expired) throw error;
       }
     }
     const response = await this.#client.open(call);
-    if (response.url.origin !== this.#client.origin.origin) this.#storage = response.url;
+    this.#storage = response.url.origin === this.#client.origin.origin ? undefined : response.url;
     return response;
   }
 }

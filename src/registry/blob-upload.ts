@@ -97,13 +97,14 @@ function pushScopes(upload: BlobUpload): Scope[] {
 async function send(upload: BlobUpload, session: Session, chunkBytes: number | undefined): Promise<void> {
   const { client, descriptor, what, signal } = upload;
   const reader = new VerifiedContent(upload);
-  let url = session.url;
+  let url = new URL(session.url);
   let lastBytes = descriptor.size;
   if (chunkBytes !== undefined) {
     url = await sendChunks(upload, session, Math.max(chunkBytes, session.minChunkBytes), reader);
     lastBytes = 0;
   }
-  url.searchParams.set("digest", descriptor.digest);
+  // Appended as text: writing the parsed query anew could spoil a signature in it.
+  url.search += `${url.search === "" ? "?" : "&"}digest=${encodeURIComponent(descriptor.digest)}`;
   const response = await reader.translating(async () =>
     client.open({
       method: "PUT",
@@ -122,7 +123,7 @@ async function send(upload: BlobUpload, session: Session, chunkBytes: number | u
 /** PATCHes all of the content; gives the address that ends the upload. */
 async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: number, reader: VerifiedContent): Promise<URL> {
   const { client, descriptor, what, signal } = upload;
-  let url = session.url;
+  let url = new URL(session.url);
   for (let start = 0; start < descriptor.size; start += chunkBytes) {
     const length = Math.min(chunkBytes, descriptor.size - start);
     const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };

@@ -94,6 +94,16 @@ describe("uploading a blob", () => {
     assert.equal(methods(), "HEAD POST PUT");
   });
 
+  it("checks the content itself, also when the registry would take anything", async () => {
+    await using credulous = await startHostileRegistry(registry.host);
+    credulous.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 201 } : undefined));
+    const fooled = openRegistryStore({ kind: "registry", host: credulous.host, repository: "upload/image" });
+    const { descriptor } = newBlob(1_500_000);
+    const other = newBlob(1_500_000).content;
+    await assert.rejects(fooled.putBlob(descriptor, other), { code: "CORRUPT", message: /content to upload has digest/ });
+    await fooled.close();
+  });
+
   it("goes on without a mount that is denied", async () => {
     const { descriptor, content } = newBlob(1000);
     hostile.inject(({ url }) => (url.includes("mount=") ? { kind: "answer", status: 403 } : undefined));
