@@ -56,15 +56,20 @@ test("structures have the sizes that the kernel's header states", () => {
   );
 });
 
+interface Layout {
+  readonly size: number;
+  readonly fields: Readonly<Record<string, readonly [offset: number, type: { readonly bytes: number }]>>;
+}
+
 test("fields of a structure lie inside of it and do not overlap", () => {
-  for (const struct of [inHeader, outHeader, initIn, initOut, attribute, entryOut, openOut, readIn, statfsOut, directoryEntry]) {
-    const fields: [offset: number, type: { bytes: number }][] = Object.values(struct.fields);
+  const layouts: Layout[] = [inHeader, outHeader, initIn, initOut, attribute, entryOut, openOut, readIn, statfsOut, directoryEntry];
+  for (const { size, fields } of layouts) {
     let end = 0;
-    for (const [offset, { bytes }] of fields.toSorted(([a], [b]) => a - b)) {
+    for (const [offset, { bytes }] of Object.values(fields).toSorted(([a], [b]) => a - b)) {
       assert.ok(offset >= end, `field at ${offset} begins before ${end}`);
       end = offset + bytes;
     }
-    assert.ok(end <= struct.size);
+    assert.ok(end <= size);
   }
 });
 

@@ -75,7 +75,7 @@ export class FuseServer {
       await mountFuse(server.#descriptor, options.directory, MAX_READ_BYTES);
     } catch (error) {
       server.#openGate(2);
-      await server.ended;
+      await Promise.allSettled([server.ended]);
       closeFuseDevice(server.#descriptor);
       throw error;
     }
