@@ -65,7 +65,10 @@ export function samePlatform(one: Platform, other: Platform): boolean {
 }
 
 /** The entry for the platform: an exact match first, then the most capable variant that the platform also runs. */
-export function selectPlatform<E extends { readonly digest: string; readonly platform?: Platform }>(entries: readonly E[], wanted: Platform): E | undefined {
+export function selectPlatform<E extends { readonly digest: string; readonly platform?: Platform }>(
+  entries: readonly E[],
+  wanted: Platform,
+): E | undefined {
   for (const candidate of runnableVariants(normalized(wanted))) {
     const found = entries.find((entry) => entry.platform && samePlatform(entry.platform, candidate));
     if (found) return found;

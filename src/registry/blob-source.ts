@@ -14,10 +14,12 @@ export class RegistryBlobSource implements ByteSource {
   readonly #client: RegistryClient;
   readonly #call: Omit<RegistryCall, "signal">;
   readonly #closed = new AbortController();
+  readonly #signal: AbortSignal | undefined;
   #storage: URL | undefined;
 
   constructor(client: RegistryClient, call: Omit<RegistryCall, "expect" | "signal">, size: number) {
     this.#client = client;
+    this.#signal = client.joinSignal(this.#closed.signal);
     this.#call = { ...call, expect: [200, 206] };
     this.name = call.what;
     this.size = size;
@@ -27,8 +29,7 @@ export class RegistryBlobSource implements ByteSource {
     checkRange(this, offset, length);
     if (length === 0) return new Uint8Array(0);
     const range = { first: offset, last: offset + length - 1 };
-    const { signal } = this.#closed;
-    return await this.#client.backoff.run(async () => await readRangeAnswer(await this.#open(range), range, this.size), signal);
+    return await this.#client.backoff.run(async () => await readRangeAnswer(await this.#open(range), range, this.size), this.#signal);
   }
 
   async close(): Promise<void> {
@@ -36,7 +37,7 @@ export class RegistryBlobSource implements ByteSource {
   }
 
   async #open(range: ByteRange): Promise<HttpResponse> {
-    const call = { ...this.#call, headers: { ...this.#call.headers, range: rangeHeader(range) }, signal: this.#closed.signal };
+    const call = { ...this.#call, headers: { ...this.#call.headers, range: rangeHeader(range) }, signal: this.#signal };
     const storage = this.#storage;
     if (storage) {
       try {

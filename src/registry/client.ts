@@ -88,6 +88,11 @@ export class RegistryClient {
     throw await statusError(response, call.what);
   }
 
+  /** Aborted when either the given signal or that of the options is; make one for each stream or source, not for each request. */
+  joinSignal(signal: AbortSignal | undefined): AbortSignal | undefined {
+    return signal && this.#signal ? AbortSignal.any([signal, this.#signal]) : (signal ?? this.#signal);
+  }
+
   async close(): Promise<void> {
     await this.#http.close();
   }

@@ -74,7 +74,7 @@ class RegistryStore implements ImageStore {
   }
 
   blobStream(descriptor: Descriptor, options: StreamOptions = {}): AsyncIterable<Uint8Array> {
-    return streamBlob(this.#client, { ...this.#blobCall(descriptor.digest), signal: options.signal }, descriptor);
+    return streamBlob(this.#client, { ...this.#blobCall(descriptor.digest), signal: this.#client.joinSignal(options.signal) }, descriptor);
   }
 
   async blobSource(descriptor: Descriptor): Promise<ByteSource> {
@@ -108,7 +108,7 @@ class RegistryStore implements ImageStore {
       what,
       mountFrom: options.mountFrom,
       chunkBytes: this.#uploadChunkBytes,
-      signal: options.signal,
+      signal: this.#client.joinSignal(options.signal),
     });
   }
 

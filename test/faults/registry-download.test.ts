@@ -201,6 +201,24 @@ describe("reading ranges of a blob", () => {
   });
 });
 
+describe("the signal of a store", () => {
+  it("ends streams, ranges, documents and waits that are under way, with its reason", async () => {
+    const controller = new AbortController();
+    const reason = new Error("interrupted");
+    const ending = openStore({ signal: controller.signal, retry: { tries: 3, firstDelayMs: 600_000, maxDelayMs: 600_000 } });
+    const source = await ending.blobSource(layer);
+    hostile.inject(onBlob({ kind: "stall", afterBytes: 1 }), 2);
+    hostile.inject(onManifest({ kind: "answer", status: 500 }));
+    const own = new AbortController();
+    const running = [readAll(ending.blobStream(layer, { signal: own.signal })), source.read(5, 10), ending.resolve({ tag: "v1" })].map(
+      async (call) => assert.rejects(call, (error) => error === reason),
+    );
+    while (hostile.seen.length < 3 || pauses.length < 1) await new Promise((resolve) => setTimeout(resolve, 5));
+    controller.abort(reason);
+    await Promise.all(running);
+  });
+});
+
 describe("fetching manifests and configs", () => {
   it("resolves a tag with one request", async () => {
     const { descriptor, bytes: found } = await store.resolve({ tag: "v1" });
