@@ -2,7 +2,7 @@ import { relative, resolve } from "node:path";
 import type { EventData } from "node:test";
 import type { TestEvent } from "node:test/reporters";
 
-interface FileTally {
+interface Tally {
   passed: number;
   failed: number;
   skipped: number;
@@ -13,63 +13,72 @@ interface FileTally {
  * A run in which no test passed fails: a filter or a broken set-up that selects nothing must not look like success.
  */
 export default async function* report(events: AsyncIterable<TestEvent>): AsyncGenerator<string, void> {
-  const files = new Map<string, FileTally>();
+  const total = emptyTally();
+  // What a file's tests say comes together and ends with its summary. Tests that a shared suite defines name the suite's file.
+  let ofFile = emptyTally();
   const failures: string[] = [];
   for await (const event of events) {
-    if (event.type === "test:pass" && isEmptyFile(event.data)) {
-      tallyOf(files, event.data.file).failed++;
-      yield `FAILED ${event.data.name} has no test\n`;
-    } else if (event.type === "test:pass") countPass(tallyOf(files, event.data.file), event.data);
-    else if (event.type === "test:fail" && isOwnFailure(event.data)) {
-      tallyOf(files, event.data.file).failed++;
-      const text = describeFailure(event.data);
-      failures.push(text);
-      yield `${text}\n`;
-    } else if (event.type === "test:stderr" || event.type === "test:stdout") yield event.data.message;
-    else if (event.type === "test:summary" && event.data.file !== undefined) yield fileLine(files, event.data.file, event.data.duration_ms);
+    const failure = failureOf(event);
+    if (failure !== undefined) {
+      failures.push(failure);
+      yield `${failure}\n`;
+    }
+    count(event, isWholeFile(event) ? total : ofFile);
+    if (event.type === "test:stderr" || event.type === "test:stdout") yield event.data.message;
+    else if (event.type === "test:summary" && event.data.file !== undefined) {
+      yield fileLine(ofFile, event.data.file, event.data.duration_ms);
+      add(total, ofFile);
+      ofFile = emptyTally();
+    }
   }
+  add(total, ofFile);
   if (failures.length > 1) yield `\n${failures.length} failures:\n\n${failures.join("\n")}\n`;
-  const total = { passed: 0, failed: 0, skipped: 0 };
-  for (const tally of files.values()) {
-    total.passed += tally.passed;
-    total.failed += tally.failed;
-    total.skipped += tally.skipped;
-  }
   if (total.passed === 0 || total.failed > 0) process.exitCode = 1;
   yield `${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ""}\n`;
 }
 
-function tallyOf(files: Map<string, FileTally>, file = "(no file)"): FileTally {
-  let tally = files.get(file);
-  if (tally === undefined) files.set(file, (tally = { passed: 0, failed: 0, skipped: 0 }));
-  return tally;
+function emptyTally(): Tally {
+  return { passed: 0, failed: 0, skipped: 0 };
 }
 
-function countPass(tally: FileTally, data: EventData.TestPass): void {
-  if (data.skip !== undefined || data.todo !== undefined) tally.skipped++;
-  else if (data.details.type !== "suite") tally.passed++;
+function add(total: Tally, { passed, failed, skipped }: Tally): void {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
 }
 
-/** A file that registers no test passes as a whole, under its own name. */
-function isEmptyFile(data: EventData.TestPass): boolean {
-  return data.file !== undefined && resolve(data.name) === data.file;
+function count(event: TestEvent, tally: Tally): void {
+  if (failureOf(event) !== undefined) tally.failed++;
+  if (event.type !== "test:pass" || event.data.details.type === "suite" || isWholeFile(event)) return;
+  if (event.data.skip !== undefined || event.data.todo !== undefined) tally.skipped++;
+  else tally.passed++;
+}
+
+/** A file that does not load fails as a whole, under its own name; one that registers no test passes as a whole. */
+function isWholeFile(event: TestEvent): boolean {
+  if (event.type !== "test:pass" && event.type !== "test:fail") return false;
+  return event.data.file !== undefined && resolve(event.data.name) === event.data.file;
+}
+
+function failureOf(event: TestEvent): string | undefined {
+  if (event.type === "test:pass" && isWholeFile(event)) return `FAILED ${event.data.name} has no test\n`;
+  if (event.type !== "test:fail" || isFailureOfParts(event.data)) return undefined;
+  const { file, line, name, details } = event.data;
+  const where = file === undefined || isWholeFile(event) ? "" : `${relative(process.cwd(), file)}:${line ?? 0} `;
+  return `FAILED ${where}${name}\n${describe(details.error).replaceAll(/^/gm, "    ")}\n`;
 }
 
 /** A suite fails with its tests, which are counted themselves; it fails on its own when a hook of it does. */
-function isOwnFailure(data: EventData.TestFail): boolean {
-  const { error } = data.details;
-  return !("failureType" in error && error.failureType === "subtestsFailed");
+function isFailureOfParts({ details: { error } }: EventData.TestFail): boolean {
+  return "failureType" in error && error.failureType === "subtestsFailed";
 }
 
-function describeFailure(data: EventData.TestFail): string {
-  const where = data.file === undefined ? "" : `${relative(process.cwd(), data.file)}:${data.line ?? 0} `;
-  const { error } = data.details;
-  const cause = error.cause instanceof Error ? (error.cause.stack ?? error.cause.message) : String(error.cause ?? error.message);
-  return `FAILED ${where}${data.name}\n${cause.replaceAll(/^/gm, "    ")}\n`;
+function describe({ message, cause }: Error): string {
+  if (cause instanceof Error) return cause.stack ?? cause.message;
+  return typeof cause === "string" ? cause : message;
 }
 
-function fileLine(files: Map<string, FileTally>, file: string, durationMs: number): string {
-  const { passed, failed, skipped } = tallyOf(files, file);
+function fileLine({ passed, failed, skipped }: Tally, file: string, durationMs: number): string {
   const notes = `${failed > 0 ? `, ${failed} FAILED` : ""}${skipped > 0 ? `, ${skipped} skipped` : ""}`;
   return `${relative(process.cwd(), file)}: ${passed} passed${notes} (${(durationMs / 1000).toFixed(1)} s)\n`;
 }
