@@ -13,7 +13,7 @@ import { CountedSource, type FetchCounts } from "./counted-source.ts";
 import { openOverlaybdLayer, type OverlaybdLayer } from "./layer.ts";
 
 /** Layers that are opened at the same time. */
-const MAX_OPENING = 16;
+const MAX_OPENING = 8;
 /** Every layer of an overlaybd image carries it (see docs/formats/convertor.md). */
 const VERSION_ANNOTATION = "containerd.io/snapshot/overlaybd/version";
 

@@ -1,0 +1,147 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtemp, rmdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { MemorySource, type ByteSource } from "../../bytes/source.ts";
+import { LazyError } from "../../errors.ts";
+import { mountAt } from "../../native/mounts.ts";
+import { FuseServer, type FuseServerOptions } from "./fuse-server.ts";
+
+/** Runs a program, as this process must not touch the mount itself. */
+const run = promisify(execFile);
+
+function content(bytes: number): Buffer {
+  return Buffer.from(Uint8Array.from({ length: bytes }, (_, i) => (i * 2654435761) >>> 24));
+}
+
+interface Served extends AsyncDisposable {
+  readonly server: FuseServer;
+  readonly directory: string;
+}
+
+async function serve(source: ByteSource, options: Partial<FuseServerOptions> = {}): Promise<Served> {
+  assert.equal(process.geteuid?.(), 0, "this test mounts file systems: run it as root");
+  const directory = await mkdtemp(join(tmpdir(), "fuse-server-"));
+  const server = await FuseServer.mount({
+    directory,
+    content: source,
+    workers: 2,
+    stats: () => "some numbers\n",
+    onReadFailure: () => {},
+    ...options,
+  });
+  const close = async (): Promise<void> => {
+    await server.close();
+    await rmdir(directory);
+  };
+  return { server, directory, [Symbol.asyncDispose]: close };
+}
+
+async function readWith(directory: string, ...args: string[]): Promise<Buffer> {
+  const { stdout } = await run("dd", [`if=${directory}/disk`, "status=none", ...args], { encoding: "buffer", maxBuffer: 2 ** 24 });
+  return stdout;
+}
+
+test("the file has the source's bytes, at any offset and in any size of read, direct or buffered", async () => {
+  const bytes = content(3 * 2 ** 20 + 123);
+  await using served = await serve(new MemorySource(bytes));
+  for (const [size, flags] of [
+    ["2M", "direct"],
+    ["64k", "direct"],
+    ["777", "direct"],
+    ["100k", "fullblock"],
+  ] as const) {
+    assert.ok(bytes.equals(await readWith(served.directory, `bs=${size}`, `iflag=${flags}`)), `${size} ${flags}`);
+  }
+  const part = await readWith(served.directory, "bs=1", "skip=1048570", "count=20", "iflag=direct");
+  assert.ok(bytes.subarray(1_048_570, 1_048_590).equals(part));
+  const { fetchedBytes, failedReads } = served.server.counts();
+  assert.ok(fetchedBytes >= bytes.length && failedReads === 0);
+});
+
+test("the directory lists its two files; stats is made when it is read", async () => {
+  let reads = 0;
+  await using served = await serve(new MemorySource(content(10)), { stats: () => `read ${++reads} times\n` });
+  assert.equal((await run("ls", ["-A", served.directory])).stdout, "disk\nstats\n");
+  for (const round of [1, 2]) assert.equal((await run("cat", [join(served.directory, "stats")])).stdout, `read ${round} times\n`);
+});
+
+test("nothing can be written, made or removed", async () => {
+  await using served = await serve(new MemorySource(content(10)));
+  for (const [program, name] of [
+    ["touch", "new"],
+    ["rm", "disk"],
+    ["truncate", "-s0"],
+    ["mkdir", "sub"],
+  ] as const) {
+    await assert.rejects(
+      run(program, name === "-s0" ? ["-s0", join(served.directory, "disk")] : [join(served.directory, name)]),
+      /Read-only file system/,
+    );
+  }
+});
+
+test("a failing read gives EIO to its reader and is reported with its place", async () => {
+  const failures: string[] = [];
+  const failing: ByteSource = {
+    name: "failing",
+    size: 8192,
+    read: async () => await Promise.reject(new LazyError("UNAVAILABLE", "gone")),
+    close: async () => {},
+  };
+  const onReadFailure = (error: unknown, offset: number, length: number): void =>
+    void failures.push(`${String(error)} ${offset}+${length}`);
+  await using served = await serve(failing, { onReadFailure });
+  await assert.rejects(readWith(served.directory, "bs=4096", "skip=1", "iflag=direct"), /Input\/output error/);
+  assert.deepEqual(failures, ["LazyError: gone 4096+4096"]);
+});
+
+test("closing fails the reads that wait, and unmounts", async () => {
+  const asked = Promise.withResolvers<undefined>();
+  const answer = Promise.withResolvers<Uint8Array>();
+  const slow: ByteSource = {
+    name: "slow",
+    size: 4096,
+    read: async () => {
+      asked.resolve(undefined);
+      return await answer.promise;
+    },
+    close: async () => {},
+  };
+  const served = await serve(slow);
+  const reading = readWith(served.directory, "bs=4096", "iflag=direct");
+  await asked.promise;
+  await Promise.all([served[Symbol.asyncDispose](), assert.rejects(reading, /error|abort|not connected/i)]);
+  assert.equal(mountAt(served.directory), undefined);
+});
+
+test("a reader module that answers is asked first; what it declines goes to the source", async () => {
+  const bytes = content(8192);
+  const module = `export const openSyncReader = (fill) => ({
+    readCached: (offset, target) => offset === 0 && target.fill(fill) !== undefined,
+  });`;
+  const reader = { url: `data:text/javascript,${encodeURIComponent(module)}`, data: 7 };
+  await using served = await serve(new MemorySource(bytes), { reader });
+  const read = await readWith(served.directory, "bs=4096", "iflag=direct");
+  assert.ok(Buffer.alloc(4096, 7).equals(read.subarray(0, 4096)));
+  assert.ok(bytes.subarray(4096).equals(read.subarray(4096)));
+  const { cachedReads, fetchedReads } = served.server.counts();
+  assert.deepEqual([cachedReads, fetchedReads], [1, 1]);
+});
+
+test("a mount that fails leaves no workers behind", async () => {
+  const options = { content: new MemorySource(content(1)), workers: 2, stats: () => "", onReadFailure: () => {} };
+  await assert.rejects(FuseServer.mount({ ...options, directory: "/nowhere/at/all" }), {
+    code: "UNAVAILABLE",
+    message: /mount .*does not exist/,
+  });
+});
+
+test("release is told once nobody has the file open any more", async () => {
+  await using served = await serve(new MemorySource(content(4096)));
+  await readWith(served.directory, "bs=4096", "iflag=direct");
+  await served.server.released();
+});
