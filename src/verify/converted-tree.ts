@@ -25,7 +25,7 @@ export const EMPTY_TREE: ConvertedTree = new Map([
     {
       number: ROOT_INODE,
       type: "directory",
-      mode: 493,
+      mode: 0o755,
       uid: 0,
       gid: 0,
       mtime: EPOCH,
