@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promise
 import { join } from "node:path";
 import { run as runCommand } from "../../test/support/command.ts";
 
-/** `small`: Python and Redis on a minimal Debian, about 220 MB as tar. `big`: the scientific Python packages, about 1.2 GB. */
+/** `small`: Python and Redis on a minimal Debian, about 220 MB as tar. `big`: the scientific Python packages too, about 1.3 GB. */
 export type ImageSize = "small" | "big";
 
 export const IMAGE_TAG = "src";
