@@ -49,7 +49,10 @@ const rows: [string, string][] = [
   ["conversion, wall", `${conversion.toFixed(2)} s, ${Math.round(tarBytes / 1e6 / conversion)} MB/s of tar`],
   ["conversion, CPU", `${median(conversions.map((one) => one.cpu)).toFixed(2)} s`],
   ["floor, wall", `${floor.toFixed(2)} s, ${Math.round(tarBytes / 1e6 / floor)} MB/s of tar`],
-  ["conversion / floor", `${median(conversions.map((one, at) => one.wall / floors[at]!.wall)).toFixed(2)} (pair by pair, median of ${runs})`],
+  [
+    "conversion / floor",
+    `${median(conversions.map((one, at) => one.wall / floors[at]!.wall)).toFixed(2)} (pair by pair, median of ${runs})`,
+  ],
   ["peak memory", mb(Math.max(...conversions.map((one) => one.rss)))],
   ["scratch on disk", `${mb(scratchPeak)} at most`],
   ["converted blobs", `${mb(blobBytes)}, ${(blobBytes / storedBytes).toFixed(2)} of the stored layers`],
