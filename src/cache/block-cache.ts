@@ -1,168 +1,33 @@
-import { mkdir, readdir, stat, unlink } from "node:fs/promises";
-import { join } from "node:path";
 import type { ByteSource } from "../bytes/source.ts";
 import { LazyError } from "../errors.ts";
 import { CachedSource } from "./cached-source.ts";
-import { SegmentFile } from "./segment-file.ts";
-import type { SharedChunks } from "./shared-chunks.ts";
+import { SegmentPool, type SegmentPoolOptions } from "./segment-pool.ts";
 
-export interface BlockCacheOptions {
-  /** Disk space to stay under; somewhat more may be in use for a moment, or while several processes share the directory. */
-  readonly capacityBytes: number;
-  /** Unit of fetching and of integrity; a power of two from 4096. */
-  readonly chunkBytes: number;
-  /** Called once, when the disk first fails a read or a write. Reading goes on from the inner sources. */
-  readonly onDiskFailure?: (error: unknown) => void;
-}
-
-const FILE_NAME = /^sha(256|512)-[0-9a-f]+\.\d+\.\d+$/;
 const KEY = /^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$/;
-/** Eviction goes on to this part of the capacity, so that it does not run again at once. */
-const LOW_MARK = 0.9;
-
-interface OpenSegment {
-  readonly file: SegmentFile;
-  readonly chunks: SharedChunks;
-  readonly forget: () => void;
-}
 
 /**
  * A bounded cache of remote blobs in a directory, safe to be killed at any time and to be shared by processes.
  * A blob is kept as segment files of 256 chunks; segments are evicted whole, least recently used first.
  */
 export class BlockCache {
-  readonly directory: string;
-  readonly chunkBytes: number;
-  readonly ticks = new Int32Array(new SharedArrayBuffer(4));
-  readonly #capacityBytes: number;
-  readonly #onDiskFailure: ((error: unknown) => void) | undefined;
-  readonly #open = new Set<OpenSegment>();
-  #usedBytes: number;
-  #unscannedBytes = 0;
-  #eviction: Promise<void> | undefined;
-  #failed = false;
+  readonly #pool: SegmentPool;
 
-  private constructor(directory: string, options: BlockCacheOptions, usedBytes: number) {
-    this.directory = directory;
-    this.chunkBytes = options.chunkBytes;
-    this.#capacityBytes = options.capacityBytes;
-    this.#onDiskFailure = options.onDiskFailure;
-    this.#usedBytes = usedBytes;
+  private constructor(pool: SegmentPool) {
+    this.#pool = pool;
   }
 
-  static async open(directory: string, options: BlockCacheOptions): Promise<BlockCache> {
+  /** `chunkBytes` is a power of two from 4096 to 16 MiB. */
+  static async open(directory: string, options: SegmentPoolOptions): Promise<BlockCache> {
     const { chunkBytes } = options;
     if (chunkBytes < 4096 || chunkBytes > 2 ** 24 || !Number.isInteger(Math.log2(chunkBytes))) {
       throw new LazyError("USAGE", `cache chunks of ${chunkBytes} bytes: expected a power of two from 4096 to 16777216`);
     }
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    const files = await listSegments(directory);
-    return new BlockCache(directory, options, totalBytes(files));
+    return new BlockCache(await SegmentPool.open(directory, options));
   }
 
   /** The same blob, kept on disk as it is read. `key` is the blob's digest. Closing the result closes `inner`. */
   source(key: string, inner: ByteSource): CachedSource {
     if (!KEY.test(key)) throw new LazyError("USAGE", `cache key ${JSON.stringify(key)} is not a sha256 or sha512 digest`);
-    return new CachedSource(this, key, inner);
+    return new CachedSource(this.#pool, key, inner);
   }
-
-  /** Opens a segment for a cached source; undefined when the disk refuses. */
-  async openSegment(key: string, index: number, chunks: SharedChunks, forget: () => void): Promise<SegmentFile | undefined> {
-    const path = join(this.directory, `${key.replace(":", "-")}.${this.chunkBytes}.${index}`);
-    try {
-      const file = await SegmentFile.open(path, key, index, chunks);
-      this.#open.add({ file, chunks, forget });
-      return file;
-    } catch (error) {
-      this.diskFailed(error);
-      return undefined;
-    }
-  }
-
-  async closeSegment(file: SegmentFile): Promise<void> {
-    for (const segment of this.#open) if (segment.file === file) await this.#drop(segment);
-  }
-
-  /** Counts stored bytes and evicts when they are too many. */
-  async stored(bytes: number): Promise<void> {
-    this.#usedBytes += bytes;
-    this.#unscannedBytes += bytes;
-    // Other processes may fill the directory too; look at it now and then even when our own count is low.
-    if (this.#usedBytes <= this.#capacityBytes && this.#unscannedBytes < this.#capacityBytes / 16) return;
-    this.#eviction ??= this.#evict().finally(() => (this.#eviction = undefined));
-    await this.#eviction;
-  }
-
-  diskFailed(error: unknown): void {
-    if (this.#failed) return;
-    this.#failed = true;
-    this.#onDiskFailure?.(error);
-  }
-
-  async #evict(): Promise<void> {
-    const files = await listSegments(this.directory);
-    this.#usedBytes = totalBytes(files);
-    this.#unscannedBytes = 0;
-    if (this.#usedBytes <= this.#capacityBytes) return;
-    for (const { path, bytes, owners } of this.#oldestFirst(files)) {
-      if (this.#usedBytes <= this.#capacityBytes * LOW_MARK) return;
-      await unlinkIfThere(path);
-      for (const owner of owners) await this.#drop(owner);
-      this.#usedBytes -= bytes;
-    }
-  }
-
-  /** Segments that this process does not use come first, by age; then its own, by last use. */
-  #oldestFirst(files: readonly SegmentOnDisk[]): (SegmentOnDisk & { owners: OpenSegment[] })[] {
-    const owned = files.map((file) => ({ ...file, owners: [...this.#open].filter((segment) => segment.file.path === file.path) }));
-    const lastUse = (owners: OpenSegment[]): number =>
-      Math.max(-1, ...owners.map(({ chunks, file }) => Atomics.load(chunks.data.lastUses, file.index)));
-    return owned.sort((a, b) => lastUse(a.owners) - lastUse(b.owners) || a.modifiedMs - b.modifiedMs);
-  }
-
-  async #drop(segment: OpenSegment): Promise<void> {
-    if (!this.#open.delete(segment)) return;
-    segment.chunks.withdraw(segment.file.index);
-    segment.forget();
-    await segment.file.close();
-  }
-}
-
-interface SegmentOnDisk {
-  readonly path: string;
-  readonly bytes: number;
-  readonly modifiedMs: number;
-}
-
-async function listSegments(directory: string): Promise<SegmentOnDisk[]> {
-  const names = (await readdir(directory)).filter((name) => FILE_NAME.test(name));
-  const found = await Promise.all(names.map(async (name) => await describe(join(directory, name))));
-  return found.filter((file) => file !== undefined);
-}
-
-/** Undefined when another process evicted the file meanwhile. */
-async function describe(path: string): Promise<SegmentOnDisk | undefined> {
-  try {
-    const { blocks, mtimeMs } = await stat(path);
-    return { path, bytes: blocks * 512, modifiedMs: mtimeMs };
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    throw error;
-  }
-}
-
-async function unlinkIfThere(path: string): Promise<void> {
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (!isMissing(error)) throw error;
-  }
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
-}
-
-function totalBytes(files: readonly SegmentOnDisk[]): number {
-  return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }

@@ -1,8 +1,8 @@
 import { crc32 } from "node:zlib";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
-import type { BlockCache } from "./block-cache.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
+import type { SegmentPool } from "./segment-pool.ts";
 import { SharedChunks } from "./shared-chunks.ts";
 
 /** Bytes fetched but not yet on disk that one source may hold before its readers wait for the disk. */
@@ -25,7 +25,7 @@ export class CachedSource implements ByteSource {
   readonly size: number;
   /** For threads that read cached chunks without this object. */
   readonly shared: SharedChunks;
-  readonly #cache: BlockCache;
+  readonly #pool: SegmentPool;
   readonly #key: string;
   readonly #inner: ByteSource;
   readonly #segments = new Map<number, Promise<SegmentFile | undefined>>();
@@ -35,11 +35,11 @@ export class CachedSource implements ByteSource {
   #unstoredBytes = 0;
   #closed = false;
 
-  constructor(cache: BlockCache, key: string, inner: ByteSource) {
+  constructor(pool: SegmentPool, key: string, inner: ByteSource) {
     this.name = inner.name;
     this.size = inner.size;
-    this.shared = SharedChunks.create(inner.size, cache.chunkBytes, SEGMENT_CHUNKS, cache.ticks);
-    this.#cache = cache;
+    this.shared = SharedChunks.create(inner.size, pool.chunkBytes, SEGMENT_CHUNKS, pool.ticks);
+    this.#pool = pool;
     this.#key = key;
     this.#inner = inner;
   }
@@ -47,7 +47,7 @@ export class CachedSource implements ByteSource {
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
     if (length === 0) return new Uint8Array(0);
-    const { chunkBytes } = this.#cache;
+    const { chunkBytes } = this.#pool;
     const first = Math.floor(offset / chunkBytes);
     const last = Math.floor((offset + length - 1) / chunkBytes);
     await this.#openSegments(first, last);
@@ -60,7 +60,7 @@ export class CachedSource implements ByteSource {
   /** Forgets what is stored of a range, so that it is fetched anew: for content that turned out to be wrong. */
   discard(offset: number, length: number): void {
     checkRange(this, offset, length);
-    const { chunkBytes } = this.#cache;
+    const { chunkBytes } = this.#pool;
     const end = Math.ceil((offset + length) / chunkBytes);
     for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) {
       const run = this.#running.get(chunk);
@@ -81,7 +81,7 @@ export class CachedSource implements ByteSource {
     await this.settled();
     for (const opening of this.#segments.values()) {
       const segment = await opening;
-      if (segment !== undefined) await this.#cache.closeSegment(segment);
+      if (segment !== undefined) await this.#pool.closeSegment(segment);
     }
     await this.#inner.close();
   }
@@ -95,7 +95,7 @@ export class CachedSource implements ByteSource {
       if (running === undefined && !this.shared.isStored(chunk)) firstMissing ??= chunk;
       runs.add(running ?? this.#startRun(chunk, last));
     }
-    if (firstMissing !== undefined) this.#fetchAhead(last + 1, this.#readAhead.after(firstMissing, last + 1, this.#cache.chunkBytes));
+    if (firstMissing !== undefined) this.#fetchAhead(last + 1, this.#readAhead.after(firstMissing, last + 1, this.#pool.chunkBytes));
     return [...runs];
   }
 
@@ -123,7 +123,7 @@ export class CachedSource implements ByteSource {
   }
 
   #startFetch(first: number, count: number): Run {
-    const run = this.#start(first, count, this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count)));
+    const run = this.#start(first, count, this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count)));
     this.#whenDone(run, count, async (bytes) => await this.#store(run, count, bytes));
     return run;
   }
@@ -159,7 +159,7 @@ export class CachedSource implements ByteSource {
     const wanted = this.#lengthOf(first, count);
     const bytes = await this.#readSegment(index, first, wanted);
     this.shared.touch(index);
-    const { chunkBytes } = this.#cache;
+    const { chunkBytes } = this.#pool;
     for (let chunk = first; chunk < first + count; chunk++) {
       const at = (chunk - first) * chunkBytes;
       if (this.shared.isIntact(chunk, bytes.subarray(at, at + this.shared.lengthOf(chunk)))) continue;
@@ -175,13 +175,13 @@ export class CachedSource implements ByteSource {
     try {
       return (await (await opened)?.read(firstChunk, bytes)) ?? new Uint8Array(0);
     } catch (error) {
-      if (this.#segments.get(index) === opened) this.#cache.diskFailed(error);
+      if (this.#segments.get(index) === opened) this.#pool.diskFailed(error);
       return new Uint8Array(0);
     }
   }
 
   async #refetch(first: number, count: number): Promise<Uint8Array> {
-    const bytes = await this.#inner.read(first * this.#cache.chunkBytes, this.#lengthOf(first, count));
+    const bytes = await this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count));
     await this.#store({ first, discarded: false }, count, bytes);
     return bytes;
   }
@@ -193,12 +193,12 @@ export class CachedSource implements ByteSource {
       for (let chunk = first; chunk < first + count;) {
         const index = Math.floor(chunk / SEGMENT_CHUNKS);
         const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
-        const start = (chunk - first) * this.#cache.chunkBytes;
+        const start = (chunk - first) * this.#pool.chunkBytes;
         await this.#storeInSegment(run, index, chunk, bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk)));
         chunk = end;
       }
     } catch (error) {
-      this.#cache.diskFailed(error);
+      this.#pool.diskFailed(error);
     } finally {
       this.#unstoredBytes -= bytes.length;
     }
@@ -207,7 +207,7 @@ export class CachedSource implements ByteSource {
   async #storeInSegment(run: Pick<Run, "discarded">, index: number, first: number, bytes: Uint8Array): Promise<void> {
     const segment = await this.#segment(index);
     if (segment === undefined || run.discarded) return;
-    const { chunkBytes } = this.#cache;
+    const { chunkBytes } = this.#pool;
     const count = Math.ceil(bytes.length / chunkBytes);
     const checksums = Array.from({ length: count }, (_, i) => crc32(bytes.subarray(i * chunkBytes, (i + 1) * chunkBytes)));
     await segment.write(first, checksums, bytes);
@@ -215,7 +215,7 @@ export class CachedSource implements ByteSource {
     if (evicted || run.discarded) return;
     checksums.forEach((checksum, i) => this.shared.markStored(first + i, checksum | 0));
     this.shared.touch(index);
-    await this.#cache.stored(bytes.length);
+    await this.#pool.stored(bytes.length);
   }
 
   async #openSegments(firstChunk: number, lastChunk: number): Promise<void> {
@@ -226,13 +226,13 @@ export class CachedSource implements ByteSource {
   async #segment(index: number): Promise<SegmentFile | undefined> {
     const opened = this.#segments.get(index);
     if (opened !== undefined) return await opened;
-    const opening = this.#cache.openSegment(this.#key, index, this.shared, () => this.#segments.delete(index));
+    const opening = this.#pool.openSegment(this.#key, index, this.shared, () => this.#segments.delete(index));
     this.#segments.set(index, opening);
     return await opening;
   }
 
   #lengthOf(first: number, count: number): number {
-    const { chunkBytes } = this.#cache;
+    const { chunkBytes } = this.#pool;
     return Math.min(count * chunkBytes, this.size - first * chunkBytes);
   }
 }
