@@ -83,7 +83,8 @@ async function convertCommand(from: string, to: string, options: ConvertCommandO
     compress: pool.compress,
     concurrency: Math.max(MIN_SCANS, availableParallelism()),
     observer: {
-      tarBytes: (bytes) => progress.advance(bytes),
+      imageStarted: ({ bytes }) => progress.expect(bytes),
+      storedBytes: (bytes) => progress.advance(bytes),
       warning: (message) => progress.note(`warning: ${message}`),
     },
     signal: environment.signal,

@@ -121,8 +121,11 @@ async function convert(options: ConvertorOptions, environment: Environment): Pro
     compress: pool.compress,
     concurrency: Math.max(MIN_SCANS, availableParallelism()),
     observer: {
-      imageStarted: ({ name, layers, bytes }) => detail(`converting ${name}: ${layers} layers, ${bytes} bytes`),
-      tarBytes: (bytes) => progress.advance(bytes),
+      imageStarted: ({ name, layers, bytes }) => {
+        progress.expect(bytes);
+        detail(`converting ${name}: ${layers} layers, ${bytes} bytes`);
+      },
+      storedBytes: (bytes) => progress.advance(bytes),
       layerConverted: ({ index, blobBytes }) => detail(`layer ${index} converted, ${blobBytes} bytes`),
       layerStored: ({ index, how }) => detail(`layer ${index} ${how === "exists" ? "exists already" : how}`),
       warning: (message) => say(`warning: ${message}`),

@@ -1,6 +1,11 @@
-import { Presets, SingleBar } from "cli-progress";
+import { Format, Presets, SingleBar, type GenericFormatter } from "cli-progress";
 
 const LOG_INTERVAL_MS = 30_000;
+
+const formatBar: GenericFormatter = (options, { value, total, progress }, payload: { label: string; speed: number }) => {
+  const bar = total > 0 ? ` ${Format.BarFormat(Math.min(progress, 1), options)}` : "";
+  return `${payload.label}${bar} ${value}${total > 0 ? ` of ${total}` : ""} MB, ${payload.speed} MB/s`;
+};
 
 /**
  * Shows how far a command is: a bar on a terminal, elsewhere a line every half minute. Everything goes to standard error,
@@ -18,19 +23,15 @@ export class Progress {
     this.#stderr = stderr;
     this.#label = label;
     if (!stderr.isTTY) return;
-    const format = `${label} {bar} {value} MB, {speed} MB/s`;
-    this.#bar = new SingleBar(
-      { stream: stderr, format, clearOnComplete: true, hideCursor: true, barsize: 24, noTTYOutput: false },
-      Presets.shades_classic,
-    );
-    this.#bar.start(1, 0, { speed: 0 });
+    this.#bar = new SingleBar({ stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 }, Presets.shades_classic);
+    this.#bar.start(0, 0, { label, speed: 0 });
   }
 
   get seconds(): number {
     return (performance.now() - this.#started) / 1000;
   }
 
-  /** More is to come: that many bytes, as far as is known. */
+  /** That many more bytes are to come. Commands that do not know show no bar. */
   expect(bytes: number): void {
     this.#bar?.setTotal(this.#bar.getTotal() + Math.ceil(bytes / 1e6));
   }
@@ -47,7 +48,7 @@ export class Progress {
   note(message: string): void {
     this.#bar?.stop();
     this.#stderr.write(`${message}\n`);
-    this.#bar?.start(this.#bar.getTotal(), Math.floor(this.#bytes / 1e6), { speed: 0 });
+    this.#bar?.start(this.#bar.getTotal(), Math.floor(this.#bytes / 1e6), { label: this.#label, speed: 0 });
   }
 
   stop(): void {

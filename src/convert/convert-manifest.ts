@@ -173,14 +173,17 @@ async function scanOne(
   writer: OverlaybdLayerWriter,
   { source, signal, observer }: Pick<ManifestOptions, "source" | "signal" | "observer">,
 ): Promise<LayerScan> {
-  const scan = await scanLayer(
-    source.blobStream(layer, { signal }),
-    name,
-    async (payload) => await writer.appendPayload(payload),
-    (bytes) => observer.tarBytes?.(bytes),
-  );
+  const stored = observed(source.blobStream(layer, { signal }), (bytes) => observer.storedBytes?.(bytes));
+  const scan = await scanLayer(stored, name, async (payload) => await writer.appendPayload(payload));
   if (scan.diffId !== diffId) throw corrupt(`${name}: its content has diff ID ${scan.diffId}, the config says ${diffId}`);
   return scan;
+}
+
+async function* observed(chunks: AsyncIterable<Uint8Array>, observe: (bytes: number) => void): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of chunks) {
+    yield chunk;
+    observe(chunk.length);
+  }
 }
 
 function applyLayer(filesystem: Ext4Writer, scan: LayerScan, name: string): LayerBlocks {

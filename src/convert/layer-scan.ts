@@ -12,7 +12,6 @@ export interface LayerScan {
   readonly payloadBlocks: number;
   /** Digest of the uncompressed archive. */
   readonly diffId: Digest;
-  readonly tarBytes: number;
 }
 
 /** Bytes that the archive's reader gets at a time; fewer in sparse files, which unfold to up to a block a byte. */
@@ -28,7 +27,6 @@ export async function scanLayer(
   stored: AsyncIterable<Uint8Array>,
   name: string,
   write: (payload: Uint8Array) => Promise<void>,
-  observe: (tarBytes: number) => void = () => {},
 ): Promise<LayerScan> {
   const packer = new PayloadPacker();
   const entries: PayloadEntry[] = [];
@@ -41,22 +39,19 @@ export async function scanLayer(
     name,
   );
   const hash = new DigestHash();
-  let tarBytes = 0;
   const { stream } = await decompress(stored, name);
   for await (const chunk of stream) {
     hash.update(chunk);
-    tarBytes += chunk.length;
     for (let at = 0; at < chunk.length;) {
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
       at = end;
       for (const payload of packer.take(false)) await write(payload);
     }
-    observe(chunk.length);
   }
   reader.close();
   for (const payload of packer.take(true)) await write(payload);
-  return { entries, payloadBlocks: packer.blocks, diffId: hash.digest(), tarBytes };
+  return { entries, payloadBlocks: packer.blocks, diffId: hash.digest() };
 }
 
 function withPayload(entry: TarEntry, packer: PayloadPacker): PayloadEntry {
