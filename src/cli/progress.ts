@@ -1,9 +1,9 @@
-import { Format, Presets, SingleBar, type GenericFormatter } from "cli-progress";
+import cliProgress, { type GenericFormatter } from "cli-progress";
 
 const LOG_INTERVAL_MS = 30_000;
 
 const formatBar: GenericFormatter = (options, { value, total, progress }, payload: { label: string; speed: number }) => {
-  const bar = total > 0 ? ` ${Format.BarFormat(Math.min(progress, 1), options)}` : "";
+  const bar = total > 0 ? ` ${cliProgress.Format.BarFormat(Math.min(progress, 1), options)}` : "";
   return `${payload.label}${bar} ${value}${total > 0 ? ` of ${total}` : ""} MB, ${payload.speed} MB/s`;
 };
 
@@ -14,7 +14,7 @@ const formatBar: GenericFormatter = (options, { value, total, progress }, payloa
 export class Progress {
   readonly #stderr: NodeJS.WriteStream;
   readonly #label: string;
-  #bar: SingleBar | undefined;
+  #bar: cliProgress.SingleBar | undefined;
   #bytes = 0;
   #lastLine = performance.now();
   readonly #started = performance.now();
@@ -23,7 +23,7 @@ export class Progress {
     this.#stderr = stderr;
     this.#label = label;
     if (!stderr.isTTY) return;
-    this.#bar = new SingleBar({ stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 }, Presets.shades_classic);
+    this.#bar = new cliProgress.SingleBar({ stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 }, cliProgress.Presets.shades_classic);
     this.#bar.start(0, 0, { label, speed: 0 });
   }
 
