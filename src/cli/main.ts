@@ -63,6 +63,10 @@ function mountEnvironment(environment: Environment): MountEnvironment {
       command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
       addStoreOptions(command);
     },
+    readStoreOptions: async (options) => {
+      const platform = options["platform"];
+      return { ...(await readStoreOptions(options, environment)), ...(platform !== undefined && { platform }) };
+    },
     openImage: async (image, options) => {
       const { store, target } = await openReference(image, await readStoreOptions(options, environment), environment);
       try {
