@@ -26,7 +26,7 @@ if (image === undefined || parts === null) {
 const [, layout, tag] = parts;
 
 await using scratch = await TemporaryDirectory.create();
-const layers = await layersOf(layout!, tag!);
+const layers = await layersOf(layout, tag);
 const tarBytes = Number(await run("python3", [join(import.meta.dirname, "floor.py"), ...layers.map((layer) => layer.path)]));
 const floors: Usage[] = [];
 const conversions: Usage[] = [];
@@ -51,7 +51,7 @@ const rows: [string, string][] = [
   ["floor, wall", `${floor.toFixed(2)} s, ${Math.round(tarBytes / 1e6 / floor)} MB/s of tar`],
   [
     "conversion / floor",
-    `${median(conversions.map((one, at) => one.wall / floors[at]!.wall)).toFixed(2)} (pair by pair, median of ${runs})`,
+    `${median(conversions.map((one, at) => one.wall / floors[at].wall)).toFixed(2)} (pair by pair, median of ${runs})`,
   ],
   ["peak memory", mb(Math.max(...conversions.map((one) => one.rss)))],
   ["scratch on disk", `${mb(scratchPeak)} at most`],
@@ -90,7 +90,7 @@ async function scratchBytes(directory: string): Promise<number> {
 }
 
 function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 }
 
 function sum(values: readonly number[]): number {

@@ -11,9 +11,9 @@ function makeTables(): Int32Array {
     tables[byte] = crc;
   }
   for (let byte = 0; byte < 256; byte++) {
-    let crc = tables[byte]!;
+    let crc = tables[byte];
     for (let table = 1; table < 8; table++) {
-      crc = tables[crc & 0xff]! ^ (crc >>> 8);
+      crc = tables[crc & 0xff] ^ (crc >>> 8);
       tables[table * 256 + byte] = crc;
     }
   }
@@ -29,17 +29,17 @@ export function crc32cRaw(seed: number, bytes: Uint8Array, start = 0, end = byte
   let crc = seed | 0;
   let at = start;
   for (const stop = end - 7; at < stop; at += 8) {
-    crc ^= bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+    crc ^= bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
     crc =
-      t[1792 + (crc & 0xff)]! ^
-      t[1536 + ((crc >>> 8) & 0xff)]! ^
-      t[1280 + ((crc >>> 16) & 0xff)]! ^
-      t[1024 + (crc >>> 24)]! ^
-      t[768 + bytes[at + 4]!]! ^
-      t[512 + bytes[at + 5]!]! ^
-      t[256 + bytes[at + 6]!]! ^
-      t[bytes[at + 7]!]!;
+      t[1792 + (crc & 0xff)] ^
+      t[1536 + ((crc >>> 8) & 0xff)] ^
+      t[1280 + ((crc >>> 16) & 0xff)] ^
+      t[1024 + (crc >>> 24)] ^
+      t[768 + bytes[at + 4]] ^
+      t[512 + bytes[at + 5]] ^
+      t[256 + bytes[at + 6]] ^
+      t[bytes[at + 7]];
   }
-  for (; at < end; at++) crc = t[(crc ^ bytes[at]!) & 0xff]! ^ (crc >>> 8);
+  for (; at < end; at++) crc = t[(crc ^ bytes[at]) & 0xff] ^ (crc >>> 8);
   return crc >>> 0;
 }

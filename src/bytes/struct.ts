@@ -82,17 +82,18 @@ export class Struct<F extends Record<string, readonly [number, FieldType<unknown
   }
 
   decode(bytes: Uint8Array, offset = 0): Values<F> {
-    if (offset + this.size > bytes.length) throw corrupt(`structure of ${this.size} bytes at ${offset}: only ${bytes.length - offset} left`);
+    if (offset + this.size > bytes.length)
+      throw corrupt(`structure of ${this.size} bytes at ${offset}: only ${bytes.length - offset} left`);
     const view = new DataView(bytes.buffer, bytes.byteOffset + offset, this.size);
     const value: Record<string, unknown> = {};
-    for (const name in this.fields) value[name] = this.fields[name]![1].get(view, this.fields[name]![0]);
+    for (const name in this.fields) value[name] = this.fields[name][1].get(view, this.fields[name][0]);
     return value as Values<F>;
   }
 
   /** Writes the given fields; bytes of the others stay as they are. */
   encodeInto(bytes: Uint8Array, value: Partial<Values<F>>, offset = 0): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset + offset, this.size);
-    for (const name in value) this.fields[name]![1].set(view, this.fields[name]![0], value[name]);
+    for (const name in value) this.fields[name][1].set(view, this.fields[name][0], value[name]);
   }
 
   encode(value: Partial<Values<F>>): Uint8Array {

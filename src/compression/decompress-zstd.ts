@@ -161,12 +161,12 @@ class FrameCutter {
   }
 
   get #dictionaryIdBytes(): number {
-    return DICTIONARY_ID_BYTES[this.#descriptor & 3]!;
+    return DICTIONARY_ID_BYTES[this.#descriptor & 3];
   }
 
   get #contentSizeBytes(): number {
     const flag = this.#descriptor >> 6;
-    return flag === 0 ? (this.#isSingleSegment ? 1 : 0) : CONTENT_SIZE_BYTES[flag]!;
+    return flag === 0 ? (this.#isSingleSegment ? 1 : 0) : CONTENT_SIZE_BYTES[flag];
   }
 
   #checkFrameHeader(): void {
@@ -179,7 +179,7 @@ class FrameCutter {
     }
     const window = this.#isSingleSegment
       ? littleEndian(this.#field.subarray(contentAt, contentAt + this.#contentSizeBytes))
-      : windowSize(this.#field[0]!);
+      : windowSize(this.#field[0]);
     if (window > MAX_WINDOW_BYTES) {
       throw unsupported(
         `${this.#name}: the zstd frame before byte ${this.#position} needs a window of ${window} bytes, at most ${MAX_WINDOW_BYTES} are allowed; compress it without --long or --ultra`,

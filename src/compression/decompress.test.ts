@@ -139,7 +139,7 @@ async function windowed(windowLog: number): Promise<Buffer> {
 
 function flipped(bytes: Uint8Array, at: number): Buffer {
   const copy = Buffer.from(bytes);
-  copy[at]! ^= 1;
+  copy[at] ^= 1;
   return copy;
 }
 

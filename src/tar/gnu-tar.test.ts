@@ -106,13 +106,13 @@ test("GNU tar lists hand-made archives as we read them", async () => {
   assert.equal(lines.length, members.length);
   const letters = { file: "-", directory: "d", symlink: "l", hardlink: "h", character: "c", block: "b", fifo: "p" };
   for (const [at, member] of members.entries()) {
-    const [mode, owner, size, , , name] = lines[at]!.split(/\s+/);
-    assert.equal(mode!.charAt(0), letters[member.type], lines[at]);
+    const [mode, owner, size, , , name] = lines[at].split(/\s+/);
+    assert.equal(mode.charAt(0), letters[member.type], lines[at]);
     assert.equal(owner, `${member.uid}/${member.gid}`);
     const expectedSize = member.major > 0 ? `${member.major},${member.minor}` : String(member.size);
     assert.equal(size, expectedSize, lines[at]);
-    assert.equal(name!.replace(/\/$/, ""), member.path);
-    if (member.link !== "") assert.ok(lines[at]!.endsWith(member.link));
+    assert.equal(name.replace(/\/$/, ""), member.path);
+    if (member.link !== "") assert.ok(lines[at].endsWith(member.link));
   }
 });
 

@@ -77,7 +77,7 @@ export function parseHeader(bytes: Buffer, offset: number): TarHeader | undefine
 
 function unsignedSum(bytes: Uint8Array, offset: number): number {
   let sum = 0;
-  for (let at = offset, end = offset + BLOCK_BYTES; at < end; at += 4) sum += bytes[at]! + bytes[at + 1]! + bytes[at + 2]! + bytes[at + 3]!;
+  for (let at = offset, end = offset + BLOCK_BYTES; at < end; at += 4) sum += bytes[at] + bytes[at + 1] + bytes[at + 2] + bytes[at + 3];
   return sum;
 }
 
@@ -86,12 +86,12 @@ function verifyChecksum(bytes: Uint8Array, offset: number, sum: number): void {
   const [fieldOffset, fieldBytes] = FIELDS.checksum;
   const stored = parseNumber(bytes, offset + fieldOffset, fieldBytes, "checksum");
   let unsigned = sum;
-  for (let at = 0; at < fieldBytes; at++) unsigned += 0x20 - bytes[offset + fieldOffset + at]!;
+  for (let at = 0; at < fieldBytes; at++) unsigned += 0x20 - bytes[offset + fieldOffset + at];
   if (stored === unsigned) return;
   let signed = unsigned;
   for (let at = offset; at < offset + BLOCK_BYTES; at++) {
     const inField = at >= offset + fieldOffset && at < offset + fieldOffset + fieldBytes;
-    if (!inField && bytes[at]! > 127) signed -= 256;
+    if (!inField && bytes[at] > 127) signed -= 256;
   }
   if (stored !== signed) throw corrupt(`header checksum is ${unsigned}, the header says ${stored}`);
 }
@@ -114,7 +114,7 @@ function hasGnuTimes(bytes: Buffer, offset: number): boolean {
 
 function isNumber(bytes: Buffer, offset: number, field: Field): boolean {
   const start = offset + FIELDS[field][0];
-  const first = bytes[start]!;
+  const first = bytes[start];
   return first === 0 || first > 127 || /^ *[0-7]*[ \0]*$/.test(bytes.toString("latin1", start, start + FIELDS[field][1]));
 }
 
@@ -129,7 +129,7 @@ function nameOf(bytes: Buffer, offset: number, dialect: Dialect): ByteString {
 function textOf(bytes: Buffer, offset: number, field: Field): ByteString {
   const start = offset + FIELDS[field][0];
   const limit = start + FIELDS[field][1];
-  if (field === "typeflag") return String.fromCharCode(bytes[start]!);
+  if (field === "typeflag") return String.fromCharCode(bytes[start]);
   let end = start;
   while (end < limit && bytes[end] !== 0) end++;
   return end === start ? "" : bytes.toString("latin1", start, end);

@@ -9,13 +9,13 @@ const ZERO = 0x30;
  * Throws `CORRUPT` for other bytes and for numbers that reach 2^53.
  */
 export function parseNumber(block: Uint8Array, offset: number, length: number, field: string): number {
-  if (block[offset]! & 0x80) return parseBase256(block, offset, length, field);
+  if (block[offset] & 0x80) return parseBase256(block, offset, length, field);
   const end = offset + length;
   let at = offset;
   while (at < end && (block[at] === SPACE || block[at] === 0)) at++;
   let value = 0;
   for (; at < end; at++) {
-    const byte = block[at]!;
+    const byte = block[at];
     if (byte === SPACE || byte === 0) break;
     const digit = byte - ZERO;
     if (digit < 0 || digit > 7) throw corrupt(`${field} is ${fieldText(block, offset, length)}, expected an octal number`);
@@ -25,10 +25,10 @@ export function parseNumber(block: Uint8Array, offset: number, length: number, f
 }
 
 function parseBase256(block: Uint8Array, offset: number, length: number, field: string): number {
-  const first = block[offset]! & 0x7f;
+  const first = block[offset] & 0x7f;
   let value = first & 0x40 ? first - 0x80 : first;
   for (let at = offset + 1; at < offset + length; at++) {
-    value = value * 256 + block[at]!;
+    value = value * 256 + block[at];
     if (!Number.isSafeInteger(value)) throw corrupt(`${field} is a base-256 number beyond 2^53`);
   }
   return value;

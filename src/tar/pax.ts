@@ -40,7 +40,7 @@ function recordBytes(body: Buffer, at: number): number {
   let length = 0;
   let digit = at;
   for (; digit < body.length && digit - at <= MAX_LENGTH_DIGITS; digit++) {
-    const value = body[digit]! - 0x30;
+    const value = body[digit] - 0x30;
     if (value < 0 || value > 9) break;
     length = length * 10 + value;
   }

@@ -9,7 +9,7 @@ const END = new Uint8Array(2 * BLOCK);
 function one(member: TarMember): ReadMember {
   const members = readTar(tarArchive([member]));
   assert.equal(members.length, 1);
-  return members[0]!;
+  return members[0];
 }
 
 function refused(archive: Uint8Array, message: RegExp, code = "CORRUPT"): void {
@@ -51,9 +51,9 @@ test("PAX sparse files of all three formats have the same extents", () => {
   expected.fill("a", 4096, 4796).fill("b", 999_900);
   for (const member of formats) {
     const [sparse, after] = readTar(tarArchive([member, { name: "after" }]));
-    assert.deepEqual([sparse!.path, sparse!.size, sparse!.storedBytes, sparse!.extents, after!.path], ["sp", size, 800, extents, "after"]);
-    assert.ok(contentOf(sparse!).equals(expected));
-    assert.equal(Buffer.from(tarArchive([member])).toString("latin1", sparse!.dataOffset, sparse!.dataOffset + 800), data);
+    assert.deepEqual([sparse.path, sparse.size, sparse.storedBytes, sparse.extents, after.path], ["sp", size, 800, extents, "after"]);
+    assert.ok(contentOf(sparse).equals(expected));
+    assert.equal(Buffer.from(tarArchive([member])).toString("latin1", sparse.dataOffset, sparse.dataOffset + 800), data);
   }
 });
 
@@ -183,11 +183,11 @@ test("GNU sparse members of the old kind have extents in their header and in blo
     ]);
   const [member, after] = readTar(sparse([extension(4, 25, true), extension(25, 28, false)], 2800));
   assert.deepEqual(
-    [member!.type, member!.size, member!.storedBytes, member!.dataOffset, after!.path],
+    [member.type, member.size, member.storedBytes, member.dataOffset, after.path],
     ["file", 300_000, 2800, 3 * BLOCK, "after"],
   );
   assert.deepEqual(
-    member!.extents,
+    member.extents,
     pairs.map(([offset, length]) => ({ offset, length })),
   );
   refused(sparse([extension(4, 25, false)], 2800), /describes 2500 bytes of data, the archive stores 2800/);

@@ -100,7 +100,7 @@ function parseSparseRecord(text: ByteString, size: number): SparseMap {
   const numbers = text === "" ? [] : text.split(",");
   if (numbers.length % 2 !== 0) throw corrupt(`GNU.sparse.map has ${numbers.length} numbers, expected pairs`);
   for (let at = 0; at < numbers.length; at += 2) {
-    map.add(parseDecimal(numbers[at]!, "sparse offset"), parseDecimal(numbers[at + 1]!, "sparse length"));
+    map.add(parseDecimal(numbers[at], "sparse offset"), parseDecimal(numbers[at + 1], "sparse length"));
   }
   return map;
 }
@@ -121,7 +121,7 @@ export class SparseMapLines {
     const lines = (this.#line + bytes.toString("latin1", offset, offset + BLOCK_BYTES)).split("\n");
     this.#line = "";
     for (let at = 0; at < lines.length - 1; at++) {
-      this.#addNumber(parseDecimal(lines[at]!, "number in the sparse map"));
+      this.#addNumber(parseDecimal(lines[at], "number in the sparse map"));
       if (this.#remaining === 0) return true;
     }
     this.#line = lines.at(-1)!;

@@ -19,7 +19,7 @@ const END = new Uint8Array(2 * BLOCK);
 function one(member: TarMember): ReadMember {
   const members = readTar(tarArchive([member]));
   assert.equal(members.length, 1);
-  return members[0]!;
+  return members[0];
 }
 
 function withPax(...records: [string, string][]): ReadMember {
@@ -41,7 +41,7 @@ test("a file's fields and place are read", () => {
       { name: "./d/f", data: "hello", mode: 0o4755, uid: 1000, gid: 100, mtime: 1_700_000_000 },
     ]),
   );
-  const { data, xattrs, ...rest } = file!;
+  const { data, xattrs, ...rest } = file;
   const time = { seconds: 1_700_000_000, nanoseconds: 0 };
   assert.deepEqual(rest, {
     path: "d/f",
@@ -89,7 +89,7 @@ test("types that are no part of a file tree are refused by their letter", () => 
 test("only files have data, whatever the size field of another type says", () => {
   for (const type of ["directory", "symlink", "hardlink", "fifo", "character"] as const) {
     const [first, second] = readTar(tarArchive([{ name: "a", type, link: "x", raw: { size: 700 } }, { name: "b" }]));
-    assert.deepEqual([first!.type, first!.size, first!.storedBytes, second!.path], [type, 0, 0, "b"]);
+    assert.deepEqual([first.type, first.size, first.storedBytes, second.path], [type, 0, 0, "b"]);
   }
 });
 
@@ -97,7 +97,7 @@ test("data that a PAX record says a hard link has is skipped", () => {
   const [link, after] = readTar(
     tarArchive([{ name: "h", type: "hardlink", link: "f", data: "x".repeat(700), pax: [["size", "700"]] }, { name: "b" }]),
   );
-  assert.deepEqual([link!.data.length, link!.size, after!.path], [0, 0, "b"]);
+  assert.deepEqual([link.data.length, link.size, after.path], [0, 0, "b"]);
 });
 
 test("names come from prefix, long name or PAX record, in rising order of weight", () => {
@@ -134,7 +134,7 @@ test("names come from prefix, long name or PAX record, in rising order of weight
       ["g", ""],
     ],
   );
-  assert.equal(readTar(Buffer.concat([tarLongName("L", long), tarMember({ name: "f", pax: [["path", "pax"]] })]))[0]!.path, "pax");
+  assert.equal(readTar(Buffer.concat([tarLongName("L", long), tarMember({ name: "f", pax: [["path", "pax"]] })]))[0].path, "pax");
   assert.equal(one({ name: "\xe4\xff\x01 b" }).path, "\xe4\xff\x01 b");
 });
 
@@ -241,7 +241,7 @@ test("PAX records override the header", () => {
   assert.deepEqual([member.path, member.uid, member.gid], ["p/q", 4_294_967_294, 3_000_000]);
   assert.equal(one({ name: "s", type: "symlink", link: "x", pax: [["linkpath", "/y"]] }).link, "/y");
   const sized = readTar(tarArchive([{ name: "f", data: "x".repeat(600), pax: [["size", "600"]], raw: { size: 1 } }, { name: "g" }]));
-  assert.deepEqual([sized[0]!.size, sized[0]!.data.length, sized[1]!.path], [600, 600, "g"]);
+  assert.deepEqual([sized[0].size, sized[0].data.length, sized[1].path], [600, 600, "g"]);
   assert.equal(withPax(["uid", "9"], ["uid", "10"]).uid, 10, "the last record of a key counts");
   for (const value of ["-1", "1.5", "0x10", "9007199254740992", "999999999999999999999"]) {
     assert.throws(() => withPax(["size", value]), { code: "CORRUPT" }, value);
@@ -324,7 +324,7 @@ test("broken extended headers are refused", () => {
   refused(Buffer.concat([tarPax("x", [["path", "a"]]), END]), /member that the extended header before it describes is missing/);
   refused(Buffer.concat([tarPax("x", [["path", "a"]])]), /stops in the middle, after 1024 bytes/);
   refused(tarLongName("L", "a"), /stops in the middle/);
-  assert.equal(readTar(Buffer.concat([tarPax("x", []), tarMember({ name: "f" })]))[0]!.path, "f");
+  assert.equal(readTar(Buffer.concat([tarPax("x", []), tarMember({ name: "f" })]))[0].path, "f");
 });
 
 test("two blocks of zeros or the end of the input end an archive", () => {

@@ -96,7 +96,7 @@ export function tarLongName(typeflag: "L" | "K", name: ByteString): Uint8Array {
 export function base256(value: bigint, length: number): ByteString {
   const bytes = Buffer.alloc(length);
   for (let at = length - 1, rest = value; at >= 0; at--, rest >>= 8n) bytes[at] = Number(rest & 0xffn);
-  bytes[0]! |= 0x80;
+  bytes[0] |= 0x80;
   return bytes.toString("latin1");
 }
 

@@ -31,7 +31,7 @@ export function readTar(bytes: Uint8Array, pieceSizes: readonly number[] = [byte
     name,
   );
   for (let at = 0, piece = 0; at < bytes.length; piece++) {
-    const size = Math.max(1, pieceSizes[Math.min(piece, pieceSizes.length - 1)]!);
+    const size = Math.max(1, pieceSizes[Math.min(piece, pieceSizes.length - 1)]);
     reader.write(bytes.subarray(at, at + size));
     at += size;
   }
