@@ -15,8 +15,8 @@ const WHOLE_BYTES = 256 * 1024;
  * metadata lie there; their size is not known in advance, but goes with the blob's.
  */
 const MIN_SLACK_BYTES = 512 * 1024;
-const MAX_SLACK_BYTES = 16 * 2 ** 20;
-const SLACK_FRACTION = 1 / 24;
+const MAX_SLACK_BYTES = 4 * 2 ** 20;
+const SLACK_FRACTION = 1 / 256;
 
 /** A layer with what is needed to find its data in the blob without reading through `lsmt`. */
 export interface OverlaybdLayer {
