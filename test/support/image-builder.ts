@@ -92,7 +92,11 @@ async function copyDocument(
       await copyDocument(from, to, entry, await from.manifest(entry), undefined);
   } else {
     const { config, layers } = parseManifest(bytes, descriptor.mediaType, "manifest");
-    for (const blob of [config, ...layers]) await to.putBlob(blob, await from.blobSource(blob));
+    for (const blob of [config, ...layers]) {
+      const content = await from.blobSource(blob);
+      await to.putBlob(blob, content);
+      await content.close();
+    }
   }
   await to.putManifest(bytes, descriptor.mediaType, { tag });
 }
