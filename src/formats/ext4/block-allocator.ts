@@ -105,6 +105,7 @@ export class BlockAllocator {
       const first = number * blocksPerGroup;
       const size = this.#groupBlocks(number);
       let bit = Math.max(0, from - first);
+      if (bit >= size) continue; // behind the device's last block
       if (this.#groups[number]!.freeBlocks === size) {
         if (start < 0) start = first + bit;
         if (first + size - start >= limit) return { block: start, blocks: limit };
