@@ -1,7 +1,7 @@
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { HostPlatform } from "../oci/platform.ts";
-import type { ProxyOptions } from "../registry/http.ts";
+import type { ProxyOptions } from "../registry/connections.ts";
 
 /** What the commands know of the world around them. Read once, here and nowhere else. */
 export interface Environment {

@@ -81,7 +81,7 @@ export async function openReference(
   if (reference.kind === "layout") return { store: await openLayoutStore(reference.directory, { create }), target, reference };
   const store = openRegistryStore(reference, {
     plainHttp: options.plainHttp,
-    insecure: options.insecure,
+    tls: { insecure: options.insecure },
     credentials: credentials(options, environment),
     proxy: environment.proxy,
     signal: environment.signal,

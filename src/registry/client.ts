@@ -1,4 +1,5 @@
 import { Authenticator, type Scope } from "./auth.ts";
+import type { ProxyOptions } from "./connections.ts";
 import type { CredentialSource } from "./credentials.ts";
 import {
   HttpClient,
@@ -7,18 +8,17 @@ import {
   type HttpRequest,
   type HttpResponse,
   type HttpTimeouts,
-  type ProxyOptions,
 } from "./http.ts";
 import { isLoopback } from "./origin.ts";
 import { followRedirects } from "./redirect.ts";
 import { Backoff, type RetryPolicy } from "./retry.ts";
 import { statusError } from "./status-error.ts";
+import type { TlsOptions } from "./tls.ts";
 
 export interface RegistryOptions {
   /** Plain HTTP. Undefined: only for loopback hosts. */
   readonly plainHttp?: boolean | undefined;
-  /** Skips TLS verification. */
-  readonly insecure?: boolean | undefined;
+  readonly tls?: TlsOptions | undefined;
   readonly credentials?: CredentialSource | undefined;
   readonly proxy?: ProxyOptions | undefined;
   readonly observer?: HttpObserver | undefined;
@@ -67,7 +67,8 @@ export class RegistryClient {
     this.#http = new HttpClient({
       timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },
       connectionsPerHost: options.connectionsPerHost ?? 16,
-      insecure: options.insecure ?? false,
+      home: this.origin,
+      tls: options.tls ?? {},
       proxy: options.proxy,
       observer,
       userAgent: options.userAgent ?? "lazylayer",

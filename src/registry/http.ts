@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
-import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from "undici";
+import { request, type Dispatcher } from "undici";
 import { corrupt } from "../errors.ts";
+import { Connections, type ConnectionOptions } from "./connections.ts";
 import { networkError } from "./network-error.ts";
 import { brokenTransfer, redactUrl } from "./registry-error.ts";
 
@@ -36,13 +37,6 @@ export interface HttpTimeouts {
   readonly stallMs: number;
 }
 
-/** As in `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. Loopback hosts are never asked through a proxy. */
-export interface ProxyOptions {
-  readonly http?: string | undefined;
-  readonly https?: string | undefined;
-  readonly no?: string | undefined;
-}
-
 /** Called as it happens; must not throw. */
 export interface HttpObserver {
   /** A request was answered; status is 0 if it was not. The URL holds no secrets. */
@@ -55,13 +49,8 @@ export interface HttpObserver {
   waiting?(pause: { readonly milliseconds: number; readonly reason: string }): void;
 }
 
-export interface HttpOptions {
+export interface HttpOptions extends Omit<ConnectionOptions, "connectMs"> {
   readonly timeouts: HttpTimeouts;
-  /** Connections to one host; requests beyond them queue. */
-  readonly connectionsPerHost: number;
-  /** Skips TLS verification. */
-  readonly insecure: boolean;
-  readonly proxy?: ProxyOptions | undefined;
   readonly observer: HttpObserver;
   readonly userAgent: string;
 }
@@ -69,11 +58,11 @@ export interface HttpOptions {
 /** One request, one answer: no retries, no redirects, no credentials. */
 export class HttpClient {
   readonly #options: HttpOptions;
-  readonly #dispatcher: Dispatcher;
+  readonly #connections: Connections;
 
   constructor(options: HttpOptions) {
     this.#options = options;
-    this.#dispatcher = openDispatcher(options);
+    this.#connections = new Connections({ ...options, connectMs: options.timeouts.connectMs });
   }
 
   /** Throws `RegistryError` if no answer came, and the signal's reason if it was aborted. */
@@ -81,7 +70,7 @@ export class HttpClient {
     const { timeouts, observer, userAgent } = this.#options;
     try {
       const answer = await request(what.url, {
-        dispatcher: this.#dispatcher,
+        dispatcher: await this.#connections.poolFor(what.url),
         method: what.method,
         // Content codings would change the bytes whose digest was promised.
         headers: { "user-agent": userAgent, "accept-encoding": "identity", ...what.headers },
@@ -100,7 +89,7 @@ export class HttpClient {
   }
 
   async close(): Promise<void> {
-    await this.#dispatcher.destroy();
+    await this.#connections.close();
   }
 }
 
@@ -146,21 +135,6 @@ class Answer implements HttpResponse {
     // A connection that breaks while an unwanted body is read harms nobody: the answer has been used already.
     await this.#answer.body.dump({ limit: 64 << 10 }).catch(() => undefined);
   }
-}
-
-function openDispatcher(options: HttpOptions): Dispatcher {
-  const tls = { rejectUnauthorized: !options.insecure };
-  const shared = {
-    connections: options.connectionsPerHost,
-    allowH2: false,
-    connect: { ...tls, timeout: options.timeouts.connectMs },
-    requestTls: tls,
-  };
-  const { http, https, no } = options.proxy ?? {};
-  if (!http && !https) return new Agent(shared);
-  // Empty strings keep the agent from looking at the environment by itself.
-  const noProxy = [no, "localhost", "127.0.0.1", "[::1]"].filter(Boolean).join(",");
-  return new EnvHttpProxyAgent({ ...shared, httpProxy: http ?? "", httpsProxy: https ?? "", noProxy });
 }
 
 function requestBody(body: HttpRequest["body"], observer: HttpObserver): string | Buffer | Readable | null {

@@ -55,12 +55,12 @@ describe("a registry with TLS", () => {
     const careful = openStore(host, { plainHttp: false, observer: { waiting: (pause) => pauses.push(pause) } });
     await assert.rejects(careful.resolve({ tag: "v1" }), { code: "UNAVAILABLE", message: /certificate not accepted/ });
     assert.deepEqual(pauses, []);
-    const careless = openStore(host, { plainHttp: false, insecure: true });
+    const careless = openStore(host, { plainHttp: false, tls: { insecure: true } });
     assert.equal((await careless.resolve({ tag: "v1" })).descriptor.digest, digestOf(manifest));
   });
 
   it("leads nobody to plain HTTP, neither by redirect nor by token service", async () => {
-    const store = openStore(host, { plainHttp: false, insecure: true, credentials: new FixedCredentials("u", "p") });
+    const store = openStore(host, { plainHttp: false, tls: { insecure: true }, credentials: new FixedCredentials("u", "p") });
     reply = { status: 302, headers: { location: "http://127.0.0.1:9/x" } };
     await assert.rejects(store.resolve({ tag: "v1" }), { code: "DENIED", message: /from https to http/ });
     reply = { status: 401, headers: { "www-authenticate": 'Bearer realm="http://127.0.0.1:9/token"' } };
