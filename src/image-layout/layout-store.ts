@@ -9,6 +9,9 @@ import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
 import type { ImageIndex } from "../oci/index.ts";
+import { encodeJson } from "../oci/json.ts";
+import { OCI_INDEX } from "../oci/media-types.ts";
+import { filterReferrers, isReferrersTag, parseReferrer, parseReferrersList, referrersTag, withReferrer, type Referrer } from "../oci/referrers.ts";
 import { parseTag } from "../oci/reference.ts";
 import { blobPath, blobSize, readBlob, writeBlob } from "./layout-blobs.ts";
 import { createLayout, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";
@@ -119,9 +122,35 @@ class LayoutStore implements ImageStore {
   async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
     if (tag !== undefined) parseTag(tag);
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+    const referrer = parseReferrer(bytes, descriptor, `${this.name}@${descriptor.digest}`);
     await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`));
     if (tag !== undefined) await this.#changeIndex((index) => withTag(index, tag, descriptor));
+    if (referrer) await this.#enterReferrer(referrer);
     return descriptor;
+  }
+
+  /** A layout has no API either; the tag of the distribution specification is what other tools look at in it. */
+  async #enterReferrer({ subject, descriptor }: Referrer): Promise<void> {
+    await this.#changeIndex(async (index) => {
+      const list = await this.#referrersList(index, subject.digest);
+      const entered = withReferrer(list, descriptor);
+      if (entered === list) return index;
+      const bytes = encodeJson(entered);
+      const stored = { mediaType: OCI_INDEX, digest: digestOf(bytes), size: bytes.length };
+      await this.putBlob(stored, new MemorySource(bytes, `${this.name}: ${stored.digest}`));
+      return withTag(index, referrersTag(subject.digest), stored);
+    });
+  }
+
+  async referrers(digest: Digest, artifactType?: string): Promise<Descriptor[]> {
+    const list = this.#exists ? await this.#referrersList(await readIndex(this.#directory), digest) : undefined;
+    return filterReferrers(list?.manifests ?? [], artifactType, `${this.name}: referrers of ${digest}`);
+  }
+
+  async #referrersList(index: ImageIndex, subject: Digest): Promise<ImageIndex | undefined> {
+    const tag = referrersTag(subject);
+    const entry = findEntry(index, { tag }, this.name);
+    return entry && parseReferrersList(await this.manifest(entry), entry.mediaType, `${this.name}:${tag}`);
   }
 
   async close(): Promise<void> {}
@@ -139,8 +168,8 @@ class LayoutStore implements ImageStore {
     this.#exists = true;
   }
 
-  async #changeIndex(change: (index: ImageIndex) => ImageIndex): Promise<void> {
-    await inTurn(this.#directory, async () => writeIndex(this.#directory, change(await readIndex(this.#directory))));
+  async #changeIndex(change: (index: ImageIndex) => ImageIndex | Promise<ImageIndex>): Promise<void> {
+    await inTurn(this.#directory, async () => writeIndex(this.#directory, await change(await readIndex(this.#directory))));
   }
 }
 
@@ -158,10 +187,11 @@ async function inTurn(directory: string, change: () => Promise<void>): Promise<v
 
 function findEntry(index: ImageIndex, { tag, digest }: ResolveTarget, name: string): Descriptor | undefined {
   if (digest) return index.manifests.find((entry) => entry.digest === digest);
-  const found = tag === undefined ? index.manifests : index.manifests.filter((entry) => tagOf(entry) === tag);
+  const isMeant = (own: string | undefined): boolean => (tag === undefined ? own === undefined || !isReferrersTag(own) : own === tag);
+  const found = index.manifests.filter((entry) => isMeant(tagOf(entry)));
   const different = new Set(found.map((entry) => entry.digest));
   if (different.size <= 1) return found[0];
   if (tag !== undefined) throw corrupt(`${name}: tag ${JSON.stringify(tag)} is on ${different.size} different images`);
-  const tags = index.manifests.map((entry) => tagOf(entry) ?? entry.digest).slice(0, 20);
+  const tags = found.map((entry) => tagOf(entry) ?? entry.digest).slice(0, 20);
   throw new LazyError("USAGE", `${name}: holds several images, name one of them: ${tags.join(", ")}`);
 }

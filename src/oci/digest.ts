@@ -37,7 +37,16 @@ export function hexOf(digest: Digest): string {
 
 /** Hashes what arrives in pieces. */
 export class DigestHash {
-  readonly #hash: Hash = createHash("sha256");
+  readonly #hash: Hash;
+
+  constructor(hash: Hash = createHash("sha256")) {
+    this.#hash = hash;
+  }
+
+  /** Another hash of what was hashed so far. */
+  copy(): DigestHash {
+    return new DigestHash(this.#hash.copy());
+  }
 
   update(bytes: Uint8Array): void {
     this.#hash.update(bytes);

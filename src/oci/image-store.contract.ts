@@ -164,6 +164,49 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
     );
 
     it(
+      "lists what names an image as its subject, with type and annotations, once, and by type",
+      withStore(async (store) => {
+        const image = await putImage(store, "subject", OCI_MANIFEST, "v1");
+        assert.deepEqual(await store.referrers(image.descriptor.digest), []);
+        const subject = image.descriptor;
+        const annotations = { "org.example.at": "1" };
+        const first = await putImage(store, "first", OCI_MANIFEST, undefined, { artifactType: "a/one", subject, annotations });
+        const second = await putImage(store, "second", OCI_MANIFEST, "signed", { subject });
+        const index = encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, artifactType: "a/one", subject, manifests: [first.descriptor] });
+        const third = await store.putManifest(index, OCI_INDEX, { tag: undefined });
+        await putImage(store, "first", OCI_MANIFEST, undefined, { artifactType: "a/one", subject, annotations });
+        const byDigest = (all: readonly Descriptor[]): Descriptor[] => all.toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
+        const expected = [
+          { ...first.descriptor, artifactType: "a/one", annotations },
+          { ...second.descriptor, artifactType: OCI_CONFIG },
+          { ...third, artifactType: "a/one" },
+        ];
+        assert.deepEqual(byDigest(await store.referrers(subject.digest)), byDigest(expected));
+        assert.deepEqual(byDigest(await store.referrers(subject.digest, "a/one")), byDigest([expected[0], expected[2]]));
+        assert.deepEqual(await store.referrers(subject.digest, "a/none"), []);
+        assert.deepEqual((await store.resolve({ tag: "v1" })).descriptor, subject);
+      }),
+    );
+
+    it(
+      "loses no referrer when several are put at once, also for a subject that is not there",
+      withStore(async (store) => {
+        const subject = { mediaType: OCI_MANIFEST, digest: digestOf(Buffer.from("later")), size: 5 };
+        await Promise.all(Array.from({ length: 6 }, async (_, at) => await putImage(store, `at ${at}`, OCI_MANIFEST, undefined, { subject })));
+        assert.equal((await store.referrers(subject.digest)).length, 6);
+      }),
+    );
+
+    it(
+      "refuses a subject that is none before anything is stored",
+      withStore(async (store) => {
+        const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [], subject: { digest: "sha256:../x" } });
+        await assert.rejects(store.putManifest(bytes, OCI_INDEX, { tag: "v1" }), { code: "CORRUPT" });
+        await assert.rejects(store.resolve({ tag: "v1" }), { code: "NOT_FOUND" });
+      }),
+    );
+
+    it(
       "stops a stream when its signal is aborted or its reader leaves",
       withStore(async (store) => {
         const { bytes, descriptor } = blobOf(randomBytes(3_000_000));
@@ -193,10 +236,11 @@ async function putImage(
   author: string,
   mediaType: string,
   tag: string | undefined,
+  more: object = {},
 ): Promise<{ bytes: Uint8Array; descriptor: Descriptor }> {
   const config = blobOf(Buffer.from(encodeJson({ author, architecture: "amd64", os: "linux", rootfs: { type: "layers", diff_ids: [] } })));
   await store.putBlob(config.descriptor, new MemorySource(config.bytes));
-  const bytes = encodeJson({ schemaVersion: 2, mediaType, config: { ...config.descriptor, mediaType: OCI_CONFIG }, layers: [] });
+  const bytes = encodeJson({ schemaVersion: 2, mediaType, config: { ...config.descriptor, mediaType: OCI_CONFIG }, layers: [], ...more });
   return { bytes, descriptor: await store.putManifest(bytes, mediaType, { tag }) };
 }
 

@@ -69,8 +69,12 @@ export interface ImageStore {
   /**
    * Stores a manifest or an index. Atomic: with a tag, readers see the old image or the new one.
    * Without a tag it can be reached by digest only. Put blobs and child manifests first.
+   * A document with a subject is among the referrers of that subject afterwards, whether the place keeps such lists by itself or not.
    */
   putManifest(bytes: Uint8Array, mediaType: string, target: { readonly tag?: string | undefined }): Promise<Descriptor>;
+
+  /** Descriptors of the documents whose subject this is, with artifact type and annotations; the subject itself need not exist. */
+  referrers(digest: Digest, artifactType?: string): Promise<Descriptor[]>;
 
   /** Frees connections and files. Idempotent; running calls fail. */
   close(): Promise<void>;

@@ -3,7 +3,7 @@ import { optionalString, parseJsonObject } from "../oci/json.ts";
 import { parseChallenges, type Challenge } from "./challenge.ts";
 import type { Credential, CredentialSource } from "./credentials.ts";
 import { readBody, type HttpClient, type HttpRequest, type HttpResponse } from "./http.ts";
-import { checkRealm } from "./realm.ts";
+import { checkAudience, checkRealm } from "./realm.ts";
 import { redactUrl } from "./registry-error.ts";
 import { statusError } from "./status-error.ts";
 
@@ -27,21 +27,27 @@ const DEFAULT_TOKEN_SECONDS = 60;
 const EXPIRY_MARGIN_MS = 5_000;
 const CLIENT_ID = "lazylayer";
 
+export interface AuthenticatorOptions {
+  readonly credentials?: CredentialSource | undefined;
+  /** Hosts that may get credentials although they are in another domain than the registry. */
+  readonly tokenServices?: readonly string[] | undefined;
+}
+
 /** Turns a registry's challenges into `Authorization` headers, and remembers what it was granted. */
 export class Authenticator {
   readonly #registry: URL;
   readonly #repository: string;
   readonly #http: HttpClient;
-  readonly #credentials: CredentialSource | undefined;
+  readonly #options: AuthenticatorOptions;
   readonly #grants: Grant[] = [];
   readonly #running = new Map<string, Promise<string | undefined>>();
   #lastChallenge: Challenge | undefined;
 
-  constructor(registry: URL, repository: string, http: HttpClient, credentials: CredentialSource | undefined) {
+  constructor(registry: URL, repository: string, http: HttpClient, options: AuthenticatorOptions) {
     this.#registry = registry;
     this.#repository = repository;
     this.#http = http;
-    this.#credentials = credentials;
+    this.#options = options;
   }
 
   /** The header of an earlier grant that covers the scopes. */
@@ -79,7 +85,7 @@ export class Authenticator {
   }
 
   async #grant(challenge: Challenge, scopes: readonly Scope[]): Promise<string | undefined> {
-    const credential = await this.#credentials?.credentialFor(this.#registry.host, this.#repository);
+    const credential = await this.#options.credentials?.credentialFor(this.#registry.host, this.#repository);
     if (challenge.scheme === "bearer") return await this.#fetchToken(challenge, scopes, credential);
     if (credential?.kind !== "basic") return undefined;
     return this.#remember({ scopes: [], header: basic(credential), expiresAtMs: Infinity });
@@ -87,6 +93,7 @@ export class Authenticator {
 
   async #fetchToken(challenge: Challenge, scopes: readonly Scope[], credential: Credential | undefined): Promise<string> {
     const realm = checkRealm(challenge.parameters.get("realm"), this.#registry);
+    if (credential) checkAudience(realm, this.#registry, this.#options.tokenServices ?? []);
     const response = await this.#http.send(tokenRequest(realm, challenge, scopes, credential));
     if (response.status !== 200) throw await statusError(response, `${redactUrl(this.#registry)}: token service`);
     const { token, seconds } = parseToken(await readBody(response, MAX_TOKEN_ANSWER_BYTES), redactUrl(realm));

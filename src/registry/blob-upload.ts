@@ -70,7 +70,7 @@ async function openSessionOrMount(upload: BlobUpload): Promise<Session | "mounte
 
 async function openSession(upload: BlobUpload): Promise<Session | "mounted"> {
   const { client, repository, descriptor, mountFrom, what, signal } = upload;
-  const path = `/v2/${repository}/blobs/uploads/`;
+  const path = `/${repository}/blobs/uploads/`;
   const query = mountFrom === undefined ? "" : `?${new URLSearchParams({ mount: descriptor.digest, from: mountFrom }).toString()}`;
   const pull: Scope[] = mountFrom === undefined ? [] : [{ repository: mountFrom, actions: "pull" }];
   const headers = { "content-length": "0" };

@@ -16,6 +16,14 @@ import { statusError } from "./status-error.ts";
 import type { TlsOptions } from "./tls.ts";
 
 export interface RegistryOptions {
+  /** Where the registry's API is, with the path before the repository, when that is not `/v2` at the reference's host. */
+  readonly base?: URL | undefined;
+  /** The registry that a mirror is asked on behalf of; sent with each request, for mirrors of several. */
+  readonly namespace?: string | undefined;
+  /** Sent to the registry itself and to nobody that it leads to. Names are lower case. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** Token services that may get credentials although they are not in the registry's domain: `host[:port]`. */
+  readonly tokenServices?: readonly string[] | undefined;
   /** Plain HTTP. Undefined: only for loopback hosts. */
   readonly plainHttp?: boolean | undefined;
   readonly tls?: TlsOptions | undefined;
@@ -38,7 +46,7 @@ const DEFAULT_RETRY: RetryPolicy = { tries: 5, firstDelayMs: 200, maxDelayMs: 10
 
 export interface RegistryCall {
   readonly method: HttpMethod;
-  /** Absolute, or a path at the registry. */
+  /** Absolute, or a path behind the `/v2` of the registry. */
   readonly url: URL | string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: HttpRequest["body"];
@@ -54,6 +62,9 @@ export interface RegistryCall {
 export class RegistryClient {
   readonly origin: URL;
   readonly backoff: Backoff;
+  readonly #base: URL;
+  readonly #namespace: string | undefined;
+  readonly #headers: Readonly<Record<string, string>>;
   readonly #http: HttpClient;
   readonly #auth: Authenticator;
   readonly #signal: AbortSignal | undefined;
@@ -62,7 +73,10 @@ export class RegistryClient {
     const plain = options.plainHttp ?? isLoopback(host);
     const observer = options.observer ?? {};
     this.#signal = options.signal;
-    this.origin = new URL(`${plain ? "http" : "https"}://${host}`);
+    this.#base = options.base ?? new URL(`${plain ? "http" : "https"}://${host}/v2`);
+    this.origin = new URL(this.#base.origin);
+    this.#namespace = options.namespace;
+    this.#headers = options.headers ?? {};
     this.backoff = new Backoff({ ...DEFAULT_RETRY, ...options.retry }, (pause) => observer.waiting?.(pause));
     this.#http = new HttpClient({
       timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },
@@ -73,7 +87,7 @@ export class RegistryClient {
       observer,
       userAgent: options.userAgent ?? "lazylayer",
     });
-    this.#auth = new Authenticator(this.origin, repository, this.#http, options.credentials);
+    this.#auth = new Authenticator(this.origin, repository, this.#http, options);
   }
 
   /** One exchange, repeated until `read` has what it wants from the answer or the failure is final. */
@@ -83,10 +97,16 @@ export class RegistryClient {
 
   /** One exchange, not repeated; the answer's body is the caller's. */
   async open(call: RegistryCall): Promise<HttpResponse> {
-    const url = typeof call.url === "string" ? new URL(call.url, this.origin) : call.url;
+    const url = typeof call.url === "string" ? this.#resolve(call.url) : call.url;
     const response = url.origin === this.origin.origin ? await this.#sendAuthorized(call, url) : await this.#send(call, url, undefined);
     if (call.expect.includes(response.status)) return response;
     throw await statusError(response, call.what);
+  }
+
+  #resolve(path: string): URL {
+    const url = new URL(`${this.#base.origin}${this.#base.pathname.replace(/\/$/, "")}${path}`);
+    if (this.#namespace !== undefined) url.searchParams.set("ns", this.#namespace);
+    return url;
   }
 
   /** Aborted when either the given signal or that of the options is; make one for each stream or source, not for each request. */
@@ -112,7 +132,8 @@ export class RegistryClient {
 
   async #send(call: RegistryCall, url: URL, authorization: string | undefined): Promise<HttpResponse> {
     const { method, body, signal = this.#signal } = call;
-    const headers = { ...call.headers, ...(authorization !== undefined && { authorization }) };
+    const own = url.origin === this.origin.origin ? this.#headers : {};
+    const headers = { ...own, ...call.headers, ...(authorization !== undefined && { authorization }) };
     return await followRedirects({ method, url, headers, body, signal }, (request) => this.#http.send(request));
   }
 }

@@ -1,12 +1,15 @@
 import type { HttpRequest, HttpResponse } from "./http.ts";
-import { isLinkLocal } from "./origin.ts";
+import { isLinkLocal, isLoopback } from "./origin.ts";
 import { redactUrl, RegistryError } from "./registry-error.ts";
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
+/** What another origin needs to know. Anything else could be a secret of the registry. */
+const FOREIGN_HEADERS: ReadonlySet<string> = new Set(["accept", "range", "content-type", "content-length"]);
+
 /**
- * Sends a request and follows redirects by hand. Authorization goes no further than the first change of scheme, host or port,
+ * Sends a request and follows redirects by hand. Authorization and headers of one's own go no further than the first change of scheme, host or port,
  * and is not taken up again if a later redirect leads back.
  */
 export async function followRedirects(first: HttpRequest, send: (request: HttpRequest) => Promise<HttpResponse>): Promise<HttpResponse> {
@@ -18,7 +21,7 @@ export async function followRedirects(first: HttpRequest, send: (request: HttpRe
     if (followed === MAX_REDIRECTS) throw refused(response, `more than ${MAX_REDIRECTS} redirects`);
     if (request.body !== undefined) throw refused(response, `redirects a ${request.method} with a body, which is not supported`);
     const url = resolveLocation(response, response.header("location"));
-    const headers = url.origin === request.url.origin ? request.headers : withoutAuthorization(request.headers);
+    const headers = url.origin === request.url.origin ? request.headers : withoutSecrets(request.headers);
     request = { ...request, url, headers };
   }
 }
@@ -33,11 +36,12 @@ export function resolveLocation(response: HttpResponse, location: string | undef
     throw refused(response, `leads from https to ${redactUrl(url)}`);
   if (url.username || url.password) throw refused(response, "leads to an address with a user name in it");
   if (isLinkLocal(url.hostname) && url.hostname !== response.url.hostname) throw refused(response, `leads to the link-local ${url.host}`);
+  if (isLoopback(url.hostname) && !isLoopback(response.url.hostname)) throw refused(response, `leads to the loopback address ${url.host}`);
   return url;
 }
 
-function withoutAuthorization(headers: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => name.toLowerCase() !== "authorization"));
+function withoutSecrets(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => FOREIGN_HEADERS.has(name.toLowerCase())));
 }
 
 function refused(response: HttpResponse, what: string): RegistryError {

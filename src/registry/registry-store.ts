@@ -6,6 +6,7 @@ import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
+import { parseReferrer, type Referrer } from "../oci/referrers.ts";
 import { parseTag, type RegistryReference } from "../oci/reference.ts";
 import type { Scope } from "./auth.ts";
 import { RegistryBlobSource } from "./blob-source.ts";
@@ -13,6 +14,7 @@ import { streamBlob } from "./blob-stream.ts";
 import { uploadBlob } from "./blob-upload.ts";
 import { RegistryClient, type RegistryOptions } from "./client.ts";
 import { readBody, type HttpResponse } from "./http.ts";
+import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts";
 
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
 
@@ -29,6 +31,7 @@ class RegistryStore implements ImageStore {
   readonly #uploadChunkBytes: number | undefined;
   readonly #pull: readonly Scope[];
   readonly #push: readonly Scope[];
+  #lastEntry: Promise<unknown> = Promise.resolve();
 
   constructor({ host, repository }: RegistryReference, options: RegistryOptions) {
     this.name = `${host}/${repository}`;
@@ -123,8 +126,35 @@ class RegistryStore implements ImageStore {
       expect: [200, 201, 202],
       what: `${this.name}${tag === undefined ? `@${digest}` : `:${tag}`}`,
     } as const;
-    await this.#client.call(call, async (response) => await response.discard());
-    return { mediaType, digest, size: bytes.length };
+    const descriptor = { mediaType, digest, size: bytes.length };
+    const referrer = parseReferrer(bytes, descriptor, call.what);
+    const isListed = await this.#client.call(call, async (response) => {
+      await response.discard();
+      return response.header("oci-subject") !== undefined;
+    });
+    if (referrer && !isListed) await this.#enterInTurn(referrer);
+    return descriptor;
+  }
+
+  /** Lists are read, changed and written: one after the other, at least within this store. */
+  async #enterInTurn(referrer: Referrer): Promise<void> {
+    const turn = this.#lastEntry.then(async () => await enterReferrer(this.#referrerPlace(), referrer));
+    this.#lastEntry = turn.catch(() => undefined);
+    await turn;
+  }
+
+  async referrers(digest: Digest, artifactType?: string): Promise<Descriptor[]> {
+    return await listReferrers(this.#referrerPlace(), digest, artifactType);
+  }
+
+  #referrerPlace(): ReferrerPlace {
+    return {
+      name: this.name,
+      repository: this.#repository,
+      client: this.#client,
+      resolve: async (tag) => await this.resolve({ tag }),
+      put: async (bytes, mediaType, tag) => await this.putManifest(bytes, mediaType, { tag }),
+    };
   }
 
   async close(): Promise<void> {
@@ -132,7 +162,7 @@ class RegistryStore implements ImageStore {
   }
 
   #path(kind: "manifests" | "blobs", name: string): string {
-    return `/v2/${this.#repository}/${kind}/${name}`;
+    return `/${this.#repository}/${kind}/${name}`;
   }
 
   #blobCall(digest: Digest): { method: "GET"; url: string; scopes: readonly Scope[]; what: string } {
