@@ -1,6 +1,7 @@
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { HostPlatform } from "../oci/platform.ts";
+import type { SystemRootPlaces } from "../registry/certificate-files.ts";
 import type { ProxyOptions } from "../registry/connections.ts";
 
 /** What the commands know of the world around them. Read once, here and nowhere else. */
@@ -13,6 +14,10 @@ export interface Environment {
   readonly proxy: ProxyOptions;
   /** Files that may hold credentials, the first that knows a registry wins. */
   readonly credentialFiles: readonly string[];
+  /** `certs.d` directories, which say how registries are reached. */
+  readonly registryHosts: readonly string[];
+  /** Where the certificates are that the machine trusts, if not in the usual places. */
+  readonly systemRoots: SystemRootPlaces;
   /** All variables, for credential helpers alone. */
   readonly variables: Readonly<Record<string, string | undefined>>;
   readonly temporaryDirectory: string;
@@ -42,6 +47,13 @@ export function readEnvironment(signal: AbortSignal): Environment {
       no: env["no_proxy"] ?? env["NO_PROXY"],
     },
     credentialFiles: credentialFiles(env, runtime),
+    registryHosts: [
+      "/etc/containerd/certs.d",
+      "/etc/docker/certs.d",
+      "/etc/containers/certs.d",
+      ...(root ? [] : ["docker", "containers"].map((name) => join(env["XDG_CONFIG_HOME"] || join(homedir(), ".config"), name, "certs.d"))),
+    ],
+    systemRoots: { file: env["SSL_CERT_FILE"], directories: env["SSL_CERT_DIR"] },
     variables: env,
     temporaryDirectory: tmpdir(),
     stateDirectory: root ? "/run/lazylayer" : join(runtime ?? tmpdir(), "lazylayer"),

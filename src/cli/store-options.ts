@@ -1,12 +1,17 @@
+import { resolve } from "node:path";
+import { rootCertificates } from "node:tls";
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import { LazyError } from "../errors.ts";
 import { openLayoutStore } from "../image-layout/layout-store.ts";
 import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
 import { parseReference, type ImageReference } from "../oci/reference.ts";
+import { readCertificateDirectory, readClientCertificate, readRootFile, readSystemRoots } from "../registry/certificate-files.ts";
+import { openConfiguredStore } from "../registry/configured-store.ts";
 import { CredentialFiles } from "../registry/credential-files.ts";
 import { FixedCredentials, parseUserPassword, type CredentialSource } from "../registry/credentials.ts";
-import { openRegistryStore } from "../registry/registry-store.ts";
+import { HostDirectories } from "../registry/host-directories.ts";
+import type { ClientCertificate, TlsOptions } from "../registry/tls.ts";
 import type { Environment } from "./environment.ts";
 
 /** How to reach registries: the options that every command with an image reference has. */
@@ -15,6 +20,11 @@ export const storeOptions = z.object({
   password: z.string().optional(),
   plainHttp: z.boolean().optional(),
   insecure: z.boolean().optional(),
+  certDir: z.array(z.string()).optional(),
+  rootCa: z.array(z.string()).optional(),
+  clientCert: z.array(z.strictObject({ certificate: z.string(), key: z.string() })).optional(),
+  hostsDir: z.array(z.string()).optional(),
+  tokenService: z.array(z.string()).optional(),
 });
 
 export type StoreOptions = z.infer<typeof storeOptions>;
@@ -24,7 +34,50 @@ export function addStoreOptions(command: Command): void {
     .option("-u, --username <user[:password]>", "credentials for registries, instead of those that docker or podman have stored")
     .option("--password-stdin", "read the password for --username from standard input")
     .option("--plain-http", "talk to registries over HTTP (loopback registries: always)")
-    .addOption(new Option("--insecure", "do not verify the certificates of registries"));
+    .addOption(
+      new Option("--hosts-dir <directory>", "certs.d directories, instead of containerd's, docker's and podman's (repeatable)").argParser(
+        collectPath,
+      ),
+    )
+    .addOption(
+      new Option("--token-service <host>", "a token service in another domain than its registry that may get credentials").argParser(collect),
+    );
+  addTlsOptions(command);
+}
+
+/** What connections are secured with: the same options in every command, also in the drop-in. */
+export function addTlsOptions(command: Command): void {
+  command
+    .addOption(
+      new Option("--cert-dir <directory>", "trust its *.crt, show its NAME.cert with NAME.key (repeatable)").argParser(collectPath),
+    )
+    .addOption(new Option("--root-ca <file>", "trust these certificates as well, PEM (repeatable)").argParser(collectPath))
+    .addOption(
+      new Option("--client-cert <cert:key>", "show this certificate to the registry, PEM (repeatable)").argParser(collectClientCertificate),
+    )
+    .option("--insecure", "do not verify the certificates of registries");
+}
+
+function collect(text: string, before: readonly string[] = []): string[] {
+  return [...before, text];
+}
+
+/** Made absolute at once: a process that serves a mount runs elsewhere. */
+function collectPath(text: string, before: readonly string[] = []): string[] {
+  return [...before, resolve(text)];
+}
+
+interface ClientCertificatePaths {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+function collectClientCertificate(text: string, before: readonly ClientCertificatePaths[] = []): ClientCertificatePaths[] {
+  const [certificate, key, ...rest] = text.split(":");
+  if (!certificate || !key || rest.length > 0) {
+    throw new LazyError("USAGE", `--client-cert ${text}: expected CERT:KEY, two files with exactly one colon between them`);
+  }
+  return [...before, { certificate: resolve(certificate), key: resolve(key) }];
 }
 
 /** Options as commander parsed them, with the password read where it was promised. */
@@ -56,9 +109,8 @@ async function readPassword(environment: Environment): Promise<string> {
   return password;
 }
 
-function credentials(options: StoreOptions, environment: Environment): CredentialSource {
-  const { username, password } = options;
-  if (username === undefined) return new CredentialFiles(environment.credentialFiles, { environment: environment.variables });
+function givenCredentials({ username, password }: StoreOptions): CredentialSource | undefined {
+  if (username === undefined) return undefined;
   return password === undefined ? parseUserPassword(username) : new FixedCredentials(username, password);
 }
 
@@ -79,16 +131,36 @@ export async function openReference(
   const reference = parseReference(text);
   const target = { tag: reference.tag, digest: reference.digest };
   if (reference.kind === "layout") return { store: await openLayoutStore(reference.directory, { create }), target, reference };
-  const store = openRegistryStore(reference, {
+  const stored = new CredentialFiles(environment.credentialFiles, { environment: environment.variables });
+  const store = await openConfiguredStore(reference, {
     plainHttp: options.plainHttp,
-    tls: { insecure: options.insecure },
-    credentials: credentials(options, environment),
+    tls: await tlsOptions(options, environment),
+    hosts: new HostDirectories(options.hostsDir ?? environment.registryHosts),
+    credentials: givenCredentials(options) ?? stored,
+    mirrorCredentials: stored,
+    tokenServices: options.tokenService,
     proxy: environment.proxy,
     signal: environment.signal,
+    notice: (message) => notify?.(message),
     observer: {
       waiting: ({ milliseconds, reason }) =>
         notify?.(`${reference.host}: ${reason}; trying again in ${(milliseconds / 1000).toFixed(1)} s`),
     },
   });
   return { store, target, reference };
+}
+
+/** Reads what the options name, so that a missing file is said before anything is sent. */
+async function tlsOptions(options: StoreOptions, environment: Environment): Promise<TlsOptions> {
+  const extraRoots: string[] = [];
+  const clientCertificates: ClientCertificate[] = [];
+  for (const directory of options.certDir ?? []) {
+    const found = await readCertificateDirectory(directory);
+    extraRoots.push(...found.roots);
+    clientCertificates.push(...found.clientCertificates);
+  }
+  for (const path of options.rootCa ?? []) extraRoots.push(await readRootFile(path));
+  for (const { certificate, key } of options.clientCert ?? []) clientCertificates.push(await readClientCertificate(certificate, key));
+  const systemRoots = async (): Promise<readonly string[]> => (await readSystemRoots(environment.systemRoots)) ?? rootCertificates;
+  return { insecure: options.insecure, extraRoots, clientCertificates, systemRoots };
 }

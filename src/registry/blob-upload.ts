@@ -9,6 +9,8 @@ import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
 
 const READ_BYTES = 1 << 20;
+/** A connection that brought this much was worth having; failures before it do not count any more. */
+const PROGRESS_BYTES = 1 << 20;
 const FALLBACK_CHUNK_BYTES = 8 << 20;
 const OCTETS = { "content-type": "application/octet-stream" };
 
@@ -24,25 +26,62 @@ export interface BlobUpload {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Mounts the blob if that is possible, otherwise sends it; a failed try starts over with a new session. */
+/**
+ * Mounts the blob if that is possible, otherwise sends it. After a broken connection it asks the registry how much has arrived and goes
+ * on from there; where the registry cannot tell, and after any other failure, it starts over with a new session.
+ */
 export async function uploadBlob(upload: BlobUpload): Promise<"uploaded" | "mounted"> {
+  const { client, signal } = upload;
   let { chunkBytes, mountFrom } = upload;
-  return await upload.client.backoff.run(async () => {
-    const session = await openSessionOrMount({ ...upload, mountFrom });
-    if (session === "mounted") return session;
-    mountFrom = undefined; // The registry has shown that it does not mount this one.
+  let session: Session | undefined;
+  let failures = 0;
+  for (;;) {
     try {
-      await send(upload, session, chunkBytes);
+      const opened: Session | "mounted" = session ?? (await openSessionOrMount({ ...upload, mountFrom }));
+      if (opened === "mounted") return opened;
+      mountFrom = undefined; // The registry has shown that it does not mount this one.
+      session = opened;
+      await send(upload, session, session.arrived > 0 ? (chunkBytes ?? FALLBACK_CHUNK_BYTES) : chunkBytes);
+      return "uploaded";
     } catch (error) {
-      if (error instanceof RegistryError && error.status === 413 && chunkBytes === undefined) {
-        chunkBytes = FALLBACK_CHUNK_BYTES;
-        throw startOver(error);
-      }
-      // 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way.
-      throw error instanceof RegistryError && [401, 404, 416].includes(error.status ?? 0) ? startOver(error) : error;
+      const isTooLarge = session !== undefined && error instanceof RegistryError && error.status === 413 && chunkBytes === undefined;
+      if (isTooLarge) chunkBytes = FALLBACK_CHUNK_BYTES;
+      failures++;
+      await client.backoff.pauseOrThrow(session && isOfSession(error, isTooLarge) ? startOver(error) : error, failures, signal);
+      const resumed = session && isBroken(error) ? await resumeSession(upload, session) : undefined;
+      if (resumed && session && resumed.arrived - session.arrived >= PROGRESS_BYTES) failures = 0;
+      session = resumed;
     }
-    return "uploaded";
-  }, upload.signal);
+  }
+}
+
+/** 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way. */
+function isOfSession(error: unknown, isTooLarge: boolean): error is RegistryError {
+  return error instanceof RegistryError && (isTooLarge || [401, 404, 416].includes(error.status ?? 0));
+}
+
+/** No answer came: what was sent may have arrived. */
+function isBroken(error: unknown): boolean {
+  return error instanceof RegistryError && error.status === undefined;
+}
+
+/** Where the registry stands; undefined if it has nothing of the blob, or does not say. */
+async function resumeSession(upload: BlobUpload, { url, minChunkBytes }: Session): Promise<Session | undefined> {
+  const { client, descriptor, what, signal } = upload;
+  try {
+    const response = await client.open({ method: "GET", url, scopes: pushScopes(upload), expect: [204], what, signal });
+    await response.discard();
+    const last = /^(?:bytes=)?0-(\d{1,15})$/.exec(response.header("range") ?? "")?.[1];
+    // Registries write 0-0 for nothing, too.
+    const arrived = last === undefined || last === "0" ? 0 : Number(last) + 1;
+    if (arrived === 0 || arrived > descriptor.size) return undefined;
+    const location = response.header("location");
+    return { url: location === undefined ? url : resolveLocation(response, location), minChunkBytes, arrived };
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (error instanceof RegistryError) return undefined;
+    throw error;
+  }
 }
 
 /** The same failure, but of the session and not of the blob: another session may go through. */
@@ -53,8 +92,11 @@ function startOver(error: RegistryError): RegistryError {
 }
 
 interface Session {
-  readonly url: URL;
+  /** Where the next piece goes; changes with each. */
+  url: URL;
   readonly minChunkBytes: number;
+  /** Bytes that the registry has acknowledged. */
+  readonly arrived: number;
 }
 
 /** Mounting saves an upload; not being allowed to read the other repository must not prevent one. */
@@ -87,7 +129,7 @@ async function openSession(upload: BlobUpload): Promise<Session | "mounted"> {
   if (response.status === 201) return "mounted";
   const minimum = response.header("oci-chunk-min-length") ?? "";
   const minChunkBytes = /^\d{1,12}$/.test(minimum) ? Number(minimum) : 0;
-  return { url: resolveLocation(response, response.header("location")), minChunkBytes };
+  return { url: resolveLocation(response, response.header("location")), minChunkBytes, arrived: 0 };
 }
 
 function pushScopes(upload: BlobUpload): Scope[] {
@@ -97,12 +139,13 @@ function pushScopes(upload: BlobUpload): Scope[] {
 async function send(upload: BlobUpload, session: Session, chunkBytes: number | undefined): Promise<void> {
   const { client, descriptor, what, signal } = upload;
   const reader = new VerifiedContent(upload);
-  let url = new URL(session.url);
+  await reader.skip(session.arrived);
   let lastBytes = descriptor.size;
   if (chunkBytes !== undefined) {
-    url = await sendChunks(upload, session, Math.max(chunkBytes, session.minChunkBytes), reader);
+    await sendChunks(upload, session, Math.max(chunkBytes, session.minChunkBytes), reader);
     lastBytes = 0;
   }
+  const url = new URL(session.url);
   // Appended as text: writing the parsed query anew could spoil a signature in it.
   url.search += `${url.search === "" ? "?" : "&"}digest=${encodeURIComponent(descriptor.digest)}`;
   const response = await reader.translating(async () =>
@@ -120,17 +163,16 @@ async function send(upload: BlobUpload, session: Session, chunkBytes: number | u
   await response.discard();
 }
 
-/** PATCHes all of the content; gives the address that ends the upload. */
-async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: number, reader: VerifiedContent): Promise<URL> {
+/** PATCHes all of the content that has not arrived yet. */
+async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: number, reader: VerifiedContent): Promise<void> {
   const { client, descriptor, what, signal } = upload;
-  let url = new URL(session.url);
-  for (let start = 0; start < descriptor.size; start += chunkBytes) {
+  for (let start = session.arrived; start < descriptor.size; start += chunkBytes) {
     const length = Math.min(chunkBytes, descriptor.size - start);
     const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };
     const response: HttpResponse = await reader.translating(async () =>
       client.open({
         method: "PATCH",
-        url,
+        url: session.url,
         headers,
         body: reader.read(start, length),
         scopes: pushScopes(upload),
@@ -140,9 +182,8 @@ async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: numb
       }),
     );
     await response.discard();
-    url = resolveLocation(response, response.header("location"));
+    session.url = resolveLocation(response, response.header("location"));
   }
-  return url;
 }
 
 /** Hands out the content once, front to back, and holds its last bytes back until the digest has been checked. */
@@ -157,6 +198,11 @@ class VerifiedContent {
     this.#content = content;
     this.#descriptor = descriptor;
     this.#what = what;
+  }
+
+  /** Takes what has been sent before into the digest. */
+  async skip(length: number): Promise<void> {
+    for await (const _ of this.read(0, length));
   }
 
   async *read(start: number, length: number): AsyncGenerator<Uint8Array> {

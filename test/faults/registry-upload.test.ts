@@ -9,6 +9,7 @@ import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
+import { startReferrersRegistry, type ReferrersRegistry } from "../support/referrers-registry.ts";
 
 let registry: DockerRegistry;
 let hostile: HostileRegistry;
@@ -51,7 +52,7 @@ describe("uploading a blob", () => {
     hostile.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 500 } : undefined));
     hostile.inject(({ method }) => (method === "PUT" ? { kind: "resetUpload", afterBytes: 500_000 } : undefined));
     assert.equal(await store.putBlob(descriptor, content), "uploaded");
-    assert.equal(methods(), "HEAD POST PUT POST PUT POST PUT");
+    assert.equal(methods(), "HEAD POST PUT GET POST PUT POST PUT");
     assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
   });
 
@@ -115,7 +116,7 @@ describe("uploading a blob", () => {
     const { descriptor, content } = newBlob(1000);
     hostile.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
     await assert.rejects(store.putBlob(descriptor, content), { code: "UNAVAILABLE" });
-    assert.equal(methods(), "HEAD POST PUT POST PUT POST PUT");
+    assert.equal(methods(), "HEAD POST PUT GET POST PUT GET POST PUT");
     hostile.reset();
     hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status: 403 } : undefined), Infinity);
     await assert.rejects(store.putBlob(descriptor, content), { code: "DENIED", status: 403 });
@@ -134,6 +135,79 @@ describe("uploading a blob", () => {
     };
     await assert.rejects(store.putBlob(descriptor, content, { signal: controller.signal }), (error) => error === reason);
     assert.equal(await store.hasBlob(descriptor.digest), false);
+  });
+});
+
+describe("a half-made upload", () => {
+  let conforming: ReferrersRegistry;
+  let front: HostileRegistry;
+
+  before(async () => {
+    conforming = await startReferrersRegistry();
+    front = await startHostileRegistry(conforming.host);
+  });
+  afterEach(() => front.reset());
+  after(async () => {
+    await front.stop();
+    await conforming.stop();
+  });
+  const openResuming = (uploadChunkBytes?: number): ImageStore => {
+    const reference = { kind: "registry", host: front.host, repository: "resume" } as const;
+    return openRegistryStore(reference, { uploadChunkBytes, retry: { tries: 4, firstDelayMs: 1 } });
+  };
+  const ranges = (): string[] => front.seen.flatMap(({ headers }) => headers["content-range"] ?? []);
+  const breakBody = (method: string, afterBytes: number, times: number): void =>
+    front.inject((request) => (request.method === method ? { kind: "resetUpload", afterBytes } : undefined), times);
+
+  it("goes on where a broken connection ended", async () => {
+    const { descriptor, content } = newBlob(9_000_000);
+    breakBody("PUT", 4_000_000, 1);
+    const resuming = openResuming();
+    assert.equal(await resuming.putBlob(descriptor, content), "uploaded");
+    assert.match(front.seen.map(({ method }) => method).join(" "), /^HEAD POST PUT GET PATCH PUT$/);
+    const [, start, end] = /^(\d+)-(\d+)$/.exec(ranges()[0]) ?? [];
+    assert.ok(Number(start) >= 1_000_000 && Number(start) <= 4_000_000, ranges()[0]);
+    assert.equal(Number(end), 8_999_999);
+    assert.equal(await resuming.hasBlob(descriptor.digest, descriptor.size), true);
+    await resuming.close();
+  });
+
+  it("goes on after each of several broken connections", async () => {
+    const { descriptor, content } = newBlob(9_000_000);
+    breakBody("PATCH", 2_000_000, 3);
+    const resuming = openResuming(4_000_000);
+    assert.equal(await resuming.putBlob(descriptor, content), "uploaded");
+    assert.equal(front.seen.filter(({ method }) => method === "POST").length, 1);
+    assert.equal(await resuming.hasBlob(descriptor.digest, descriptor.size), true);
+    await resuming.close();
+  });
+
+  for (const [what, status, headers] of [
+    ["has forgotten it", 404, {}],
+    ["claims more than there is", 204, { range: "0-99999999999" }],
+    ["does not say how far it got", 204, {}],
+    ["says so in its own way", 204, { range: "all of it" }],
+    ["leads elsewhere", 204, { range: "0-999", location: "http://169.254.169.254/x" }],
+  ] as const) {
+    it(`starts over when the registry ${what}`, async () => {
+      const { descriptor, content } = newBlob(3_000_000);
+      breakBody("PUT", 1_500_000, 1);
+      front.inject(({ method }) => (method === "GET" ? { kind: "answer", status, headers } : undefined));
+      const resuming = openResuming();
+      assert.equal(await resuming.putBlob(descriptor, content), "uploaded");
+      assert.equal(front.seen.map(({ method }) => method).join(" "), "HEAD POST PUT GET POST PUT");
+      await resuming.close();
+    });
+  }
+
+  it("that the registry counts wrongly fails rather than storing something else", async () => {
+    const { descriptor, content } = newBlob(3_000_000);
+    breakBody("PUT", 1_500_000, Infinity);
+    front.inject(({ method }) => (method === "GET" ? { kind: "answer", status: 204, headers: { range: "0-2999999" } } : undefined), Infinity);
+    const resuming = openResuming();
+    await assert.rejects(resuming.putBlob(descriptor, content), { name: "RegistryError" });
+    assert.equal(await resuming.hasBlob(descriptor.digest), false);
+    await resuming.close();
   });
 });
 

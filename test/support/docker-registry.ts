@@ -9,6 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 export interface DockerRegistryOptions {
   /** Refuse everybody but `REGISTRY_USER`. */
   readonly basicAuth?: boolean;
+  /** Serve over TLS, with these files, to clients with a certificate of the authority. */
+  readonly tls?: { readonly certificate: string; readonly key: string; readonly clientAuthority: string };
 }
 
 /** A real registry on a free loopback port, with its data in a temporary directory. */
@@ -31,7 +33,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
   const port = await freePort();
   const config = join(directory, "config.yml");
   await writeFile(join(directory, "htpasswd"), HTPASSWD);
-  await writeFile(config, configText(directory, port, options.basicAuth ?? false));
+  await writeFile(config, configText(directory, port, options));
   const child = spawn(PROGRAM, ["serve", config], { stdio: ["ignore", "ignore", "pipe"] });
   const stop = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
@@ -50,12 +52,14 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
   return { host, directory: join(directory, "data"), stop, [Symbol.asyncDispose]: stop };
 }
 
-function configText(directory: string, port: number, basicAuth: boolean): string {
+function configText(directory: string, port: number, { basicAuth, tls }: DockerRegistryOptions): string {
+  const { certificate, key, clientAuthority } = tls ?? {};
+  const secured = tls ? `, tls: ${JSON.stringify({ certificate, key, clientcas: [clientAuthority] })}` : "";
   const lines = [
     "version: 0.1",
     "log: {level: error, accesslog: {disabled: true}}",
     `storage: {filesystem: {rootdirectory: ${JSON.stringify(join(directory, "data"))}}, delete: {enabled: true}}`,
-    `http: {addr: "127.0.0.1:${port}", secret: not-a-secret}`,
+    `http: {addr: "127.0.0.1:${port}", secret: not-a-secret${secured}}`,
   ];
   if (basicAuth) lines.push(`auth: {htpasswd: {realm: test, path: ${JSON.stringify(join(directory, "htpasswd"))}}}`);
   return `${lines.join("\n")}\n`;

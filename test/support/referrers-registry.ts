@@ -31,6 +31,12 @@ interface Stored {
   readonly mediaType: string;
 }
 
+interface Upload {
+  bytes: Buffer;
+  /** Settles when no request is under way: what a broken connection left behind is read first. */
+  receiving: Promise<void>;
+}
+
 interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
@@ -95,7 +101,7 @@ class MemoryRegistry {
   readonly #options: ReferrersRegistryOptions;
   readonly #manifests = new Map<string, Stored>();
   readonly #tags = new Map<string, Map<string, string>>();
-  readonly #uploads = new Map<string, { repository: string; bytes: Buffer }>();
+  readonly #uploads = new Map<string, Upload>();
   #uploadCount = 0;
 
   constructor(options: ReferrersRegistryOptions) {
@@ -113,14 +119,15 @@ class MemoryRegistry {
     const digest = query.get("digest");
     if (digest !== null) return this.#storeBlob(response, repository, digest, await readBody(request));
     const id = `u${++this.#uploadCount}`;
-    this.#uploads.set(id, { repository, bytes: Buffer.alloc(0) });
+    this.#uploads.set(id, { bytes: Buffer.alloc(0), receiving: Promise.resolve() });
     request.resume();
     response.writeHead(202, { location: `/v2/${repository}/blobs/uploads/${id}?state=x`, "content-length": 0 }).end();
   };
 
-  readonly uploadStatus: Handler = ({ response, repository, rest }) => {
+  readonly uploadStatus: Handler = async ({ response, repository, rest }) => {
     const upload = this.#uploads.get(rest);
     if (!upload) return fail(response, 404, "BLOB_UPLOAD_UNKNOWN");
+    await upload.receiving.catch(() => undefined);
     response.writeHead(204, { location: `/v2/${repository}/blobs/uploads/${rest}?state=y`, range: rangeOf(upload.bytes) }).end();
   };
 
@@ -260,7 +267,12 @@ function rangeOf(bytes: Buffer): string {
   return `0-${Math.max(0, bytes.length - 1)}`;
 }
 
-async function receive(request: IncomingMessage, upload: { bytes: Buffer }): Promise<void> {
+async function receive(request: IncomingMessage, upload: Upload): Promise<void> {
+  upload.receiving = append(request, upload);
+  await upload.receiving;
+}
+
+async function append(request: IncomingMessage, upload: Upload): Promise<void> {
   const chunks: Buffer[] = [];
   try {
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
@@ -270,8 +282,8 @@ async function receive(request: IncomingMessage, upload: { bytes: Buffer }): Pro
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const body = { bytes: Buffer.alloc(0) };
-  await receive(request, body);
+  const body = { bytes: Buffer.alloc(0), receiving: Promise.resolve() };
+  await append(request, body);
   return body.bytes;
 }
 
