@@ -40,7 +40,9 @@ export function addStoreOptions(command: Command): void {
       ),
     )
     .addOption(
-      new Option("--token-service <host>", "a token service in another domain than its registry that may get credentials").argParser(collect),
+      new Option("--token-service <host>", "a token service in another domain than its registry that may get credentials").argParser(
+        collect,
+      ),
     );
   addTlsOptions(command);
 }

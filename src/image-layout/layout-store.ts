@@ -11,7 +11,15 @@ import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, Resol
 import type { ImageIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
 import { OCI_INDEX } from "../oci/media-types.ts";
-import { filterReferrers, isReferrersTag, parseReferrer, parseReferrersList, referrersTag, withReferrer, type Referrer } from "../oci/referrers.ts";
+import {
+  filterReferrers,
+  isReferrersTag,
+  parseReferrer,
+  parseReferrersList,
+  referrersTag,
+  withReferrer,
+  type Referrer,
+} from "../oci/referrers.ts";
 import { parseTag } from "../oci/reference.ts";
 import { blobPath, blobSize, readBlob, writeBlob } from "./layout-blobs.ts";
 import { createLayout, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";

@@ -192,7 +192,9 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
       "loses no referrer when several are put at once, also for a subject that is not there",
       withStore(async (store) => {
         const subject = { mediaType: OCI_MANIFEST, digest: digestOf(Buffer.from("later")), size: 5 };
-        await Promise.all(Array.from({ length: 6 }, async (_, at) => await putImage(store, `at ${at}`, OCI_MANIFEST, undefined, { subject })));
+        await Promise.all(
+          Array.from({ length: 6 }, async (_, at) => await putImage(store, `at ${at}`, OCI_MANIFEST, undefined, { subject })),
+        );
         assert.equal((await store.referrers(subject.digest)).length, 6);
       }),
     );

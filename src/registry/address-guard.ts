@@ -16,13 +16,17 @@ const resolveByDns: Resolve = async (hostname, options) => await lookup(hostname
  */
 export function guardedLookup(registry: string, resolve: Resolve = resolveByDns): LookupFunction {
   return (hostname, options, callback) => {
-    resolveGuarded(hostname, registry, options, resolve).then(
-      (addresses) => {
-        if (options.all) callback(null, [...addresses]);
-        else callback(null, addresses[0].address, addresses[0].family);
-      },
-      (error: unknown) => callback(error instanceof Error ? error : new Error(messageOf(error)), []),
-    );
+    const answer = async (): Promise<void> => {
+      let addresses: readonly LookupAddress[];
+      try {
+        addresses = await resolveGuarded(hostname, registry, options, resolve);
+      } catch (error) {
+        return callback(error instanceof Error ? error : new Error(messageOf(error)), []);
+      }
+      if (options.all) callback(null, [...addresses]);
+      else callback(null, addresses[0].address, addresses[0].family);
+    };
+    void answer();
   };
 }
 

@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { LazyError, messageOf } from "../errors.ts";
 import type { ClientCertificate, HostTls } from "./tls.ts";
@@ -14,7 +14,7 @@ const SYSTEM_FILES = [
   "/etc/ssl/cert.pem",
 ];
 
-/** As `SSL_CERT_FILE` and `SSL_CERT_DIR` say, instead of the machine's own places. */
+/** As `SSL_CERT_FILE` and `SSL_CERT_DIR` say. The file stands in for the machine's own; the directories come in addition. */
 export interface SystemRootPlaces {
   readonly file?: string | undefined;
   /** Separated by colons. */
@@ -23,17 +23,36 @@ export interface SystemRootPlaces {
 
 /** The authorities that the machine trusts, PEM; undefined if it has none, e.g. in a bare container. */
 export async function readSystemRoots(places: SystemRootPlaces): Promise<readonly string[] | undefined> {
-  const roots: string[] = [];
-  if (places.file) roots.push(await readText(places.file));
+  const file = places.file ? await readText(places.file) : await readFirst(SYSTEM_FILES);
+  // Such directories hold each certificate under several names.
+  const roots = new Set(file === undefined ? [] : [file]);
   for (const directory of (places.directories ?? "").split(":").filter(Boolean)) {
-    for (const name of await readNames(directory)) roots.push(await readText(join(directory, name)));
+    for (const text of await readCertificatesIn(directory)) roots.add(text);
   }
-  if (places.file || places.directories) return roots;
-  for (const path of SYSTEM_FILES) {
+  return roots.size === 0 ? undefined : [...roots];
+}
+
+async function readFirst(paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) {
     const text = await readIfPresent(path);
-    if (text !== undefined) return [text];
+    if (text !== undefined) return text;
   }
   return undefined;
+}
+
+/** Whatever is no certificate is passed over, and so is a directory that does not exist: the variable is for all programs. */
+async function readCertificatesIn(directory: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of await readNames(directory).catch(() => [])) {
+    const path = join(directory, name);
+    const isFile = await stat(path).then(
+      (entry) => entry.isFile(),
+      () => false,
+    );
+    const text = isFile ? await readIfPresent(path) : undefined;
+    if (text?.includes("-----BEGIN CERTIFICATE-----")) found.push(text);
+  }
+  return found;
 }
 
 /** The certificates of a PEM file. Throws `NOT_FOUND`, `DENIED`, or `USAGE` if none is in it. */

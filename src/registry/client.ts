@@ -1,14 +1,7 @@
 import { Authenticator, type Scope } from "./auth.ts";
 import type { ProxyOptions } from "./connections.ts";
 import type { CredentialSource } from "./credentials.ts";
-import {
-  HttpClient,
-  type HttpMethod,
-  type HttpObserver,
-  type HttpRequest,
-  type HttpResponse,
-  type HttpTimeouts,
-} from "./http.ts";
+import { HttpClient, type HttpMethod, type HttpObserver, type HttpRequest, type HttpResponse, type HttpTimeouts } from "./http.ts";
 import { isLoopback } from "./origin.ts";
 import { followRedirects } from "./redirect.ts";
 import { Backoff, type RetryPolicy } from "./retry.ts";

@@ -101,7 +101,8 @@ function parseHeaders(value: TomlValueWithoutBigInt | undefined, where: string):
     Object.entries(value).map(([name, content]) => {
       const text = parseStrings(content, where, "header").join(", ");
       // The value may be a secret, so it is not shown.
-      if (!HEADER_NAME.test(name.toLowerCase()) || !HEADER_VALUE.test(text)) throw bad(where, "header", "names and values that HTTP allows");
+      if (!HEADER_NAME.test(name.toLowerCase()) || !HEADER_VALUE.test(text))
+        throw bad(where, "header", "names and values that HTTP allows");
       return [name.toLowerCase(), text];
     }),
   );
@@ -119,7 +120,8 @@ function parseHostUrl(text: string, overridePath: boolean, where: string): URL {
   const full = bare ? `${isLoopback(text.split("/")[0]) ? "http" : "https"}://${text}` : text;
   const url = URL.canParse(full) ? new URL(full) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) throw bad(where, JSON.stringify(text), "an http or https address");
-  if (url.username || url.password || url.search || url.hash) throw bad(where, `the address of ${url.host}`, "one without user, query and fragment");
+  if (url.username || url.password || url.search || url.hash)
+    throw bad(where, `the address of ${url.host}`, "one without user, query and fragment");
   const path = url.pathname.replace(/\/+$/, "");
   url.pathname = overridePath || path.endsWith("/v2") ? path : `${path}/v2`;
   return url;

@@ -58,9 +58,7 @@ export class MirroredStore implements ImageStore {
   }
 
   async blobSource(descriptor: Descriptor): Promise<ByteSource> {
-    const sources = await Promise.all(
-      this.#places("pull").map(async (store) => ({ store, source: await store.blobSource(descriptor) })),
-    );
+    const sources = await Promise.all(this.#places("pull").map(async (store) => ({ store, source: await store.blobSource(descriptor) })));
     let at = 0;
     const read = async (offset: number, length: number): Promise<Uint8Array> => {
       for (;;) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isLinkLocal, isLoopback } from "./origin.ts";
-import { checkRealm } from "./realm.ts";
+import { checkAudience, checkRealm } from "./realm.ts";
 
 describe("addresses", () => {
   const hosts = ["localhost", "a.localhost", "localhost:5000", "LOCALHOST.", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::1]:5000", "::1"];
@@ -63,6 +63,33 @@ describe("a token service", () => {
   ] as const) {
     it(`${realm} does not serve ${registry.origin}`, () => {
       assert.throws(() => checkRealm(realm, registry), { code: "DENIED", message: /no credentials were sent/ });
+    });
+  }
+});
+
+describe("a token service gets credentials", () => {
+  for (const [realm, registry, trusted] of [
+    ["https://registry.example/token", "https://registry.example", []],
+    ["https://registry.example:8443/token", "https://registry.example:5000", []],
+    ["https://auth.docker.io/token", "https://registry-1.docker.io", []],
+    ["https://gitlab.corp.co.uk/jwt/auth", "https://registry.corp.co.uk", []],
+    ["https://10.0.0.1:5001/auth", "https://10.0.0.1:5000", []],
+    ["http://localhost:5001/auth", "http://127.0.0.1:5000", []],
+    ["https://sso.other.example/auth", "https://registry.example", ["sso.other.example"]],
+    ["https://sso.other.example:8443/auth", "https://registry.example", ["sso.other.example:8443"]],
+  ] as const) {
+    it(`of ${registry} at ${realm}`, () => checkAudience(new URL(realm), new URL(registry), trusted));
+  }
+  for (const [realm, registry, trusted] of [
+    ["https://evil.example/token", "https://registry.corp.com", []],
+    ["https://registry.corp.com.evil.example/token", "https://registry.corp.com", []],
+    ["https://evilcorp.com/token", "https://corp.com", []],
+    ["https://evil.co.uk/token", "https://registry.co.uk", []],
+    ["https://10.0.0.2/auth", "https://10.0.0.1", []],
+    ["https://evil.example:8443/auth", "https://registry.corp.com", ["evil.example:443", "x.evil.example"]],
+  ] as const) {
+    it(`not of ${registry} at ${realm}`, () => {
+      assert.throws(() => checkAudience(new URL(realm), new URL(registry), trusted), { code: "DENIED", message: /--token-service/ });
     });
   }
 });

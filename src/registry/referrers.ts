@@ -52,7 +52,10 @@ async function readPage(place: ReferrerPlace, url: URL | string, what: string): 
   const scopes: Scope[] = [{ repository: place.repository, actions: "pull" }];
   const call = { method: "GET", url, headers: { accept: OCI_INDEX }, scopes, expect: [200, 404, 405], what } as const;
   return await place.client.call(call, async (response) => {
-    if (response.status !== 200) return void (await response.discard());
+    if (response.status !== 200) {
+      await response.discard();
+      return undefined;
+    }
     const bytes = await readBody(response, MAX_MANIFEST_BYTES);
     return { descriptors: parseIndex(bytes, OCI_INDEX, what).manifests, next: nextPage(response) };
   });
@@ -95,7 +98,8 @@ export async function enterReferrer(place: ReferrerPlace, { subject, descriptor 
     const entered = withReferrer(list, descriptor);
     if (entered === list) return;
     const bytes = encodeJson(entered);
-    if (bytes.length > MAX_MANIFEST_BYTES) throw corrupt(`${where}: would be ${bytes.length} bytes, expected at most ${MAX_MANIFEST_BYTES}`);
+    if (bytes.length > MAX_MANIFEST_BYTES)
+      throw corrupt(`${where}: would be ${bytes.length} bytes, expected at most ${MAX_MANIFEST_BYTES}`);
     const justBefore = await readList(place, subject.digest);
     if (justBefore?.descriptor.digest !== before?.descriptor.digest) continue;
     await place.put(bytes, before?.descriptor.mediaType ?? OCI_INDEX, referrersTag(subject.digest));

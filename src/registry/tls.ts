@@ -1,5 +1,5 @@
 import { createPrivateKey } from "node:crypto";
-import { createSecureContext, getCACertificates, type SecureContext } from "node:tls";
+import { createSecureContext, getCACertificates } from "node:tls";
 import { LazyError, messageOf } from "../errors.ts";
 
 /** A client's certificate, with the chain behind it if there is one, and its key; PEM. */
@@ -35,7 +35,7 @@ export interface TlsOptions {
 /** What Node's TLS takes: without a context, its own roots. */
 export interface TlsSettings {
   readonly rejectUnauthorized: boolean;
-  readonly secureContext?: SecureContext;
+  readonly secureContext?: ReturnType<typeof createSecureContext>;
 }
 
 /** Settings for one host; `isHome` says that it is the registry's own. Throws `USAGE` for certificates that cannot be used. */

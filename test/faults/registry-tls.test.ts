@@ -69,7 +69,9 @@ describe("certificates", () => {
     const pair = await readClientCertificate(tlsFile("client"), tlsFile("client-key"));
     await roundTrip(openStore(mutual.host, { extraRoots, clientCertificates: [pair] }));
     assert.deepEqual([...new Set(mutual.clients)], ["client"]);
-    await assert.rejects(openStore(mutual.host, { extraRoots }).resolve({ tag: "v1" }), { message: /want.* client certificate.*--client-cert/ });
+    await assert.rejects(openStore(mutual.host, { extraRoots }).resolve({ tag: "v1" }), {
+      message: /want.* client certificate.*--client-cert/,
+    });
   });
 
   it("of clients are taken by a real registry, and what it says without one is understood", async () => {
@@ -79,7 +81,9 @@ describe("certificates", () => {
     const pair = await readClientCertificate(tlsFile("client"), tlsFile("client-key"));
     await roundTrip(openStore(registry.host, { extraRoots, clientCertificates: [pair] }));
     // Whether its alert or the end of the connection is seen first, is chance.
-    await assert.rejects(openStore(registry.host, { extraRoots }).resolve({ tag: "v1" }), { message: /want.* client certificate.*--client-cert/ });
+    await assert.rejects(openStore(registry.host, { extraRoots }).resolve({ tag: "v1" }), {
+      message: /want.* client certificate.*--client-cert/,
+    });
   });
 
   it("of clients are shown to nobody that the registry leads to", async () => {
@@ -89,7 +93,11 @@ describe("certificates", () => {
       listener: (_request, response) => response.writeHead(307, { location: `https://localhost:${port}/blob` }).end(),
     });
     const clientCertificates = [await readClientCertificate(tlsFile("client"), tlsFile("client-key"))];
-    const store = openStore(leading.host, { extraRoots: [await readRootFile(tlsFile("ca"))], clientCertificates }, { headers: { "x-key": "secret" } });
+    const store = openStore(
+      leading.host,
+      { extraRoots: [await readRootFile(tlsFile("ca"))], clientCertificates },
+      { headers: { "x-key": "secret" } },
+    );
     assert.equal(await store.hasBlob(digest), false);
     assert.deepEqual([leading.clients, storage.clients], [["client"], [undefined]]);
     assert.deepEqual([leading.seen[0].headers["x-key"], storage.seen[0].headers["x-key"]], ["secret", undefined]);
@@ -138,7 +146,10 @@ describe("certificate files", () => {
       await readClientCertificate(tlsFile("client"), tlsFile("client-key")),
       await readClientCertificate(tlsFile("certificate"), tlsFile("key")),
     ];
-    await assert.rejects(openStore(open.host, { clientCertificates: pairs }).resolve({ tag: "v1" }), { code: "USAGE", message: /two client/ });
+    await assert.rejects(openStore(open.host, { clientCertificates: pairs }).resolve({ tag: "v1" }), {
+      code: "USAGE",
+      message: /two client/,
+    });
     const twice = openStore(mutual.host, { extraRoots: [await readRootFile(tlsFile("ca"))], clientCertificates: [pairs[0], pairs[0]] });
     await roundTrip(twice);
   });
@@ -153,7 +164,11 @@ describe("certs.d directories", () => {
   };
   const fill = async (name: string): Promise<void> => {
     await mkdir(name, { recursive: true });
-    for (const [from, to] of [["ca", "ca.crt"], ["client", "client.cert"], ["client-key", "client.key"]] as const) {
+    for (const [from, to] of [
+      ["ca", "ca.crt"],
+      ["client", "client.cert"],
+      ["client-key", "client.key"],
+    ] as const) {
       await copyFile(tlsFile(from), `${name}/${to}`);
     }
   };

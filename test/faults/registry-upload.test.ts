@@ -166,7 +166,7 @@ describe("a half-made upload", () => {
     assert.equal(await resuming.putBlob(descriptor, content), "uploaded");
     assert.match(front.seen.map(({ method }) => method).join(" "), /^HEAD POST PUT GET PATCH PUT$/);
     const [, start, end] = /^(\d+)-(\d+)$/.exec(ranges()[0]) ?? [];
-    assert.ok(Number(start) >= 1_000_000 && Number(start) <= 4_000_000, ranges()[0]);
+    assert.ok(Number(start) >= 4_000_000 && Number(start) < 5_000_000, ranges()[0]);
     assert.equal(Number(end), 8_999_999);
     assert.equal(await resuming.hasBlob(descriptor.digest, descriptor.size), true);
     await resuming.close();
@@ -203,7 +203,10 @@ describe("a half-made upload", () => {
   it("that the registry counts wrongly fails rather than storing something else", async () => {
     const { descriptor, content } = newBlob(3_000_000);
     breakBody("PUT", 1_500_000, Infinity);
-    front.inject(({ method }) => (method === "GET" ? { kind: "answer", status: 204, headers: { range: "0-2999999" } } : undefined), Infinity);
+    front.inject(
+      ({ method }) => (method === "GET" ? { kind: "answer", status: 204, headers: { range: "0-2999999" } } : undefined),
+      Infinity,
+    );
     const resuming = openResuming();
     await assert.rejects(resuming.putBlob(descriptor, content), { name: "RegistryError" });
     assert.equal(await resuming.hasBlob(descriptor.digest), false);

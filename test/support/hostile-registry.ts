@@ -124,12 +124,14 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
   let received = 0;
   request.on("data", (chunk: Buffer) => {
     received += chunk.length;
-    if (fault?.kind === "resetUpload" && received >= fault.afterBytes) {
+    const isLast = fault?.kind === "resetUpload" && received >= fault.afterBytes;
+    if (isLast) request.pause();
+    // What came before the cut reaches the registry.
+    onward.write(chunk, () => {
+      if (!isLast) return;
       onward.destroy();
       request.socket.resetAndDestroy();
-    } else {
-      onward.write(chunk);
-    }
+    });
   });
   request.on("end", () => onward.end());
   response.on("close", () => onward.destroy());

@@ -70,7 +70,8 @@ describe("the registry for tests", () => {
 
   it("keeps a manifest's bytes and type, by tag and by digest, and lists and deletes tags", async () => {
     const text = '{"schemaVersion":2, "layers":[]}';
-    for (const tag of ["v2", "v1", "v3"]) assert.equal((await ask("PUT", `/v2/tags/manifests/${tag}`, text, { "content-type": MANIFEST })).status, 201);
+    for (const tag of ["v2", "v1", "v3"])
+      assert.equal((await ask("PUT", `/v2/tags/manifests/${tag}`, text, { "content-type": MANIFEST })).status, 201);
     const byDigest = await ask("GET", `/v2/tags/manifests/${digestOf(text)}`);
     assert.deepEqual([byDigest.headers.get("content-type"), await byDigest.text()], [MANIFEST, text]);
     const page = await ask("GET", "/v2/tags/tags/list?n=2");

@@ -213,8 +213,11 @@ class MemoryRegistry {
     const last = url.searchParams.get("last");
     const all = [...tags.keys()].toSorted().filter((tag) => last === null || tag > last);
     const page = url.searchParams.has("n") ? all.slice(0, Number(url.searchParams.get("n"))) : all;
-    const link = page.length < all.length && page.length > 0 && `</v2/${repository}/tags/list?n=${page.length}&last=${page.at(-1)}>; rel="next"`;
-    response.writeHead(200, { "content-type": "application/json", ...(link && { link }) }).end(JSON.stringify({ name: repository, tags: page }));
+    const link =
+      page.length < all.length && page.length > 0 && `</v2/${repository}/tags/list?n=${page.length}&last=${page.at(-1)}>; rel="next"`;
+    response
+      .writeHead(200, { "content-type": "application/json", ...(link && { link }) })
+      .end(JSON.stringify({ name: repository, tags: page }));
   };
 
   readonly listReferrers: Handler = ({ response, url, repository, rest }) => {
