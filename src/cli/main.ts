@@ -3,6 +3,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { addConvertCommand } from "./convert.ts";
+import { addDbCommand } from "./db.ts";
 import { readEnvironment, type Environment } from "./environment.ts";
 import { interruptSignal, runToExit } from "./exit-status.ts";
 import { catPath, listPath } from "./image-files.ts";
@@ -25,6 +26,7 @@ await runToExit("lazylayer", signal, async () => {
     .showHelpAfterError("(lazylayer COMMAND --help explains a command)");
   addConvertCommand(program, environment);
   addVerifyCommand(program, environment, (found) => (status = found));
+  addDbCommand(program, environment, (found) => (status = found));
   const mounts = mountEnvironment(environment);
   addMountCommand(program, mounts);
   addUmountCommand(program, mounts);
