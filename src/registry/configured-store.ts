@@ -4,7 +4,9 @@ import type { RegistryOptions } from "./client.ts";
 import type { CredentialSource } from "./credentials.ts";
 import { joinTls, type HostDirectories, type RegistryPlace } from "./host-directories.ts";
 import { MirroredStore } from "./mirrored-store.ts";
+import { isLoopback } from "./origin.ts";
 import { openRegistryStore } from "./registry-store.ts";
+import { speaksTls } from "./tls-probe.ts";
 import type { HostTls, TlsOptions } from "./tls.ts";
 
 /** A mirror has the registry to fall back on, so it is not waited for as long. */
@@ -21,7 +23,7 @@ export interface ConfiguredOptions extends RegistryOptions {
 
 /** The repository of a reference, reached as its registry's `certs.d` directory says: certificates, address, mirrors. Sends nothing yet. */
 export async function openConfiguredStore(reference: RegistryReference, options: ConfiguredOptions): Promise<ImageStore> {
-  const { hosts, mirrorCredentials, notice, ...rest } = options;
+  const { hosts, mirrorCredentials: _, notice, ...rest } = options;
   const places = await hosts.placesFor(reference.host);
   // A plain address is only ever taken from the configuration itself.
   const server = places?.server;
@@ -42,9 +44,11 @@ export async function openConfiguredStore(reference: RegistryReference, options:
 
 /** Whoever says what a registry is trusted by means TLS, also on this machine. */
 async function isSecured(host: string, { tls = {}, hosts }: ConfiguredOptions): Promise<boolean> {
-  if (tls.insecure === true || tls.extraRoots?.length || tls.clientCertificates?.length) return true;
+  if (tls.extraRoots?.length || tls.clientCertificates?.length) return true;
   const { roots, clientCertificates, insecure } = await hosts.tlsFor(host);
-  return roots.length > 0 || clientCertificates.length > 0 || insecure;
+  if (roots.length > 0 || clientCertificates.length > 0 || insecure) return true;
+  // Not to verify is also said of registries without TLS; on this machine it costs nothing to see which it is.
+  return tls.insecure === true && isLoopback(host) && (await speaksTls(host));
 }
 
 function mirrorOptions(place: RegistryPlace, registry: string, options: ConfiguredOptions): RegistryOptions {
