@@ -180,7 +180,13 @@ export function describeConversionStore(kind: string, fixture: () => ConversionS
         const longest = "r".repeat(255);
         for (const fingerprint of [longest, undefined]) {
           const row = withoutUndefined(
-            conversion({ host: longest, repository: longest, source: { ...MANIFEST, mediaType: longest }, fingerprint }),
+            conversion({
+              host: longest,
+              repository: longest,
+              digest: named(`${fingerprint}`),
+              source: { ...MANIFEST, mediaType: longest },
+              fingerprint,
+            }),
           );
           assert.equal(await store.insert(row), true);
           assert.ok((await store.find(row, row.source)).some((found) => found.fingerprint === fingerprint));

@@ -47,7 +47,10 @@ export interface ConversionStore {
   /** For messages; holds no secrets. */
   readonly name: string;
 
-  /** This repository's rows for a source: at most one of each fingerprint and one without. */
+  /**
+   * This repository's rows for a source: at most one of each fingerprint and one without. A row without a fingerprint is left out
+   * when one with a fingerprint says the same, in a store that keeps the two apart.
+   */
   find(repository: RepositoryName, source: ConversionSource): Promise<Conversion[]>;
 
   /** The same of other repositories of the same host, by name; at most 64 rows of each kind. */

@@ -2,11 +2,12 @@ import type { Pool, PoolConnection, ResultSetHeader, RowDataPacket } from "mysql
 import { LazyError, messageOf } from "../errors.ts";
 import { CONVERSION_INDEX, CONVERSION_TABLE, conversionTableStatement } from "./conversion-table.ts";
 import { CONVERTOR_TABLE_STATEMENTS } from "./convertor-tables.ts";
-import { tablesMissing, unreachable } from "./database-error.ts";
+import { tablesMissing, unreachable, within } from "./database-error.ts";
 import type { MysqlAddress } from "./mysql-dsn.ts";
 import type { SqlDatabase, SqlRow, SqlValue } from "./sql-database.ts";
 
 const CONNECTIONS = 2;
+const CLOSE_TIMEOUT_MS = 1000;
 /** A value that does not fit is an error, whatever the server's default. */
 const SESSION_MODE = "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
 const TABLES = [
@@ -66,6 +67,7 @@ class MysqlDatabase implements SqlDatabase {
   readonly #pool: Pool;
   readonly #address: MysqlAddress;
   readonly #prepared = new WeakSet<object>();
+  readonly #open = new Set<PoolConnection["connection"]>();
   #closing: Promise<void> | undefined;
 
   constructor(pool: Pool, address: MysqlAddress) {
@@ -77,7 +79,7 @@ class MysqlDatabase implements SqlDatabase {
 
   async select(sql: string, values: readonly SqlValue[]): Promise<readonly SqlRow[]> {
     return await this.#use(async (connection) => {
-      const [rows] = await connection.execute<RowDataPacket[]>(this.#statement(sql), [...values]);
+      const [rows] = await connection.execute<RowDataPacket[]>(sql, [...values]);
       return rows;
     });
   }
@@ -93,28 +95,16 @@ class MysqlDatabase implements SqlDatabase {
 
   async change(sql: string, values: readonly SqlValue[]): Promise<number> {
     return await this.#use(async (connection) => {
-      const [result] = await connection.execute<ResultSetHeader>(this.#statement(sql), [...values]);
+      const [result] = await connection.execute<ResultSetHeader>(sql, [...values]);
       return result.affectedRows;
     });
   }
 
-  #statement(sql: string): { sql: string; timeout: number } {
-    return { sql, timeout: this.#address.queryTimeoutMs };
-  }
-
   async #use<T>(run: (connection: PoolConnection) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
-      let connection: PoolConnection | undefined;
       try {
-        connection = await this.#pool.getConnection();
-        await this.#prepare(connection);
-        const result = await run(connection);
-        connection.release();
-        return result;
+        return await this.#useOnce(run);
       } catch (error) {
-        // What the server refused leaves the connection as it was; after anything else its state is unknown.
-        if (errorNumber(error) === 0) connection?.destroy();
-        else connection?.release();
         // An idle connection may have been closed by the server, and each statement may be run twice.
         if (tries < MAX_TRIES && isTransient(error)) continue;
         throw mysqlError(this.name, error);
@@ -122,16 +112,55 @@ class MysqlDatabase implements SqlDatabase {
     }
   }
 
+  async #useOnce<T>(run: (connection: PoolConnection) => Promise<T>): Promise<T> {
+    const { connectTimeoutMs, queryTimeoutMs } = this.#address;
+    const connecting = this.#pool.getConnection();
+    const connection = await within(connectTimeoutMs + queryTimeoutMs, connecting, () => {
+      void connecting.then(
+        (late) => late.release(),
+        () => {},
+      );
+    });
+    this.#open.add(connection.connection);
+    try {
+      // Not the driver's own timeout: it does not count while a statement is being prepared.
+      const work = this.#prepare(connection).then(async () => await run(connection));
+      const result = await within(queryTimeoutMs, work, () => void work.catch(() => {}));
+      connection.release();
+      return result;
+    } catch (error) {
+      // What the server refused leaves the connection as it was; after anything else its state is unknown.
+      if (errorNumber(error) === 0) this.#destroy(connection);
+      else connection.release();
+      throw error;
+    }
+  }
+
+  #destroy(connection: PoolConnection): void {
+    this.#open.delete(connection.connection);
+    connection.destroy();
+  }
+
   async #prepare(connection: PoolConnection): Promise<void> {
     if (this.#prepared.has(connection.connection)) return;
-    await connection.query(this.#statement(SESSION_MODE));
-    for (const [name, value] of this.#address.variables) await connection.query(this.#statement(`set ${name}=${value}`));
+    await connection.query(SESSION_MODE);
+    for (const [name, value] of this.#address.variables) await connection.query(`set ${name}=${value}`);
     this.#prepared.add(connection.connection);
   }
 
   async close(): Promise<void> {
-    this.#closing ??= this.#pool.end();
+    this.#closing ??= this.#end();
     await this.#closing;
+  }
+
+  /** A server that does not answer is not waited for. */
+  async #end(): Promise<void> {
+    const ending = this.#pool.end();
+    try {
+      await within(CLOSE_TIMEOUT_MS, ending, () => void ending.catch(() => {}));
+    } catch {
+      for (const connection of this.#open) connection.destroy();
+    }
   }
 }
 

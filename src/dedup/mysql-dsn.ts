@@ -41,7 +41,10 @@ export function parseMysqlDsn(dsn: string): MysqlAddress {
   const [name = "", query = ""] = splitOnce(dsn.slice(slash + 1), "?");
   const database = decoded(name, "the database's name");
   if (database === "") throw bad("names no database after the slash");
-  return { user, password, endpoint: parseEndpoint(network), database, ...parseParameters(query) };
+  const endpoint = parseEndpoint(network);
+  const parameters = parseParameters(query);
+  if (parameters.tls === "verify" && !hasName(endpoint)) throw bad("has tls=true and no host's name that a certificate could be for");
+  return { user, password, endpoint, database, ...parameters };
 }
 
 function splitUser(text: string): { user: string; password: string; network: string } {
@@ -61,6 +64,11 @@ function parseEndpoint(network: string): MysqlAddress["endpoint"] {
   const port = Number(match?.[3] ?? DEFAULT_PORT);
   if (match === null || port < 1 || port > 65_535) throw bad("has an address that is not host or host:port, with IPv6 in square brackets");
   return { host: match[1] ?? match[2], port };
+}
+
+/** The driver compares certificates with names only, and would take one for `localhost` from any address. */
+function hasName(endpoint: MysqlAddress["endpoint"]): boolean {
+  return "host" in endpoint && !/:|^[\d.]+$/.test(endpoint.host);
 }
 
 function parseParameters(query: string): Pick<MysqlAddress, "tls" | "connectTimeoutMs" | "queryTimeoutMs" | "variables"> {

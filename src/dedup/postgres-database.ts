@@ -32,7 +32,10 @@ const STATE = {
 };
 
 /** Connects and finds the table, or makes it. */
-export async function openPostgresDatabase(address: PostgresAddress, options: { readonly init?: boolean } = {}): Promise<SqlDatabase> {
+export async function openPostgresDatabase(
+  address: PostgresAddress,
+  options: { readonly init?: boolean; readonly queryTimeoutMs?: number } = {},
+): Promise<SqlDatabase> {
   const { host, port, user, password, database, connectTimeoutMs } = address;
   const name = `PostgreSQL at ${host.startsWith("/") ? `${host}, port ${port}` : `${host}:${port}`}, database ${database}`;
   const ssl = await tlsOptions(address);
@@ -47,7 +50,7 @@ export async function openPostgresDatabase(address: PostgresAddress, options: { 
     password: () => password,
     max: CONNECTIONS,
     connectionTimeoutMillis: connectTimeoutMs,
-    query_timeout: QUERY_TIMEOUT_MS,
+    query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     application_name: "lazylayer",
     allowExitOnIdle: true,
   });

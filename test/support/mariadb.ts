@@ -14,8 +14,8 @@ import {
 } from "./server-process.ts";
 
 const PACKAGE = "mariadb-server";
-/** Little memory, and no waiting for the disk. */
-const SMALL = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"];
+/** Little memory, and no waiting for the disk; what was committed survives the process. */
+const SMALL = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2"];
 
 export const MARIADB_USER = { user: "conv", password: "p@ss:w/rd'\"(1)" };
 

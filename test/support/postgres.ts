@@ -98,6 +98,12 @@ export class Postgres implements AsyncDisposable {
     await this.#server.ready(isReady);
   }
 
+  /** Holds its connections still, as a machine that swaps does; `SIGCONT` lets them go on. */
+  async signal(name: "SIGSTOP" | "SIGCONT"): Promise<void> {
+    const pids = await run("ps", ["-o", "pid=", "--ppid", String(this.#server?.pid)]);
+    for (const pid of [this.#server?.pid, ...pids.trim().split(/\s+/).map(Number)]) if (pid !== undefined) process.kill(pid, name);
+  }
+
   /** All of its processes end at once, in the middle of what they do. */
   async kill(): Promise<void> {
     await this.#server?.stop("SIGQUIT");

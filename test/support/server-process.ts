@@ -47,6 +47,10 @@ export class ServerProcess {
     this.#child.once("exit", (code, signal) => (this.#failure ??= `ended with ${code ?? signal}`));
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   /** Waits until `isReady` is true. */
   async ready(isReady: () => Promise<boolean>): Promise<void> {
     const end = performance.now() + READY_TIMEOUT_MS;
