@@ -38,7 +38,7 @@ export function parseMysqlDsn(dsn: string): MysqlAddress {
   const slash = dsn.lastIndexOf("/");
   if (slash < 0) throw bad("has no slash before the database's name");
   const { user, password, network } = splitUser(dsn.slice(0, slash));
-  const [name = "", query = ""] = splitOnce(dsn.slice(slash + 1), "?");
+  const [name, query = ""] = splitOnce(dsn.slice(slash + 1), "?");
   const database = decoded(name, "the database's name");
   if (database === "") throw bad("names no database after the slash");
   const endpoint = parseEndpoint(network);
@@ -49,12 +49,12 @@ export function parseMysqlDsn(dsn: string): MysqlAddress {
 
 function splitUser(text: string): { user: string; password: string; network: string } {
   const at = text.lastIndexOf("@");
-  const [user = "", password = ""] = splitOnce(text.slice(0, Math.max(at, 0)), ":");
+  const [user, password = ""] = splitOnce(text.slice(0, Math.max(at, 0)), ":");
   return { user, password, network: text.slice(at + 1) };
 }
 
 function parseEndpoint(network: string): MysqlAddress["endpoint"] {
-  const [protocol = "", rest] = splitOnce(network, "(");
+  const [protocol, rest] = splitOnce(network, "(");
   if (rest !== undefined && !rest.endsWith(")")) throw bad("has an address without its closing bracket");
   const address = rest?.slice(0, -1) ?? "";
   if (protocol === "unix") return { socketPath: address || DEFAULT_SOCKET };
@@ -74,8 +74,8 @@ function hasName(endpoint: MysqlAddress["endpoint"]): boolean {
 function parseParameters(query: string): Pick<MysqlAddress, "tls" | "connectTimeoutMs" | "queryTimeoutMs" | "variables"> {
   const found = new Map<string, string>();
   for (const pair of query.split("&").filter((text) => text !== "")) {
-    const [name = "", value] = splitOnce(pair, "=");
-    if (value === undefined) throw bad(`has a parameter without a value`);
+    const [name, value] = splitOnce(pair, "=");
+    if (value === undefined) throw bad("has a parameter without a value");
     found.set(name, decoded(value.replaceAll("+", " "), "a parameter"));
   }
   const connectTimeoutMs = parseDuration(found, "timeout", DEFAULT_CONNECT_TIMEOUT_MS);

@@ -57,7 +57,6 @@ function parseStoreType({ type, address }: StoreChoice): StoreType {
   if (address !== undefined && type === undefined) {
     throw new LazyError("USAGE", "--db-str without --db-type: say what kind of database it is, mysql, postgres or sqlite");
   }
-  if (address !== undefined && known === "none") throw new LazyError("USAGE", "--db-str has no meaning with --db-type none; leave one out");
-  if (address === "") throw new LazyError("USAGE", "--db-str is empty");
+  if (address === "" && known !== "none") throw new LazyError("USAGE", "--db-str is empty");
   return known;
 }

@@ -145,14 +145,14 @@ function systemCode(error: unknown): string {
 function isTransient(error: unknown): boolean {
   const state = stateOf(error);
   if (state !== "") return state === "57P01" || state === "40P01" || state === "40001"; // ended by an administrator, deadlock, conflict
-  return ["ECONNRESET", "EPIPE"].includes(systemCode(error)) || /^Connection terminated unexpectedly/.test(messageOf(error));
+  return ["ECONNRESET", "EPIPE"].includes(systemCode(error)) || messageOf(error).startsWith("Connection terminated unexpectedly");
 }
 
 function postgresError(name: string, cause: unknown): LazyError {
   const state = stateOf(cause);
   const why = messageOf(cause);
   // The driver's own refusal to log in without a password.
-  if (state === "" && /^SASL:/.test(why)) return new LazyError("DENIED", `${name}: ${why}; put the password into --db-str`, { cause });
+  if (state === "" && why.startsWith("SASL:")) return new LazyError("DENIED", `${name}: ${why}; put the password into --db-str`, { cause });
   if (state === "") return unreachable(name, systemCode(cause), cause);
   // Class 28: not authorized.
   if (state.startsWith("28") || state === STATE.noPrivilege || state === STATE.readOnly) {
