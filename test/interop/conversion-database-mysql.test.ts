@@ -16,7 +16,7 @@ import { openConversionStore } from "../../src/dedup/open-store.ts";
 import { DOCKER_MANIFEST } from "../../src/oci/media-types.ts";
 import { Mariadb, MARIADB_USER } from "../support/mariadb.ts";
 import { lazylayer } from "../support/programs.ts";
-import { unusedPort } from "../support/server-process.ts";
+import { pause, resume, unusedPort } from "../support/server-process.ts";
 
 let server: Mariadb;
 before(async () => (server = await Mariadb.start()));
@@ -221,12 +221,12 @@ describe("a MySQL server", () => {
   it("that hangs is given up on", async () => {
     const address = await newDatabase();
     const store = await openStore(`${address}?readTimeout=300ms&timeout=300ms`);
-    server.signal("SIGSTOP");
+    await pause(server.pids);
     try {
       await assert.rejects(store.find(APP, LAYER), { code: "UNAVAILABLE" });
       assert.equal((await failure(openStore(`${address}?timeout=300ms`))).code, "UNAVAILABLE");
     } finally {
-      server.signal("SIGCONT");
+      resume(server.pids);
     }
     assert.deepEqual(await store.find(APP, LAYER), []);
     await store.close();

@@ -8,7 +8,7 @@ import { parsePostgresAddress } from "../../src/dedup/postgres-address.ts";
 import { openPostgresDatabase } from "../../src/dedup/postgres-database.ts";
 import { Postgres, POSTGRES_USER } from "../support/postgres.ts";
 import { lazylayer } from "../support/programs.ts";
-import { unusedPort } from "../support/server-process.ts";
+import { pause, resume, unusedPort } from "../support/server-process.ts";
 
 let server: Postgres;
 before(async () => (server = await Postgres.start()));
@@ -132,13 +132,14 @@ describe("a PostgreSQL server", () => {
     await (await openStore(address)).close();
     const parsed = { ...parsePostgresAddress(address), connectTimeoutMs: 300 };
     const database = await openPostgresDatabase(parsed, { queryTimeoutMs: 300 });
-    await server.signal("SIGSTOP");
+    const pids = await server.pids();
+    await pause(pids);
     try {
       await assert.rejects(database.select("select 1", []), { code: "UNAVAILABLE" });
       await assert.rejects(openPostgresDatabase(parsed), { code: "UNAVAILABLE" });
       await database.close();
     } finally {
-      await server.signal("SIGCONT");
+      resume(pids);
     }
   });
 });

@@ -84,9 +84,9 @@ export class Mariadb implements AsyncDisposable {
     await this.#server?.stop("SIGKILL");
   }
 
-  /** Holds the server still, as a machine that swaps does; `SIGCONT` lets it go on. */
-  signal(name: "SIGSTOP" | "SIGCONT"): void {
-    this.#server?.signal(name);
+  /** Of all its processes, for `pause` and `resume`. */
+  get pids(): number[] {
+    return this.#server?.pid === undefined ? [] : [this.#server.pid];
   }
 
   /** Runs statements as the administrator and gives what they print, with tabs. */

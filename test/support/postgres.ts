@@ -98,10 +98,11 @@ export class Postgres implements AsyncDisposable {
     await this.#server.ready(isReady);
   }
 
-  /** Holds its connections still, as a machine that swaps does; `SIGCONT` lets them go on. */
-  async signal(name: "SIGSTOP" | "SIGCONT"): Promise<void> {
-    const pids = await run("ps", ["-o", "pid=", "--ppid", String(this.#server?.pid)]);
-    for (const pid of [this.#server?.pid, ...pids.trim().split(/\s+/).map(Number)]) if (pid !== undefined) process.kill(pid, name);
+  /** Of all its processes, for `pause` and `resume`. */
+  async pids(): Promise<number[]> {
+    const main = String(this.#server?.pid);
+    const children = await run("ps", ["-o", "pid=", "--ppid", main]);
+    return [main, ...children.trim().split(/\s+/)].map(Number);
   }
 
   /** All of its processes end at once, in the middle of what they do. */

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { chown } from "node:fs/promises";
+import { chown, readdir, readFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execute, run } from "./command.ts";
@@ -62,16 +62,26 @@ export class ServerProcess {
     throw new Error(`${this.#program}: not ready after ${READY_TIMEOUT_MS / 1000} s\n${this.#output}`);
   }
 
-  signal(name: NodeJS.Signals): void {
-    this.#child.kill(name);
-  }
-
   async stop(name: NodeJS.Signals): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined) return;
     this.#child.kill("SIGCONT");
     this.#child.kill(name);
     await once(this.#child, "exit");
   }
+}
+
+/** Holds processes still, as a machine that swaps does, and waits until each of their threads has stopped. `resume` lets them go on. */
+export async function pause(pids: readonly number[]): Promise<void> {
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  for (const pid of pids) {
+    for (const thread of await readdir(`/proc/${pid}/task`)) {
+      while (/^State:\s+[^TXZ]/m.test(await readFile(`/proc/${pid}/task/${thread}/status`, "utf8").catch(() => ""))) await sleep(5);
+    }
+  }
+}
+
+export function resume(pids: readonly number[]): void {
+  for (const pid of pids) process.kill(pid, "SIGCONT");
 }
 
 /** Whether somebody listens on a port of this machine. */
