@@ -1,8 +1,10 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { MemorySource } from "../../src/bytes/source.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
-import { digestOf, type Digest } from "../../src/oci/digest.ts";
+import { digestOf, hexOf, type Digest } from "../../src/oci/digest.ts";
 import type { ImageStore, ResolveTarget } from "../../src/oci/image-store.ts";
 import { parseIndex } from "../../src/oci/index.ts";
 import { parseManifest } from "../../src/oci/manifest.ts";
@@ -99,4 +101,12 @@ async function copyDocument(
     }
   }
   await to.putManifest(bytes, descriptor.mediaType, { tag });
+}
+
+/** Changes a blob's file in a layout, whose name then no longer is its digest. */
+export async function damageBlob(directory: string, digest: Digest, change: "flip" | "cut" | "grow"): Promise<void> {
+  const path = join(directory, "blobs/sha256", hexOf(digest));
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1] ^= change === "flip" ? 1 : 0;
+  await writeFile(path, change === "grow" ? Buffer.concat([bytes, Buffer.alloc(1)]) : bytes.subarray(0, change === "cut" ? -1 : undefined));
 }
