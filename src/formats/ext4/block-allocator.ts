@@ -66,8 +66,8 @@ export class BlockAllocator {
     this.#freed.push(run);
   }
 
-  /** Ends a layer: clears what was freed and brings the bitmaps' checksums up to date. */
-  settle(): void {
+  /** Ends a layer: clears what was freed, brings the bitmaps' checksums up to date, and returns the groups that changed. */
+  settle(): number[] {
     for (const run of this.#freed) this.#mark(run, false);
     this.#freed.length = 0;
     for (const number of this.#changed) {
@@ -75,7 +75,9 @@ export class BlockAllocator {
       const bitmap = this.#blocks.get(this.#groups[number]!.blockBitmap);
       this.#groups[number]!.blockBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.blocksPerGroup / 8);
     }
+    const changed = [...this.#changed];
     this.#changed.clear();
+    return changed;
   }
 
   /** Marks blocks used, as a new filesystem does with its own metadata. */

@@ -39,7 +39,7 @@ export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (ent
 }
 
 /** Record lengths of 64 KiB blocks do not fit 16 bits: 0 and 65535 stand for the whole block. */
-function recordLength(stored: number, blockBytes: number): number {
+export function recordLength(stored: number, blockBytes: number): number {
   return blockBytes === 65536 && (stored === 0 || stored === 65535) ? blockBytes : stored;
 }
 

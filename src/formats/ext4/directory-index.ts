@@ -80,11 +80,11 @@ export function encodeDirectoryIndex(
     encodeEntries(root, ROOT_COUNT_OFFSET, entries, seed);
     return [{ fileBlock: 0, bytes: root }];
   }
-  const perNode = Math.ceil(entries.length / nodeBlocks.length);
+  const firstOf = (node: number): number => Math.floor((node * entries.length) / nodeBlocks.length);
   const nodes = nodeBlocks.map((fileBlock, number) => {
     const bytes = Buffer.alloc(blockBytes);
     bytes.writeUInt16LE(blockBytes, 4);
-    const own = entries.slice(number * perNode, (number + 1) * perNode);
+    const own = entries.slice(firstOf(number), firstOf(number + 1));
     encodeEntries(bytes, NODE_COUNT_OFFSET, own, seed);
     return { fileBlock, bytes, hash: own[0]?.hash ?? 0 };
   });

@@ -1,14 +1,16 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
-import { checkRange, type ByteSource } from "../../bytes/source.ts";
+import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
 import { BlockReader } from "./block-reader.ts";
 import { indexNodeChecksum, inodeChecksum, inodeSeed, xattrBlockChecksum } from "./checksum.ts";
-import { LEAF_TAIL_BYTES, readDirectoryBlock, type DirectoryEntry } from "./directory-block.ts";
-import { parseExtentNode, type Extent } from "./extent-tree.ts";
+import { LEAF_TAIL_BYTES, readDirectoryBlock, recordLength, type DirectoryEntry } from "./directory-block.ts";
+import { readBlockMap } from "./block-map.ts";
+import { extentTailOffset, parseExtentNode, type Extent } from "./extent-tree.ts";
 import { decodeGroups, type Group } from "./group-descriptor.ts";
 import { decodeInode, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { FILE_KIND, INODE_FLAG, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
+import { Ext4File } from "./ext4-file.ts";
 import { parseSuperblock, type Superblock } from "./superblock.ts";
 import { fromDiskValue, parseInodeXattrs, parseXattrBlock, type StoredXattr } from "./xattr.ts";
 
@@ -92,13 +94,23 @@ export class Ext4Reader {
   /** Where a file's blocks are. Also lists the blocks of the tree itself, through `visitNode`. */
   async extents(number: number, inode: Inode, visitNode?: (block: number) => void): Promise<Extent[]> {
     if (inode.flags & INODE_FLAG.inlineData) throw unsupported(`${this.name}: inode ${number} keeps its data inline`);
-    if (!(inode.flags & INODE_FLAG.extents)) throw unsupported(`${this.name}: inode ${number} has a block map instead of extents`);
+    const nodes = new Set<number>();
+    const visit = (block: number): void => {
+      if (nodes.has(block)) throw corrupt(`${this.name}: inode ${number} refers to block ${block} of its block tree twice`);
+      nodes.add(block);
+      visitNode?.(block);
+    };
+    if (!(inode.flags & INODE_FLAG.extents)) {
+      const read = async (block: number): Promise<Uint8Array> => await this.block(block);
+      const map = { blockBytes: this.superblock.blockBytes, deviceBlocks: this.superblock.blocks, where: `${this.name}: inode ${number}` };
+      return await readBlockMap(inode, map, read, visit);
+    }
     const found: Extent[] = [];
-    await this.#walkExtents(number, inode, inode.block, -1, found, visitNode);
+    await this.#walkExtents(number, inode, inode.block, -1, found, visit);
     return found;
   }
 
-  async #walkExtents(number: number, inode: Inode, bytes: Uint8Array, depth: number, found: Extent[], visitNode?: (block: number) => void): Promise<void> {
+  async #walkExtents(number: number, inode: Inode, bytes: Uint8Array, depth: number, found: Extent[], visitNode: (block: number) => void): Promise<void> {
     const where = `${this.name}: inode ${number}`;
     const node = parseExtentNode(bytes, where);
     if (depth >= 0 && node.depth !== depth) throw corrupt(`${where}: extent node of depth ${node.depth}, expected ${depth}`);
@@ -109,17 +121,18 @@ export class Ext4Reader {
       found.push(extent);
     }
     for (const child of node.children) {
+      visitNode(child.block);
       const block = await this.block(child.block);
       this.#checkExtentBlock(number, inode, block);
-      visitNode?.(child.block);
       await this.#walkExtents(number, inode, block, node.depth - 1, found, visitNode);
     }
   }
 
   #checkExtentBlock(number: number, inode: Inode, block: Uint8Array): void {
     if (!this.superblock.hasMetadataCsum) return;
-    const stored = new DataView(block.buffer, block.byteOffset).getUint32(block.length - 4, true);
-    const found = crc32cRaw(this.#seedOf(number, inode), block, 0, block.length - 4);
+    const tail = extentTailOffset(block.length);
+    const stored = new DataView(block.buffer, block.byteOffset).getUint32(tail, true);
+    const found = crc32cRaw(this.#seedOf(number, inode), block, 0, tail);
     if (stored !== found) throw corrupt(`${this.name}: extent block of inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
   }
 
@@ -135,8 +148,12 @@ export class Ext4Reader {
     if (!isKind(inode, FILE_KIND.directory)) throw corrupt(`${this.name}: inode ${number} is not a directory`);
     if (inode.size > MAX_DIRECTORY_BYTES) throw corrupt(`${this.name}: directory ${number} has ${inode.size} bytes`);
     const found: { fileBlock: number; block: number; bytes: Uint8Array }[] = [];
+    const blockCount = Math.ceil(inode.size / this.superblock.blockBytes);
+    const seen = new Set<number>();
     for (const extent of await this.extents(number, inode)) {
-      for (let index = 0; index < extent.blocks; index++) {
+      for (let index = 0; index < extent.blocks && extent.fileBlock + index < blockCount; index++) {
+        if (seen.has(extent.block + index)) throw corrupt(`${this.name}: directory ${number} has block ${extent.block + index} twice`);
+        seen.add(extent.block + index);
         const bytes = await this.block(extent.block + index);
         this.#checkDirectoryBlock(number, inode, bytes);
         found.push({ fileBlock: extent.fileBlock + index, block: extent.block + index, bytes });
@@ -218,47 +235,20 @@ export class Ext4Reader {
     if (!(inode.flags & INODE_FLAG.eaInode)) throw corrupt(`${this.name}: inode ${xattr.valueInode} does not hold an attribute's value`);
     const extents = await this.extents(xattr.valueInode, inode);
     const value = new Ext4File(this.#source, inode.size, extents, this.superblock.blockBytes, `${this.name}: attribute ${xattr.name}`);
-    return await value.read(0, xattr.valueBytes);
+    const bytes = await value.read(0, xattr.valueBytes);
+    // The inode keeps the value's checksum where others have their access time.
+    const found = crc32cRaw(this.superblock.seed, bytes);
+    if (found !== inode.atime.seconds >>> 0) {
+      throw corrupt(`${this.name}: value of attribute ${xattr.name} has checksum 0x${(inode.atime.seconds >>> 0).toString(16)}, expected 0x${found.toString(16)}`);
+    }
+    return bytes;
   }
 }
 
 /** Where an index node keeps its limit and count; undefined for a leaf. A root starts with `.` and `..`. */
 export function indexCountOffset(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (view.getUint16(4, true) === bytes.length && view.getUint32(0, true) === 0) return 8;
+  if (recordLength(view.getUint16(4, true), bytes.length) === bytes.length && view.getUint32(0, true) === 0) return 8;
   const isRoot = view.getUint16(4, true) === 12 && view.getUint16(16, true) === bytes.length - 12 && view.getUint32(24, true) === 0 && bytes[29] === 8;
   return isRoot ? 32 : undefined;
-}
-
-/** A file's bytes, holes and unwritten extents as zeros. */
-class Ext4File implements ByteSource {
-  readonly name: string;
-  readonly size: number;
-  readonly #source: ByteSource;
-  readonly #extents: readonly Extent[];
-  readonly #blockBytes: number;
-
-  constructor(source: ByteSource, size: number, extents: readonly Extent[], blockBytes: number, name: string) {
-    this.#source = source;
-    this.size = size;
-    this.#extents = extents;
-    this.#blockBytes = blockBytes;
-    this.name = name;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    checkRange(this, offset, length);
-    const bytes = new Uint8Array(length);
-    for (const extent of this.#extents) {
-      const from = Math.max(offset, extent.fileBlock * this.#blockBytes);
-      const to = Math.min(offset + length, (extent.fileBlock + extent.blocks) * this.#blockBytes);
-      if (from >= to || extent.unwritten) continue;
-      const at = extent.block * this.#blockBytes + (from - extent.fileBlock * this.#blockBytes);
-      bytes.set(await this.#source.read(at, to - from), from - offset);
-    }
-    return bytes;
-  }
-
-  /** The filesystem stays open. */
-  async close(): Promise<void> {}
 }

@@ -10,7 +10,7 @@ import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts"
 import { formatVolume, type FormatOptions } from "./format.ts";
 import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, LOST_FOUND_INODE, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
+import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
 import { openVolume } from "./open-volume.ts";
 import type { Volume } from "./volume.ts";
 import { freeXattrs, storeXattrs } from "./xattr-store.ts";
@@ -45,8 +45,8 @@ export interface LayerBlocks {
 
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const FAST_SYMLINK_BYTES = 60;
-/** Largest file: 2^32 - 1 blocks of 4 KiB, less one because extents count from a 32-bit number. */
-const MAX_FILE_BYTES = (2 ** 32 - 2) * BLOCK_BYTES;
+/** Block numbers within a file have 32 bits, and the last one is not used. */
+const MAX_FILE_BYTES = (2 ** 32 - 1) * BLOCK_BYTES;
 
 const KIND_OF: Readonly<Record<Exclude<EntryType, "hardlink">, number>> = {
   file: FILE_KIND.file,
@@ -77,7 +77,7 @@ export class Ext4Writer {
     this.#directories = new DirectoryStore(volume);
     this.#tree = {
       root: ROOT_INODE,
-      lookup: (directory, name) => this.#directories.get(directory).names.lookup(name),
+      lookup: (directory, name) => this.#directories.lookup(directory, name),
       kind: (node) => {
         const kind = volume.inodes.mode(node) & FILE_KIND.mask;
         return kind === FILE_KIND.directory ? "directory" : kind === FILE_KIND.symlink ? "symlink" : "other";
@@ -90,8 +90,6 @@ export class Ext4Writer {
   static format(options: FormatOptions): Ext4Writer {
     const writer = new Ext4Writer(formatVolume(options));
     writer.#makeDirectory(ROOT_INODE, ROOT_INODE, 0o755);
-    writer.#makeDirectory(LOST_FOUND_INODE, ROOT_INODE, 0o700);
-    writer.#insert(ROOT_INODE, "lost+found", LOST_FOUND_INODE, FILE_KIND.directory);
     return writer;
   }
 
@@ -116,7 +114,7 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     if (change.kind === "remove") {
       const found = findRemoved(this.#tree, change);
-      if (found) this.#hide(found);
+      if (found) this.#remove(found);
     } else {
       const directory = findCleared(this.#tree, change);
       if (directory !== undefined) this.#clear(directory);
@@ -157,7 +155,7 @@ export class Ext4Writer {
     }
     const parent = this.#parentOf(entry.path);
     const name = baseName(entry.path);
-    const existing = this.#directories.get(parent).names.lookup(name);
+    const existing = this.#directories.lookup(parent, name);
     if (entry.type === "hardlink") this.#putHardLink(parent, name, existing, entry);
     else if (entry.type === "directory") this.#putDirectory(parent, name, existing, entry);
     else this.#putLeaf(parent, name, existing, entry, entry.type);
@@ -284,19 +282,11 @@ export class Ext4Writer {
   }
 
   #insert(parent: number, name: ByteString, inode: number, kind: number): void {
-    const directory = this.#directories.get(parent);
-    directory.names.insert(name, inode, DIRENT_TYPE.get(kind) ?? 0);
-    if (kind === FILE_KIND.directory && directory.links !== undefined) directory.links++;
-  }
-
-  /** A whiteout: as a removal, but lost+found only loses its content, because filesystem checks expect the directory. */
-  #hide(found: FoundNode<number>): void {
-    if (found.node === LOST_FOUND_INODE) this.#clear(found.node);
-    else this.#remove(found);
+    this.#directories.insert(parent, { name, inode, type: DIRENT_TYPE.get(kind) ?? 0 });
   }
 
   #clear(directory: number): void {
-    for (const { name, inode } of [...this.#directories.get(directory).names.entries()]) this.#hide({ parent: directory, name, node: inode });
+    for (const { name, inode } of this.#directories.entries(directory)) this.#remove({ parent: directory, name, node: inode });
   }
 
   /** Takes a name away, and what it stood for when that was its last. */
@@ -304,12 +294,8 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     const inode = this.#volume.inodes.read(node);
     const isDirectory = isKind(inode, FILE_KIND.directory);
-    if (isDirectory) {
-      for (const child of [...this.#directories.get(node).names.entries()]) this.#remove({ parent: node, name: child.name, node: child.inode });
-    }
-    const directory = this.#directories.get(parent);
-    directory.names.remove(name);
-    if (isDirectory && directory.links !== undefined) directory.links--;
+    if (isDirectory) this.#clear(node);
+    this.#directories.remove(parent, name, isDirectory);
     if (!isDirectory && inode.links > 1) {
       inode.links--;
       this.#volume.inodes.write(node, inode, this.#volume.inodes.xattrArea(node));
@@ -366,5 +352,7 @@ function newInode(entry: Owned, kind: number): Inode {
     version: 0,
     block: hasExtents ? encodeExtentLeaf([], 60, INLINE_EXTENTS) : new Uint8Array(60),
     extraIsize: EXTRA_ISIZE,
+    createTime: 0,
+    createTimeExtra: 0,
   };
 }

@@ -21,6 +21,8 @@ export interface Group {
 
 /** Decodes the descriptor table, checking each descriptor's checksum where there is one. */
 export function decodeGroups(table: Uint8Array, superblock: Superblock, where: string): Group[] {
+  // Without checksums the flags have no meaning.
+  const hasChecksum = (superblock.fields.roCompat & (RO_COMPAT.metadataCsum | RO_COMPAT.gdtCsum)) !== 0;
   return Array.from({ length: superblock.groups }, (_, group) => {
     const bytes = Buffer.alloc(groupStruct.size);
     const stored = table.subarray(group * superblock.descriptorBytes, (group + 1) * superblock.descriptorBytes);
@@ -37,7 +39,7 @@ export function decodeGroups(table: Uint8Array, superblock: Superblock, where: s
       freeBlocks: fields.freeBlocksLow + fields.freeBlocksHigh * 65536,
       freeInodes: fields.freeInodesLow + fields.freeInodesHigh * 65536,
       usedDirectories: fields.usedDirectoriesLow + fields.usedDirectoriesHigh * 65536,
-      flags: fields.flags,
+      flags: hasChecksum ? fields.flags : 0,
       unusedInodes: fields.unusedInodesLow + fields.unusedInodesHigh * 65536,
       blockBitmapCsum: fields.blockBitmapCsumLow + fields.blockBitmapCsumHigh * 65536,
       inodeBitmapCsum: fields.inodeBitmapCsumLow + fields.inodeBitmapCsumHigh * 65536,

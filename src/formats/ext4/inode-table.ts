@@ -150,13 +150,15 @@ export class InodeTable {
     this.#blocks.write(block, record, offset);
   }
 
-  /** Ends a layer: brings the bitmaps' checksums up to date. */
-  settle(): void {
+  /** Ends a layer: brings the bitmaps' checksums up to date and returns the groups that changed. */
+  settle(): number[] {
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
       const bitmap = this.#blocks.get(this.#groups[number]!.inodeBitmap);
       this.#groups[number]!.inodeBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.inodesPerGroup / 8);
     }
+    const changed = [...this.#changed];
     this.#changed.clear();
+    return changed;
   }
 }

@@ -24,6 +24,9 @@ export interface Inode {
   block: Uint8Array;
   /** Size of the fields after the first 128 bytes; attributes follow. */
   extraIsize: number;
+  /** Time of creation as it is stored; only kept. */
+  createTime: number;
+  createTimeExtra: number;
 }
 
 export function decodeInode(record: Uint8Array): Inode {
@@ -47,6 +50,8 @@ export function decodeInode(record: Uint8Array): Inode {
     version: fields.versionLow,
     block: fields.block,
     extraIsize: extra,
+    createTime: extra >= 20 ? fields.createTime : 0,
+    createTimeExtra: extra >= 24 ? fields.createTimeExtra : 0,
   };
 }
 
@@ -77,6 +82,8 @@ export function encodeInode(inode: Inode): Uint8Array {
     mtimeExtra: mtime.extra,
     ctime: ctime.low,
     ctimeExtra: ctime.extra,
+    createTime: inode.createTime,
+    createTimeExtra: inode.createTimeExtra,
   });
 }
 

@@ -7,7 +7,7 @@ export const SUPERBLOCK_OFFSET = 1024;
 export const MAGIC = 0xef53;
 
 /** Feature bits. docs/formats/ext4.md says which of them are written, continued and refused. */
-export const COMPAT = { hasJournal: 0x4, extAttr: 0x8, resizeInode: 0x10, dirIndex: 0x20, sparseSuper2: 0x200 } as const;
+export const COMPAT = { hasJournal: 0x4, extAttr: 0x8, resizeInode: 0x10, dirIndex: 0x20, sparseSuper2: 0x200, orphanFile: 0x1000 } as const;
 export const INCOMPAT = {
   fileType: 0x2,
   recover: 0x4,
@@ -64,6 +64,7 @@ export const superblockStruct = new Struct(1024, {
   volumeName: [0x78, text(16)],
   reservedGdtBlocks: [0xce, u16],
   journalInode: [0xe0, u32],
+  lastOrphan: [0xe8, u32],
   hashSeed: [0xec, raw(16)],
   hashVersion: [0xfc, u8],
   descriptorBytes: [0xfe, u16],
@@ -151,7 +152,6 @@ export const EXTRA_ISIZE = 32;
 export const INODE_FLAG = { index: 0x1000, hugeFile: 0x40000, extents: 0x80000, eaInode: 0x200000, inlineData: 0x10000000 } as const;
 
 export const ROOT_INODE = 2;
-export const LOST_FOUND_INODE = 11;
 /** More links than this are not counted in a directory: its link count becomes 1 (dir_nlink). */
 export const MAX_LINKS = 65000;
 

@@ -23,6 +23,11 @@ export interface Superblock {
   readonly hash: DirectoryHash;
 }
 
+const CLEAN = 1;
+/** Enough for 64 TiB in the usual groups. */
+const MAX_TABLE_BYTES = 32 * 2 ** 20;
+const MIN_BLOCKS_PER_GROUP = 256;
+
 const READABLE =
   INCOMPAT.fileType |
   INCOMPAT.extents |
@@ -31,7 +36,8 @@ const READABLE =
   INCOMPAT.eaInode |
   INCOMPAT.csumSeed |
   INCOMPAT.largeDir;
-const WRITABLE_INCOMPAT = INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode;
+const WRITABLE_INCOMPAT =
+  INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode | INCOMPAT.csumSeed;
 const WRITABLE_RO_COMPAT =
   RO_COMPAT.sparseSuper |
   RO_COMPAT.largeFile |
@@ -40,15 +46,16 @@ const WRITABLE_RO_COMPAT =
   RO_COMPAT.dirNlink |
   RO_COMPAT.extraIsize |
   RO_COMPAT.metadataCsum;
-const WRITABLE_COMPAT = COMPAT.hasJournal | COMPAT.extAttr | COMPAT.resizeInode | COMPAT.dirIndex | COMPAT.sparseSuper2;
+const WRITABLE_COMPAT = COMPAT.hasJournal | COMPAT.extAttr | COMPAT.resizeInode | COMPAT.dirIndex | COMPAT.sparseSuper2 | COMPAT.orphanFile;
 
 /** Parses the 1024 bytes at offset 1024 and refuses what could not be read right. `where` names the device. */
 export function parseSuperblock(bytes: Uint8Array, deviceBytes: number, where: string): Superblock {
   const fields = superblockStruct.decode(bytes);
   const at = `${where}: ext4 superblock at ${SUPERBLOCK_OFFSET}`;
   if (fields.magic !== MAGIC) throw corrupt(`${at} has magic 0x${fields.magic.toString(16)}, expected 0xef53`);
+  if (fields.incompat & INCOMPAT.recover) throw unsupported(`${at}: its journal has to be replayed first; mount it once or run e2fsck`);
   const unknown = fields.incompat & ~READABLE;
-  if (unknown !== 0) throw unsupported(`${at} needs features 0x${(unknown >>> 0).toString(16)} that are not supported (journal recovery is 0x4)`);
+  if (unknown !== 0) throw unsupported(`${at} needs features 0x${(unknown >>> 0).toString(16)} that are not supported`);
   if (fields.roCompat & RO_COMPAT.bigalloc) throw unsupported(`${at} has clusters larger than a block (bigalloc)`);
   const hasMetadataCsum = (fields.roCompat & RO_COMPAT.metadataCsum) !== 0;
   if (hasMetadataCsum) checkChecksum(bytes, fields, at);
@@ -99,9 +106,12 @@ function checkSizes(superblock: Superblock, deviceBytes: number, at: string): vo
   const bits = blockBytes * 8;
   const sane =
     fields.logBlockSize <= 6 &&
-    blocksPerGroup > 0 &&
+    fields.firstDataBlock === (blockBytes === 1024 ? 1 : 0) &&
+    blocksPerGroup >= MIN_BLOCKS_PER_GROUP &&
+    blocksPerGroup % 8 === 0 &&
     blocksPerGroup <= bits &&
     inodesPerGroup > 0 &&
+    inodesPerGroup % 8 === 0 &&
     inodesPerGroup <= bits &&
     inodeBytes >= 128 &&
     inodeBytes <= blockBytes &&
@@ -116,6 +126,7 @@ function checkSizes(superblock: Superblock, deviceBytes: number, at: string): vo
       `${at} has impossible sizes: blocks of ${blockBytes} bytes, ${groups} groups of ${blocksPerGroup} blocks and ${inodesPerGroup} inodes, ${fields.inodesCount} inodes of ${inodeBytes} bytes`,
     );
   }
+  if (groups * descriptorBytes > MAX_TABLE_BYTES) throw unsupported(`${at} has ${groups} groups, at most ${MAX_TABLE_BYTES / descriptorBytes} are supported`);
   if (blocks * blockBytes > deviceBytes) throw corrupt(`${at} counts ${blocks} blocks of ${blockBytes} bytes, the device has ${deviceBytes} bytes`);
 }
 
@@ -130,6 +141,7 @@ export function checkWritable(superblock: Superblock, where: string): void {
   if (superblock.blockBytes !== 4096) refused.push(`blocks of ${superblock.blockBytes} bytes`);
   if (superblock.inodeBytes !== INODE_BYTES) refused.push(`inodes of ${superblock.inodeBytes} bytes`);
   if (fields.firstDataBlock !== 0) refused.push(`first data block ${fields.firstDataBlock}`);
+  if (fields.state !== CLEAN || fields.lastOrphan !== 0) refused.push(`state ${fields.state}, first orphan ${fields.lastOrphan} (run e2fsck first)`);
   if (refused.length > 0) throw unsupported(`${where}: cannot add a layer to this ext4 filesystem: ${refused.join(", ")}`);
 }
 

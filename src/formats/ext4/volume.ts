@@ -1,11 +1,12 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
+import { unsupported } from "../../errors.ts";
 import { BlockAllocator, type BlockRun } from "./block-allocator.ts";
 import { inodeSeed } from "./checksum.ts";
 import { encodeExtentIndex, encodeExtentLeaf, extentsPerBlock, INLINE_EXTENTS, MAX_EXTENT_BLOCKS, parseExtentNode, type Extent, type ExtentIndex } from "./extent-tree.ts";
 import { encodeGroup, type Group } from "./group-descriptor.ts";
 import type { Inode } from "./inode.ts";
 import { InodeTable } from "./inode-table.ts";
-import { BLOCK_BYTES, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
+import { BLOCK_BYTES, INODE_FLAG, RO_COMPAT, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
 import { MetadataBlocks } from "./metadata-blocks.ts";
 import { superblockChecksum, type Superblock } from "./superblock.ts";
 
@@ -55,6 +56,9 @@ export class Volume {
 
   /** The extents of an inode, and the blocks that its tree takes. */
   extents(number: number, inode: Inode): { extents: Extent[]; nodes: number[] } {
+    if (!(inode.flags & INODE_FLAG.extents)) {
+      throw unsupported(`inode ${number} has a block map instead of extents; it can be read, but neither changed nor removed`);
+    }
     const extents: Extent[] = [];
     const nodes: number[] = [];
     const visit = (bytes: Uint8Array): void => {
@@ -86,6 +90,7 @@ export class Volume {
     for (const block of spare) this.release(block);
     const added = countBlocks(joined) + nodes.length - countBlocks(before.extents) - before.nodes.length;
     inode.sectors += added * SECTORS_PER_BLOCK;
+    if (inode.sectors >= 2 ** 32) this.superblock.fields.roCompat |= RO_COMPAT.hugeFile;
   }
 
   /** Builds the tree bottom up and returns its root. */
@@ -130,13 +135,17 @@ export class Volume {
 
   /** Ends a layer: bitmaps, group descriptors and superblock follow what was done. */
   settle(): void {
-    this.allocator.settle();
-    this.inodes.settle();
-    const { descriptorBytes } = this.superblock;
-    const table = Buffer.alloc(Math.ceil((this.groups.length * descriptorBytes) / BLOCK_BYTES) * BLOCK_BYTES);
-    for (const [number, group] of this.groups.entries()) encodeGroup(group, number, this.superblock, table, number * descriptorBytes);
-    for (let at = 0; at < table.length; at += BLOCK_BYTES) this.blocks.write(1 + at / BLOCK_BYTES, table.subarray(at, at + BLOCK_BYTES));
+    this.writeGroups([...this.allocator.settle(), ...this.inodes.settle()]);
     this.#writeSuperblock();
+  }
+
+  /** Writes the descriptors of some groups. */
+  writeGroups(numbers: Iterable<number>): void {
+    const perBlock = BLOCK_BYTES / this.superblock.descriptorBytes;
+    for (const number of numbers) {
+      const block = this.blocks.change(1 + Math.floor(number / perBlock));
+      encodeGroup(this.groups[number]!, number, this.superblock, block, (number % perBlock) * this.superblock.descriptorBytes);
+    }
   }
 
   #writeSuperblock(): void {

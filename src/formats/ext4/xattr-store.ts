@@ -5,7 +5,7 @@ import { xattrBlockChecksum } from "./checksum.ts";
 import { encodeExtentLeaf, INLINE_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
 import { XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
+import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
 import type { Volume } from "./volume.ts";
 import { blockRoom, encodeInodeXattrs, encodeXattrBlock, inodeRoom, parseInodeXattrs, parseXattrBlock, recordBytes, toDiskValue, type XattrRecord } from "./xattr.ts";
 
@@ -75,7 +75,9 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
     xattrBlock: 0,
     version: 1,
     block: encodeExtentLeaf([], 60, INLINE_EXTENTS),
-    extraIsize: 32,
+    extraIsize: EXTRA_ISIZE,
+    createTime: 0,
+    createTimeExtra: 0,
   };
   volume.setExtents(number, inode, volume.store(record.value));
   volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
@@ -85,20 +87,22 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
 /** Frees an inode's attribute block and the inodes that hold values; counts the sectors. Leaves `xattrBlock` zero. */
 export function freeXattrs(volume: Volume, number: number, inode: Inode): void {
   const where = `inode ${number}`;
-  const stored = parseInodeXattrs(volume.inodes.xattrArea(number), where);
+  const inRecord = parseInodeXattrs(volume.inodes.xattrArea(number), where);
   if (inode.xattrBlock !== 0) {
     const block = volume.blocks.get(inode.xattrBlock);
     const references = block.readUInt32LE(4);
+    const inBlock = parseXattrBlock(block, where);
+    for (const { valueInode, valueBytes } of inBlock) if (valueInode !== 0) inode.sectors -= valueSectors(valueBytes);
     if (references > 1) {
       shareLess(volume, inode.xattrBlock, references - 1);
     } else {
-      stored.push(...parseXattrBlock(block, where));
+      for (const { valueInode } of inBlock) if (valueInode !== 0) dropValue(volume, valueInode);
       volume.release(inode.xattrBlock);
     }
     inode.xattrBlock = 0;
     inode.sectors -= SECTORS_PER_BLOCK;
   }
-  for (const { valueInode, valueBytes } of stored) {
+  for (const { valueInode, valueBytes } of inRecord) {
     if (valueInode === 0) continue;
     inode.sectors -= valueSectors(valueBytes);
     dropValue(volume, valueInode);
