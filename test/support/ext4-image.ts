@@ -20,6 +20,8 @@ const NS = 1_000_000_000n;
 /** An entry with the layer that it came with, which its content depends on. */
 export interface LayerEntry extends PayloadEntry {
   readonly layer: number;
+  /** The content's digest, where it is not part of a payload. */
+  readonly digest?: string;
 }
 
 /** A path as every reader of a filesystem should show it. Hard links have equal `group`s: the first of their paths. */
@@ -52,6 +54,7 @@ export function payloadBytes(layer: number, payloadBlock: number): Buffer {
 
 /** What the file's blocks digest to, as `ext4-listing.py` does it. */
 export function payloadDigest(entry: LayerEntry): string {
+  if (entry.digest !== undefined) return entry.digest;
   const digest = createHash("sha1");
   let payloadBlock = entry.payloadBlock;
   for (const { fileBlock, blocks } of entry.runs) {
@@ -151,7 +154,7 @@ export class Ext4Image {
     mkdirSync(mountPoint, { recursive: true });
     await run("mount", ["-t", "ext4", "-o", "ro,loop,noatime", this.path, mountPoint]);
     try {
-      return parseListing(await run("python3", [LISTING, mountPoint]));
+      return await directoryListing(mountPoint);
     } finally {
       await run("umount", [mountPoint]);
     }
@@ -178,14 +181,6 @@ function parseListing(lines: string): Listing {
     const fields = { uid, gid, times, link, device, xattrs, content: content ?? undefined, group: groups.get(inode)! };
     listing.set(path, { kind, mode: mode & 0o7777, size: kind === FILE_KIND.file ? size : 0, ...fields });
   }
-  return withoutLostFound(listing);
-}
-
-/** Every filesystem comes with this directory; it is left out unless something is in it or it was changed. */
-function withoutLostFound(listing: Listing): Listing {
-  const found = listing.get("lost+found");
-  const used = [...listing.keys()].some((path) => path.startsWith("lost+found/"));
-  if (found && !used && found.mode === 0o700 && found.times[1] === "0" && found.uid === 0) listing.delete("lost+found");
   return listing;
 }
 
@@ -198,8 +193,31 @@ const KIND_OF = {
   fifo: FILE_KIND.fifo,
 };
 
+const KINDS = ["file", "directory", "symlink", "character", "block", "fifo"] as const;
+
 function nanoseconds(time: Timespec): string {
   return (BigInt(time.seconds) * NS + BigInt(time.nanoseconds)).toString();
+}
+
+/** A directory's tree as the kernel shows it. */
+export async function directoryListing(directory: string): Promise<Listing> {
+  return parseListing(await run("python3", [LISTING, directory]));
+}
+
+/** The entries of a layer that makes the tree of a listing. */
+export function listedEntries(listing: Listing): LayerEntry[] {
+  return [...listing].map(([path, listed]) => {
+    const { kind, mode, uid, gid, size, link, device, content, group } = listed;
+    if (group !== path) return layerEntry(path, { type: "hardlink", link: group });
+    const type = KINDS.find((known) => KIND_OF[known] === kind)!;
+    const [atime, mtime, ctime] = listed.times.map((time) => {
+      const seconds = BigInt.asIntN(64, (BigInt(time) - (((BigInt(time) % NS) + NS) % NS)) / NS);
+      return { seconds: Number(seconds), nanoseconds: Number(BigInt(time) - seconds * NS) };
+    });
+    const xattrs = new Map(listed.xattrs.map(([name, hex]) => [name, Buffer.from(hex, "hex")]));
+    const digest = content === undefined ? {} : { digest: content };
+    return layerEntry(path, { type, mode, uid, gid, size, link, major: device[0], minor: device[1], atime, mtime, ctime, xattrs, ...digest });
+  });
 }
 
 /** What a tree in memory should look like on a filesystem. Its content is what `payloadDigest` gives. */
@@ -223,7 +241,7 @@ export function expectedListing(tree: Iterable<[string, TreeInode<string>]>): Li
       group: groups.get(inode)!,
     });
   }
-  return withoutLostFound(listing);
+  return listing;
 }
 
 /** The tree as our reader shows it. */
@@ -242,7 +260,7 @@ export async function readerListing(reader: Ext4Reader): Promise<Listing> {
     if (!groups.has(number)) groups.set(number, path);
     listing.set(path, { ...(await readPath(reader, number)), group: groups.get(number)! });
   }
-  return withoutLostFound(listing);
+  return listing;
 }
 
 async function readPath(reader: Ext4Reader, number: number): Promise<Omit<ListedPath, "group">> {

@@ -14,11 +14,16 @@ export const INCOMPAT = {
   metaBg: 0x10,
   extents: 0x40,
   bits64: 0x80,
+  journalDevice: 0x8,
   mmp: 0x100,
   flexBg: 0x200,
   eaInode: 0x400,
+  dirData: 0x1000,
   csumSeed: 0x2000,
   largeDir: 0x4000,
+  inlineData: 0x8000,
+  encrypt: 0x10000,
+  casefold: 0x20000,
 } as const;
 export const RO_COMPAT = {
   sparseSuper: 0x1,
@@ -27,8 +32,12 @@ export const RO_COMPAT = {
   gdtCsum: 0x10,
   dirNlink: 0x20,
   extraIsize: 0x40,
+  quota: 0x100,
   bigalloc: 0x200,
   metadataCsum: 0x400,
+  project: 0x2000,
+  verity: 0x8000,
+  orphanPresent: 0x10000,
 } as const;
 
 export const superblockStruct = new Struct(1024, {
