@@ -21,7 +21,7 @@ ensure_node_modules() {
 link_node() {
   [ -e "$root/node_modules/.bin/node" ] && return
   for node in "$root"/node_modules/node-linux-*/bin/node; do
-    [ -x "$node" ] && ln -s "../${node#"$root/node_modules/"}" "$root/node_modules/.bin/node"
+    if [ -x "$node" ]; then ln -s "../${node#"$root/node_modules/"}" "$root/node_modules/.bin/node"; fi
   done
 }
 
