@@ -12,6 +12,7 @@ import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } fr
 import { XATTR_AREA_BYTES } from "./inode-table.ts";
 import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
 import { openVolume } from "./open-volume.ts";
+import { PayloadPlaces, type PayloadPlace } from "./payload-places.ts";
 import type { Volume } from "./volume.ts";
 import { freeXattrs, storeXattrs } from "./xattr-store.ts";
 
@@ -26,13 +27,6 @@ export interface FileRun {
 export interface PayloadEntry extends Entry {
   readonly payloadBlock: number;
   readonly runs: readonly FileRun[];
-}
-
-/** Where a part of the payload belongs on the device. */
-export interface PayloadPlace {
-  readonly block: number;
-  readonly payloadBlock: number;
-  readonly blocks: number;
 }
 
 /** What a layer adds to the device. */
@@ -67,7 +61,7 @@ export class Ext4Writer {
   readonly #directories: DirectoryStore;
   readonly #tree: TreeView<number>;
   /** Payload of this layer's files, by inode. */
-  readonly #payload = new Map<number, PayloadPlace[]>();
+  readonly #payload = new PayloadPlaces();
   /** The directory that the entry before was put into; archives list directories in one go. */
   #lastParent: { path: ByteString; inode: number } | undefined;
   #firstPayloadBlock = 0;
@@ -107,6 +101,7 @@ export class Ext4Writer {
 
   /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
   apply(change: Change<PayloadEntry>): void {
+    this.#volume.blocks.pack();
     if (change.kind === "put") {
       this.#put(change.entry);
       return;
@@ -126,14 +121,12 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     this.#directories.flush();
     this.#volume.settle();
-    const payload = [...this.#payload.values()].flat().toSorted((a, b) => a.payloadBlock - b.payloadBlock);
-    this.#payload.clear();
-    return { payload, metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
+    return { payload: this.#payload.take(), metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
   }
 
   /** A metadata block that `finishLayer` named. */
   metadataBlock(block: number): Uint8Array {
-    return this.#volume.blocks.get(block);
+    return this.#volume.blocks.peek(block);
   }
 
   /** Superblock, descriptors and the root directory are what a mount reads first: they go to the end. */
@@ -239,18 +232,16 @@ export class Ext4Writer {
   #setData(number: number, inode: Inode, entry: PayloadEntry): void {
     if (entry.size > MAX_FILE_BYTES) throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
     const extents: Extent[] = [];
-    const places: PayloadPlace[] = [];
     let payloadBlock = entry.payloadBlock;
     for (const run of entry.runs) {
       let { fileBlock } = run;
       for (const { block, blocks } of this.#volume.allocator.allocate(run.blocks, this.#firstPayloadBlock + payloadBlock)) {
         extents.push({ fileBlock, blocks, block, unwritten: false });
-        places.push({ block, payloadBlock, blocks });
+        this.#payload.add(number, { block, payloadBlock, blocks });
         fileBlock += blocks;
         payloadBlock += blocks;
       }
     }
-    if (places.length > 0) this.#payload.set(number, places);
     inode.size = entry.size;
     if (entry.size >= 2 ** 31) this.#volume.superblock.fields.roCompat |= RO_COMPAT.largeFile;
     this.#volume.setExtents(number, inode, extents);
@@ -310,7 +301,7 @@ export class Ext4Writer {
     else if (inode.flags & INODE_FLAG.extents) this.#freeData(number, inode);
     else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0) throw unsupported(`inode ${number} has a block map; only extents can be removed`);
     this.#volume.inodes.free(number, isDirectory);
-    this.#payload.delete(number);
+    this.#payload.drop(number);
   }
 
   #freeData(number: number, inode: Inode): void {
