@@ -14,6 +14,8 @@ export class MetadataBlocks {
   readonly #plain = new Map<number, Buffer>();
   readonly #packed = new Map<number, Uint8Array>();
   readonly #dirty = new Set<number>();
+  /** Buffers of blocks that were packed, for blocks to come. */
+  readonly #spare: Buffer[] = [];
   readonly #scratch: Buffer;
 
   constructor(blockBytes: number) {
@@ -25,7 +27,8 @@ export class MetadataBlocks {
   get(block: number): Buffer {
     const known = this.#plain.get(block);
     if (known) return known;
-    const bytes = this.#unpacked(block);
+    const bytes = this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#blockBytes);
+    this.#unpack(block, bytes);
     this.#packed.delete(block);
     this.#plain.set(block, bytes);
     return bytes;
@@ -33,7 +36,11 @@ export class MetadataBlocks {
 
   /** A block's content, without keeping it unpacked. */
   peek(block: number): Buffer {
-    return this.#plain.get(block) ?? this.#unpacked(block);
+    const known = this.#plain.get(block);
+    if (known) return known;
+    const bytes = Buffer.allocUnsafeSlow(this.#blockBytes);
+    this.#unpack(block, bytes);
+    return bytes;
   }
 
   /** A block to change in place. */
@@ -81,12 +88,15 @@ export class MetadataBlocks {
       if (left-- === 0) return;
       this.#packed.set(block, this.#packedForm(bytes));
       this.#plain.delete(block);
+      this.#spare.push(bytes);
     }
   }
 
   #put(block: number, bytes: Uint8Array): void {
     this.#packed.delete(block);
-    this.#plain.set(block, Buffer.from(bytes));
+    const plain = this.#plain.get(block) ?? this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#blockBytes);
+    plain.set(bytes);
+    this.#plain.set(block, plain);
   }
 
   #packedForm(bytes: Buffer): Uint8Array {
@@ -94,11 +104,10 @@ export class MetadataBlocks {
     return Uint8Array.from(this.#scratch.subarray(0, end));
   }
 
-  #unpacked(block: number): Buffer {
-    const bytes = Buffer.alloc(this.#blockBytes);
+  #unpack(block: number, bytes: Buffer): void {
     const packed = this.#packed.get(block);
     if (packed) lz4Decompress(viewOf(packed), 0, packed.length, viewOf(bytes), 0, bytes.length);
-    return bytes;
+    else bytes.fill(0);
   }
 }
 
