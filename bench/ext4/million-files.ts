@@ -11,7 +11,19 @@ const files = Number(process.argv[2] ?? 1_000_000);
 const bytes = Number(process.argv[3] ?? 64) * 2 ** 30;
 const FILES_PER_DIRECTORY = 100;
 const TIME = { seconds: 1_700_000_000, nanoseconds: 123_456_789 };
-const PLAIN = { mode: 0o644, uid: 0, gid: 0, mtime: TIME, atime: TIME, ctime: TIME, link: "", major: 0, minor: 0, xattrs: new Map(), extents: [] };
+const PLAIN = {
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  mtime: TIME,
+  atime: TIME,
+  ctime: TIME,
+  link: "",
+  major: 0,
+  minor: 0,
+  xattrs: new Map(),
+  extents: [],
+};
 
 function entry(fields: Pick<PayloadEntry, "path" | "type" | "size" | "payloadBlock" | "runs">): PayloadEntry {
   return { ...PLAIN, ...fields };
@@ -20,7 +32,9 @@ function entry(fields: Pick<PayloadEntry, "path" | "type" | "size" | "payloadBlo
 function report(what: string, since: number): void {
   const { rss, heapUsed, arrayBuffers } = process.memoryUsage();
   const megabytes = [rss, heapUsed, arrayBuffers].map((value) => `${Math.round(value / 2 ** 20)} MB`);
-  console.log(`${what.padEnd(36)} ${((performance.now() - since) / 1000).toFixed(2).padStart(7)} s   rss ${megabytes[0]}, heap ${megabytes[1]}, buffers ${megabytes[2]}`); // eslint-disable-line no-console
+  console.log(
+    `${what.padEnd(36)} ${((performance.now() - since) / 1000).toFixed(2).padStart(7)} s   rss ${megabytes[0]}, heap ${megabytes[1]}, buffers ${megabytes[2]}`,
+  ); // eslint-disable-line no-console
 }
 
 let since = performance.now();

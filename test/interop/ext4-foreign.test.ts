@@ -71,7 +71,14 @@ const LAYERS: readonly (readonly LayerEntry[])[] = [
     ...Array.from({ length: 500 }, (_, index) => layerEntry(`many/${"another-long-name-".repeat(4)}${index}`)),
     layerEntry("plain/a", { size: 8000, runs: [{ fileBlock: 0, blocks: 2 }] }),
     layerEntry("deep/linked", { type: "hardlink", link: "plain/b" }),
-    layerEntry("plain/", { mode: 0o700, uid: 70000, xattrs: new Map([["user.across", ACROSS], ["user.tiny", Buffer.from("t")]]) }),
+    layerEntry("plain/", {
+      mode: 0o700,
+      uid: 70000,
+      xattrs: new Map([
+        ["user.across", ACROSS],
+        ["user.tiny", Buffer.from("t")],
+      ]),
+    }),
     layerEntry("plain/short/through", { size: 1, runs: [{ fileBlock: 0, blocks: 1 }] }),
     layerEntry("plain/long/", {}),
     layerEntry("deep/x/.wh..wh..opq"),
@@ -88,7 +95,11 @@ const LAYERS: readonly (readonly LayerEntry[])[] = [
 ];
 
 /** Continues an image with layers, and compares with a tree in memory that starts as the image is. */
-async function continueImage(image: Ext4Image, layers: readonly (readonly LayerEntry[])[], check: (when: string) => Promise<void>): Promise<void> {
+async function continueImage(
+  image: Ext4Image,
+  layers: readonly (readonly LayerEntry[])[],
+  check: (when: string) => Promise<void>,
+): Promise<void> {
   const tree = new MemoryTree<LayerEntry, string>(payloadDigest);
   const start = await image.kernelListing();
   tree.apply(layerChanges(listedEntries(start)));
@@ -251,7 +262,10 @@ test("the stack that overlaybd made on its own filesystem is continued, its odd 
   const image = await stackImage(blobs);
   try {
     const before = await image.check();
-    assert.ok(before.complaints.some((line) => /inode 11/.test(line)), "the lost+found that overlaybd makes is broken");
+    assert.ok(
+      before.complaints.some((line) => /inode 11/.test(line)),
+      "the lost+found that overlaybd makes is broken",
+    );
     await continueImage(image, UPPER, async (when) => {
       const { status, complaints } = await image.check();
       assert.deepEqual([status, complaints], [0, []], `the first change mends what was odd, ${when}`);

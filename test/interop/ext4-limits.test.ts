@@ -74,7 +74,10 @@ test("names of one hash go on in the next leaf, where the kernel and e2fsck find
     const tree = new MemoryTree<LayerEntry, string>(payloadDigest);
     tree.apply(layerChanges(listedEntries(await image.kernelListing())));
     const others = Array.from({ length: 60 }, (_, index) => layerEntry(`d/${"other-".repeat(30)}${index}`));
-    const layers = [[...others, ...COLLIDING.slice(0, 20).map((own) => layerEntry(own))], COLLIDING.slice(20).map((own) => layerEntry(own))];
+    const layers = [
+      [...others, ...COLLIDING.slice(0, 20).map((own) => layerEntry(own))],
+      COLLIDING.slice(20).map((own) => layerEntry(own)),
+    ];
     for (const [number, entries] of layers.entries()) {
       const writer = await Ext4Writer.open(image.source());
       tree.apply(layerChanges(entries));
@@ -94,7 +97,8 @@ test("a directory with more subdirectories than links can count, and with fewer 
 });
 
 test("a file in thousands of pieces: extent trees of one and of two levels", async () => {
-  const runs = (count: number): LayerEntry["runs"] => Array.from({ length: count }, (_, index) => ({ fileBlock: index * 2 + 1, blocks: 1 }));
+  const runs = (count: number): LayerEntry["runs"] =>
+    Array.from({ length: count }, (_, index) => ({ fileBlock: index * 2 + 1, blocks: 1 }));
   const files = [4, 5, 340, 341, 4 * 340, 4 * 340 + 1].map((count) => layerEntry(`f${count}`, { size: count * 8192, runs: runs(count) }));
   await holds(GIB / 4, [files, [layerEntry(".wh.f341"), layerEntry(".wh.f1361"), layerEntry("f5", { size: 10 })]]);
 });
@@ -121,7 +125,8 @@ test("sparse files of up to 16 TB, with data at both ends", async () => {
 test("a filesystem that fills up wraps around to what layers before have freed", async () => {
   const files = (count: number, prefix: string): LayerEntry[] =>
     Array.from({ length: count }, (_, index) => layerEntry(`${prefix}${index}`, { size: 409_600, runs: [{ fileBlock: 0, blocks: 100 }] }));
-  const every = (count: number, prefix: string): LayerEntry[] => Array.from({ length: count / 2 }, (_, index) => layerEntry(`.wh.${prefix}${index * 2}`));
+  const every = (count: number, prefix: string): LayerEntry[] =>
+    Array.from({ length: count / 2 }, (_, index) => layerEntry(`.wh.${prefix}${index * 2}`));
   await holds(16 * 2 ** 20, [files(34, "a"), every(34, "a"), files(16, "b"), [...every(16, "b"), layerEntry("c")]]);
 });
 
@@ -154,7 +159,10 @@ test("the largest device that overlaybd makes: 16383 GiB, with a file of 2.5 TB"
     const huge = (await reader.list(2)).find((entry) => entry.name === "huge")!;
     const inode = await reader.inode(huge.inode);
     assert.ok(inode.sectors > 2 ** 32);
-    assert.equal((await reader.extents(huge.inode, inode)).reduce((sum, extent) => sum + extent.blocks, 0), blocks);
+    assert.equal(
+      (await reader.extents(huge.inode, inode)).reduce((sum, extent) => sum + extent.blocks, 0),
+      blocks,
+    );
     await image.assertClean();
   } finally {
     image.close();

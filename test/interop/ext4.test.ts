@@ -6,7 +6,16 @@ import { Ext4Writer, type FileRun } from "../../src/formats/ext4/ext4-writer.ts"
 import { layerChanges } from "../../src/tree/layer-changes.ts";
 import { MemoryTree } from "../../src/tree/memory-tree.ts";
 import { joinPath } from "../../src/tree/path.ts";
-import { applyLayer, Ext4Image, expectedListing, layerEntry, payloadDigest, placePayload, readerListing, type LayerEntry } from "../support/ext4-image.ts";
+import {
+  applyLayer,
+  Ext4Image,
+  expectedListing,
+  layerEntry,
+  payloadDigest,
+  placePayload,
+  readerListing,
+  type LayerEntry,
+} from "../support/ext4-image.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
 const SEED = 20_240_611;
@@ -61,11 +70,13 @@ function runsOf(gaps: readonly (readonly [hole: number, blocks: number])[]): Fil
 }
 
 type Fields = Partial<LayerEntry>;
-const file = fc.tuple(path, metadata, runs, fc.constantFrom(0, 1, 100, 4095, 2 ** 33), fc.nat(4095)).map(([at, fields, own, beyond, short]) => {
-  const last = own.at(-1);
-  const size = last ? (last.fileBlock + last.blocks) * 4096 + (beyond > 4095 ? beyond : -short) : beyond;
-  return [layerEntry(at, { ...fields, type: "file", runs: own, size })];
-});
+const file = fc
+  .tuple(path, metadata, runs, fc.constantFrom(0, 1, 100, 4095, 2 ** 33), fc.nat(4095))
+  .map(([at, fields, own, beyond, short]) => {
+    const last = own.at(-1);
+    const size = last ? (last.fileBlock + last.blocks) * 4096 + (beyond > 4095 ? beyond : -short) : beyond;
+    return [layerEntry(at, { ...fields, type: "file", runs: own, size })];
+  });
 const directory = fc.tuple(fc.oneof(path, fc.constant("")), metadata).map(([at, fields]) => [layerEntry(`${at}/`, fields as Fields)]);
 const target = fc.oneof(path, fc.constantFrom("/a", "..", "../../b", "x".repeat(59), "x".repeat(60), "y/".repeat(500), "z".repeat(4095)));
 const symlink = fc.tuple(path, metadata, target).map(([at, fields, link]) => [layerEntry(at, { ...fields, type: "symlink", link })]);
@@ -74,8 +85,12 @@ const number = fc.tuple(fc.constantFrom(0, 1, 5, 255, 256, 4095), fc.constantFro
 const device = fc
   .tuple(path, metadata, fc.constantFrom("character" as const, "block" as const, "fifo" as const), number)
   .map(([at, fields, type, [major, minor]]) => [layerEntry(at, { ...fields, type, ...(type !== "fifo" && { major, minor }) })]);
-const whiteout = path.map((at) => [layerEntry(at.replace(/[^/]+$/, ".wh.$&").slice(-4000))]).filter(([{ path: at }]) => !/[^/]{256}/.test(at));
-const opaque = fc.oneof({ weight: 4, arbitrary: path }, { weight: 1, arbitrary: fc.constant("") }).map((at) => [layerEntry(joinPath(at, ".wh..wh..opq"))]);
+const whiteout = path
+  .map((at) => [layerEntry(at.replace(/[^/]+$/, ".wh.$&").slice(-4000))])
+  .filter(([{ path: at }]) => !/[^/]{256}/.test(at));
+const opaque = fc
+  .oneof({ weight: 4, arbitrary: path }, { weight: 1, arbitrary: fc.constant("") })
+  .map((at) => [layerEntry(joinPath(at, ".wh..wh..opq"))]);
 const crowd = fc
   .tuple(path, fc.constantFrom("f", "crowded-".repeat(20)), fc.integer({ min: 1, max: 400 }), fc.nat(400))
   .map(([at, prefix, count, from]) => Array.from({ length: count }, (_, index) => layerEntry(`${at}/${prefix}${from + index}`)));

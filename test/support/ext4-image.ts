@@ -216,7 +216,21 @@ export function listedEntries(listing: Listing): LayerEntry[] {
     });
     const xattrs = new Map(listed.xattrs.map(([name, hex]) => [name, Buffer.from(hex, "hex")]));
     const digest = content === undefined ? {} : { digest: content };
-    return layerEntry(path, { type, mode, uid, gid, size, link, major: device[0], minor: device[1], atime, mtime, ctime, xattrs, ...digest });
+    return layerEntry(path, {
+      type,
+      mode,
+      uid,
+      gid,
+      size,
+      link,
+      major: device[0],
+      minor: device[1],
+      atime,
+      mtime,
+      ctime,
+      xattrs,
+      ...digest,
+    });
   });
 }
 

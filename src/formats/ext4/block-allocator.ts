@@ -31,7 +31,7 @@ export class BlockAllocator {
   /** The first block of the longest free run; of several, the first. */
   longestFreeRun(): BlockRun {
     let best: BlockRun = { block: 0, blocks: 0 };
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       const run = this.#freeRun(at, Infinity);
       if (!run) return best;
       if (run.blocks > best.blocks) best = run;
@@ -127,7 +127,7 @@ export class BlockAllocator {
 
   #mark(run: BlockRun, used: boolean): void {
     const { blocksPerGroup } = this.#superblock;
-    for (let at = run.block; at < run.block + run.blocks; ) {
+    for (let at = run.block; at < run.block + run.blocks;) {
       const number = Math.floor(at / blocksPerGroup);
       const from = at - number * blocksPerGroup;
       const to = Math.min(blocksPerGroup, run.block + run.blocks - number * blocksPerGroup);

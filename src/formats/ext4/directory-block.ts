@@ -21,7 +21,7 @@ export function entryBytes(nameLength: number): number {
 /** The entries of one directory block. Index nodes look like blocks with one unused entry, so they give none. */
 export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (entry: DirectoryEntry, offset: number) => void): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const recordBytes = at + 8 <= bytes.length ? recordLength(view.getUint16(at + 4, true), bytes.length) : 0;
     const nameLength = recordBytes === 0 ? 0 : bytes[at + 6]!;
     if (recordBytes < 8 || recordBytes % 4 !== 0 || at + recordBytes > bytes.length || 8 + nameLength > recordBytes) {

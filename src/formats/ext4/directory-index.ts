@@ -57,7 +57,8 @@ function parseEntries(bytes: Buffer, countOffset: number, where: string): IndexE
 export function nodesNeeded(leaves: number, blockBytes: number, checksum: boolean): number {
   if (leaves <= limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum)) return 0;
   const nodes = Math.ceil(leaves / limitAt(NODE_COUNT_OFFSET, blockBytes, checksum));
-  if (nodes > limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum)) throw unsupported(`a directory of ${leaves} blocks is too large for two index levels`);
+  if (nodes > limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum))
+    throw unsupported(`a directory of ${leaves} blocks is too large for two index levels`);
   return nodes;
 }
 

@@ -73,7 +73,8 @@ export class DirectoryStore {
     const blocks = new Map<number, Uint8Array>();
     for (const extent of this.#volume.extents(number, inode).extents) {
       if (extent.fileBlock !== blocks.size) throw corrupt(`directory ${number} has a hole at its block ${blocks.size}`);
-      for (let index = 0; index < extent.blocks; index++) blocks.set(extent.fileBlock + index, this.#volume.blocks.get(extent.block + index));
+      for (let index = 0; index < extent.blocks; index++)
+        blocks.set(extent.fileBlock + index, this.#volume.blocks.get(extent.block + index));
     }
     const names = Directory.load(number, blocks, (inode.flags & INODE_FLAG.index) !== 0, this.#options(number, inode));
     this.#names += names.size + 1;

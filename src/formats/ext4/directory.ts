@@ -238,7 +238,8 @@ export class Directory {
       leaf.changed = false;
     }
     const index = { hashVersion: this.#hashing!.version, entries: this.#leaves satisfies IndexEntry[], nodeBlocks: this.#nodeBlocks };
-    for (const node of encodeDirectoryIndex(index, this, this.#options.blockBytes, this.#options.seed)) blocks.set(node.fileBlock, node.bytes);
+    for (const node of encodeDirectoryIndex(index, this, this.#options.blockBytes, this.#options.seed))
+      blocks.set(node.fileBlock, node.bytes);
     return blocks;
   }
 

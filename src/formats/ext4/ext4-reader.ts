@@ -37,7 +37,8 @@ export class Ext4Reader {
 
   /** Opens a filesystem. Throws `CORRUPT` or `UNSUPPORTED`, naming the field. */
   static async open(source: ByteSource): Promise<Ext4Reader> {
-    if (source.size < SUPERBLOCK_OFFSET + superblockStruct.size) throw corrupt(`${source.name}: ${source.size} bytes are too few for an ext4 filesystem`);
+    if (source.size < SUPERBLOCK_OFFSET + superblockStruct.size)
+      throw corrupt(`${source.name}: ${source.size} bytes are too few for an ext4 filesystem`);
     const bytes = await source.read(SUPERBLOCK_OFFSET, superblockStruct.size);
     const superblock = parseSuperblock(bytes, source.size, source.name);
     const tableOffset = (superblock.fields.firstDataBlock + 1) * superblock.blockBytes;
@@ -84,7 +85,8 @@ export class Ext4Reader {
     const wide = record.length > 128 && inode.extraIsize >= 4;
     const stored = view.getUint16(0x7c, true) + (wide ? view.getUint16(0x82, true) * 65536 : 0);
     const found = inodeChecksum(this.#seedOf(number, inode), record);
-    if (stored !== (wide ? found : found & 0xffff)) throw corrupt(`${this.name}: inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    if (stored !== (wide ? found : found & 0xffff))
+      throw corrupt(`${this.name}: inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
   }
 
   #seedOf(number: number, inode: Inode): number {
@@ -110,14 +112,23 @@ export class Ext4Reader {
     return found;
   }
 
-  async #walkExtents(number: number, inode: Inode, bytes: Uint8Array, depth: number, found: Extent[], visitNode: (block: number) => void): Promise<void> {
+  async #walkExtents(
+    number: number,
+    inode: Inode,
+    bytes: Uint8Array,
+    depth: number,
+    found: Extent[],
+    visitNode: (block: number) => void,
+  ): Promise<void> {
     const where = `${this.name}: inode ${number}`;
     const node = parseExtentNode(bytes, where);
     if (depth >= 0 && node.depth !== depth) throw corrupt(`${where}: extent node of depth ${node.depth}, expected ${depth}`);
     for (const extent of node.extents) {
       const last = found.at(-1);
-      if (last && extent.fileBlock < last.fileBlock + last.blocks) throw corrupt(`${where}: extents overlap at file block ${extent.fileBlock}`);
-      if (extent.block + extent.blocks > this.superblock.blocks) throw corrupt(`${where}: extent ends at block ${extent.block + extent.blocks}`);
+      if (last && extent.fileBlock < last.fileBlock + last.blocks)
+        throw corrupt(`${where}: extents overlap at file block ${extent.fileBlock}`);
+      if (extent.block + extent.blocks > this.superblock.blocks)
+        throw corrupt(`${where}: extent ends at block ${extent.block + extent.blocks}`);
       found.push(extent);
     }
     for (const child of node.children) {
@@ -133,14 +144,23 @@ export class Ext4Reader {
     const tail = extentTailOffset(block.length);
     const stored = new DataView(block.buffer, block.byteOffset).getUint32(tail, true);
     const found = crc32cRaw(this.#seedOf(number, inode), block, 0, tail);
-    if (stored !== found) throw corrupt(`${this.name}: extent block of inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    if (stored !== found)
+      throw corrupt(
+        `${this.name}: extent block of inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`,
+      );
   }
 
   /** A file's content. */
   async file(number: number): Promise<ByteSource> {
     const inode = await this.inode(number);
     if (!isKind(inode, FILE_KIND.file)) throw corrupt(`${this.name}: inode ${number} is not a regular file`);
-    return new Ext4File(this.#source, inode.size, await this.extents(number, inode), this.superblock.blockBytes, `${this.name}: inode ${number}`);
+    return new Ext4File(
+      this.#source,
+      inode.size,
+      await this.extents(number, inode),
+      this.superblock.blockBytes,
+      `${this.name}: inode ${number}`,
+    );
   }
 
   /** The blocks of a directory, by their number within it, holes left out. */
@@ -172,7 +192,8 @@ export class Ext4Reader {
       const limit = view.getUint16(countOffset, true);
       const count = view.getUint16(countOffset + 2, true);
       const at = countOffset + limit * 8 + 4;
-      if (count > limit || at + 4 > bytes.length) throw corrupt(`${this.name}: index node of directory ${number} counts ${count} of ${limit} entries`);
+      if (count > limit || at + 4 > bytes.length)
+        throw corrupt(`${this.name}: index node of directory ${number} counts ${count} of ${limit} entries`);
       this.#compareDirectory(number, view.getUint32(at, true), indexNodeChecksum(seed, bytes, countOffset, count, limit));
     } else {
       this.#compareDirectory(number, view.getUint32(tail + 8, true), crc32cRaw(seed, bytes, 0, tail));
@@ -180,7 +201,8 @@ export class Ext4Reader {
   }
 
   #compareDirectory(number: number, stored: number, found: number): void {
-    if (stored !== found) throw corrupt(`${this.name}: block of directory ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    if (stored !== found)
+      throw corrupt(`${this.name}: block of directory ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
   }
 
   /** All names in a directory but `.` and `..`. */
@@ -224,7 +246,9 @@ export class Ext4Reader {
   /** Extended attributes by full name, sorted; values as system calls show them. */
   async xattrs(number: number): Promise<Map<ByteString, Uint8Array>> {
     const stored = await this.storedXattrs(number, await this.inode(number));
-    const values = await Promise.all(stored.map(async (xattr) => [xattr.name, fromDiskValue(xattr.name, await this.#xattrValue(xattr))] as const));
+    const values = await Promise.all(
+      stored.map(async (xattr) => [xattr.name, fromDiskValue(xattr.name, await this.#xattrValue(xattr))] as const),
+    );
     return new Map(values.toSorted(([a], [b]) => (a < b ? -1 : 1)));
   }
 
@@ -239,7 +263,9 @@ export class Ext4Reader {
     // The inode keeps the value's checksum where others have their access time.
     const found = crc32cRaw(this.superblock.seed, bytes);
     if (found !== inode.atime.seconds >>> 0) {
-      throw corrupt(`${this.name}: value of attribute ${xattr.name} has checksum 0x${(inode.atime.seconds >>> 0).toString(16)}, expected 0x${found.toString(16)}`);
+      throw corrupt(
+        `${this.name}: value of attribute ${xattr.name} has checksum 0x${(inode.atime.seconds >>> 0).toString(16)}, expected 0x${found.toString(16)}`,
+      );
     }
     return bytes;
   }
@@ -249,6 +275,7 @@ export class Ext4Reader {
 export function indexCountOffset(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (recordLength(view.getUint16(4, true), bytes.length) === bytes.length && view.getUint32(0, true) === 0) return 8;
-  const isRoot = view.getUint16(4, true) === 12 && view.getUint16(16, true) === bytes.length - 12 && view.getUint32(24, true) === 0 && bytes[29] === 8;
+  const isRoot =
+    view.getUint16(4, true) === 12 && view.getUint16(16, true) === bytes.length - 12 && view.getUint32(24, true) === 0 && bytes[29] === 8;
   return isRoot ? 32 : undefined;
 }

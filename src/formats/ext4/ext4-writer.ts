@@ -66,9 +66,9 @@ export class Ext4Writer {
   #lastParent: { path: ByteString; inode: number } | undefined;
   #firstPayloadBlock = 0;
 
-  private constructor(volume: Volume) {
+  private constructor(volume: Volume, maxNames?: number) {
     this.#volume = volume;
-    this.#directories = new DirectoryStore(volume);
+    this.#directories = new DirectoryStore(volume, maxNames);
     this.#tree = {
       root: ROOT_INODE,
       lookup: (directory, name) => this.#directories.lookup(directory, name),
@@ -80,9 +80,9 @@ export class Ext4Writer {
     };
   }
 
-  /** A new filesystem; its blocks are part of the first layer. */
-  static format(options: FormatOptions): Ext4Writer {
-    const writer = new Ext4Writer(formatVolume(options));
+  /** A new filesystem; its blocks are part of the first layer. `maxNames` bounds the names kept in memory. */
+  static format(options: FormatOptions, { maxNames }: { readonly maxNames?: number } = {}): Ext4Writer {
+    const writer = new Ext4Writer(formatVolume(options), maxNames);
     writer.#makeDirectory(ROOT_INODE, ROOT_INODE, 0o755);
     return writer;
   }
@@ -201,7 +201,13 @@ export class Ext4Writer {
     this.#insert(parent, name, number, FILE_KIND.directory);
   }
 
-  #putLeaf(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry, type: Exclude<EntryType, "hardlink">): void {
+  #putLeaf(
+    parent: number,
+    name: ByteString,
+    existing: number | undefined,
+    entry: PayloadEntry,
+    type: Exclude<EntryType, "hardlink">,
+  ): void {
     if (existing !== undefined) this.#remove({ parent, name, node: existing });
     const number = this.#volume.inodes.allocate(false);
     const inode = newInode(entry, KIND_OF[type]);
@@ -230,7 +236,8 @@ export class Ext4Writer {
 
   /** Places a file's payload, and links the file to it. */
   #setData(number: number, inode: Inode, entry: PayloadEntry): void {
-    if (entry.size > MAX_FILE_BYTES) throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
+    if (entry.size > MAX_FILE_BYTES)
+      throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
     const extents: Extent[] = [];
     let payloadBlock = entry.payloadBlock;
     for (const run of entry.runs) {
@@ -299,7 +306,8 @@ export class Ext4Writer {
     freeXattrs(this.#volume, number, inode);
     if (isDirectory) this.#directories.delete(number, inode);
     else if (inode.flags & INODE_FLAG.extents) this.#freeData(number, inode);
-    else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0) throw unsupported(`inode ${number} has a block map; only extents can be removed`);
+    else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0)
+      throw unsupported(`inode ${number} has a block map; only extents can be removed`);
     this.#volume.inodes.free(number, isDirectory);
     this.#payload.drop(number);
   }

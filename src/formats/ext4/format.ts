@@ -1,5 +1,17 @@
 import { unsupported } from "../../errors.ts";
-import { groupStruct, BLOCK_BYTES, COMPAT, GROUP_FLAG, INCOMPAT, INODE_BYTES, MAGIC, RO_COMPAT, ROOT_INODE, SIGNED_HASH, superblockStruct } from "./layout.ts";
+import {
+  groupStruct,
+  BLOCK_BYTES,
+  COMPAT,
+  GROUP_FLAG,
+  INCOMPAT,
+  INODE_BYTES,
+  MAGIC,
+  RO_COMPAT,
+  ROOT_INODE,
+  SIGNED_HASH,
+  superblockStruct,
+} from "./layout.ts";
 import { HASH_HALF_MD4 } from "./directory-hash.ts";
 import type { Group } from "./group-descriptor.ts";
 import { superblockChecksum, parseSuperblock } from "./superblock.ts";
@@ -39,7 +51,8 @@ export function formatVolume(options: FormatOptions): Volume {
   const descriptorBlocks = Math.ceil((groupCount * groupStruct.size) / BLOCK_BYTES);
   const superblock = parseSuperblock(encodeSuperblock(options, blocks, groupCount), options.bytes, "new filesystem");
   const metadataEnd = 1 + descriptorBlocks + groupCount * (2 + TABLE_BLOCKS);
-  if (metadataEnd >= blocks) throw unsupported(`a filesystem of ${options.bytes} bytes is too small for its ${metadataEnd} metadata blocks`);
+  if (metadataEnd >= blocks)
+    throw unsupported(`a filesystem of ${options.bytes} bytes is too small for its ${metadataEnd} metadata blocks`);
   const groups = Array.from({ length: groupCount }, (_, number) => newGroup(number, groupCount, descriptorBlocks, blocks));
   const volume = new Volume(superblock, groups);
   volume.blocks.create(0, new Uint8Array(BLOCK_BYTES));

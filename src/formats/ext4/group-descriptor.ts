@@ -30,7 +30,9 @@ export function decodeGroups(table: Uint8Array, superblock: Superblock, where: s
     const fields = groupStruct.decode(bytes);
     const expected = checksumOf(stored, superblock, group);
     if (expected !== undefined && expected !== fields.checksum) {
-      throw corrupt(`${where}: descriptor of group ${group} has checksum 0x${fields.checksum.toString(16)}, expected 0x${expected.toString(16)}`);
+      throw corrupt(
+        `${where}: descriptor of group ${group} has checksum 0x${fields.checksum.toString(16)}, expected 0x${expected.toString(16)}`,
+      );
     }
     return {
       blockBitmap: fields.blockBitmapLow + fields.blockBitmapHigh * 2 ** 32,

@@ -130,7 +130,9 @@ export function isKind(inode: { readonly mode: number }, kind: number): boolean 
 
 /** Short symlink targets live in the inode itself. */
 export function isFastSymlink(inode: Inode): boolean {
-  return isKind(inode, FILE_KIND.symlink) && inode.size < 60 && !(inode.flags & (INODE_FLAG.extents | INODE_FLAG.inlineData)) && inode.size > 0;
+  return (
+    isKind(inode, FILE_KIND.symlink) && inode.size < 60 && !(inode.flags & (INODE_FLAG.extents | INODE_FLAG.inlineData)) && inode.size > 0
+  );
 }
 
 export function fastSymlinkTarget(inode: Inode): ByteString {

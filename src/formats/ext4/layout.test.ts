@@ -15,7 +15,11 @@ for (const [title, { fields, size }] of [
   ["Inode", inodeStruct],
 ] as const) {
   test(`the page's table is the declared layout: ${title}`, () => {
-    const rows = [...section(title).matchAll(/^\| (\d+) \| (\d+) \| (\w+) \| /gm)].map(([, offset, bytes, field]) => [Number(offset), Number(bytes), field]);
+    const rows = [...section(title).matchAll(/^\| (\d+) \| (\d+) \| (\w+) \| /gm)].map(([, offset, bytes, field]) => [
+      Number(offset),
+      Number(bytes),
+      field,
+    ]);
     const declared = Object.entries(fields).map(([field, [offset, { bytes }]]) => [offset, bytes, field]);
     assert.deepEqual(rows, declared);
     let end = 0;

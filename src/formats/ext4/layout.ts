@@ -7,7 +7,14 @@ export const SUPERBLOCK_OFFSET = 1024;
 export const MAGIC = 0xef53;
 
 /** Feature bits. docs/formats/ext4.md says which of them are written, continued and refused. */
-export const COMPAT = { hasJournal: 0x4, extAttr: 0x8, resizeInode: 0x10, dirIndex: 0x20, sparseSuper2: 0x200, orphanFile: 0x1000 } as const;
+export const COMPAT = {
+  hasJournal: 0x4,
+  extAttr: 0x8,
+  resizeInode: 0x10,
+  dirIndex: 0x20,
+  sparseSuper2: 0x200,
+  orphanFile: 0x1000,
+} as const;
 export const INCOMPAT = {
   fileType: 0x2,
   recover: 0x4,

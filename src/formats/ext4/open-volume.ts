@@ -21,7 +21,13 @@ export async function openVolume(source: ByteSource): Promise<Volume> {
   for (let block = 0; block <= descriptorBlocks; block++) await load(block);
   for (const [number, group] of volume.groups.entries()) {
     if (!(group.flags & GROUP_FLAG.blockUninit)) {
-      checkBitmap(reader, await load(group.blockBitmap), reader.superblock.blocksPerGroup, group.blockBitmapCsum, `block bitmap of group ${number}`);
+      checkBitmap(
+        reader,
+        await load(group.blockBitmap),
+        reader.superblock.blocksPerGroup,
+        group.blockBitmapCsum,
+        `block bitmap of group ${number}`,
+      );
     }
     if (group.flags & GROUP_FLAG.inodeUninit) continue;
     const bitmap = await load(group.inodeBitmap);
@@ -36,7 +42,8 @@ function checkBitmap(reader: Ext4Reader, bitmap: Uint8Array, bits: number, store
   if (!hasMetadataCsum) return;
   const found = crc32cRaw(seed, bitmap, 0, bits / 8);
   const expected = descriptorBytes < 64 ? found & 0xffff : found;
-  if (stored !== expected) throw corrupt(`${reader.name}: ${what} has checksum 0x${stored.toString(16)}, expected 0x${expected.toString(16)}`);
+  if (stored !== expected)
+    throw corrupt(`${reader.name}: ${what} has checksum 0x${stored.toString(16)}, expected 0x${expected.toString(16)}`);
 }
 
 type Load = (block: number) => Promise<Uint8Array>;

@@ -3,7 +3,17 @@ import type { StructValue } from "../../bytes/struct.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import { filesystemSeed } from "./checksum.ts";
 import type { DirectoryHash } from "./directory-hash.ts";
-import { COMPAT, groupStruct, INCOMPAT, INODE_BYTES, MAGIC, RO_COMPAT, SUPERBLOCK_OFFSET, superblockStruct, UNSIGNED_HASH } from "./layout.ts";
+import {
+  COMPAT,
+  groupStruct,
+  INCOMPAT,
+  INODE_BYTES,
+  MAGIC,
+  RO_COMPAT,
+  SUPERBLOCK_OFFSET,
+  superblockStruct,
+  UNSIGNED_HASH,
+} from "./layout.ts";
 
 export type SuperblockFields = StructValue<typeof superblockStruct>;
 
@@ -42,15 +52,8 @@ const MAX_TABLE_BYTES = 32 * 2 ** 20;
 const MIN_BLOCKS_PER_GROUP = 256;
 
 const READABLE =
-  INCOMPAT.fileType |
-  INCOMPAT.extents |
-  INCOMPAT.bits64 |
-  INCOMPAT.flexBg |
-  INCOMPAT.eaInode |
-  INCOMPAT.csumSeed |
-  INCOMPAT.largeDir;
-const WRITABLE_INCOMPAT =
-  INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode | INCOMPAT.csumSeed;
+  INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode | INCOMPAT.csumSeed | INCOMPAT.largeDir;
+const WRITABLE_INCOMPAT = INCOMPAT.fileType | INCOMPAT.extents | INCOMPAT.bits64 | INCOMPAT.flexBg | INCOMPAT.eaInode | INCOMPAT.csumSeed;
 const WRITABLE_RO_COMPAT =
   RO_COMPAT.sparseSuper |
   RO_COMPAT.largeFile |
@@ -146,8 +149,10 @@ function checkSizes(superblock: Superblock, deviceBytes: number, at: string): vo
       `${at} has impossible sizes: blocks of ${blockBytes} bytes, ${groups} groups of ${blocksPerGroup} blocks and ${inodesPerGroup} inodes, ${fields.inodesCount} inodes of ${inodeBytes} bytes`,
     );
   }
-  if (groups * descriptorBytes > MAX_TABLE_BYTES) throw unsupported(`${at} has ${groups} groups, at most ${MAX_TABLE_BYTES / descriptorBytes} are supported`);
-  if (blocks * blockBytes > deviceBytes) throw corrupt(`${at} counts ${blocks} blocks of ${blockBytes} bytes, the device has ${deviceBytes} bytes`);
+  if (groups * descriptorBytes > MAX_TABLE_BYTES)
+    throw unsupported(`${at} has ${groups} groups, at most ${MAX_TABLE_BYTES / descriptorBytes} are supported`);
+  if (blocks * blockBytes > deviceBytes)
+    throw corrupt(`${at} counts ${blocks} blocks of ${blockBytes} bytes, the device has ${deviceBytes} bytes`);
 }
 
 /** Refuses filesystems that can be read but not continued. */
@@ -162,7 +167,7 @@ export function checkWritable(superblock: Superblock, where: string): void {
   if (superblock.inodeBytes !== INODE_BYTES) refused.push(`inodes of ${superblock.inodeBytes} bytes`);
   if (superblock.descriptorBytes > groupStruct.size) refused.push(`descriptors of ${superblock.descriptorBytes} bytes`);
   if (fields.firstDataBlock !== 0) refused.push(`first data block ${fields.firstDataBlock}`);
-  if (fields.state !== CLEAN || fields.lastOrphan !== 0) refused.push(`state ${fields.state}, first orphan ${fields.lastOrphan} (run e2fsck first)`);
+  if (fields.state !== CLEAN || fields.lastOrphan !== 0)
+    refused.push(`state ${fields.state}, first orphan ${fields.lastOrphan} (run e2fsck first)`);
   if (refused.length > 0) throw unsupported(`${where}: cannot add a layer to this ext4 filesystem: ${refused.join(", ")}`);
 }
-

@@ -2,7 +2,16 @@ import { crc32cRaw } from "../../bytes/crc32c.ts";
 import { unsupported } from "../../errors.ts";
 import { BlockAllocator, type BlockRun } from "./block-allocator.ts";
 import { inodeSeed } from "./checksum.ts";
-import { encodeExtentIndex, encodeExtentLeaf, extentsPerBlock, INLINE_EXTENTS, MAX_EXTENT_BLOCKS, parseExtentNode, type Extent, type ExtentIndex } from "./extent-tree.ts";
+import {
+  encodeExtentIndex,
+  encodeExtentLeaf,
+  extentsPerBlock,
+  INLINE_EXTENTS,
+  MAX_EXTENT_BLOCKS,
+  parseExtentNode,
+  type Extent,
+  type ExtentIndex,
+} from "./extent-tree.ts";
 import { encodeGroup, type Group } from "./group-descriptor.ts";
 import type { Inode } from "./inode.ts";
 import { InodeTable } from "./inode-table.ts";
@@ -169,10 +178,11 @@ function countBlocks(extents: readonly Extent[]): number {
 function joinExtents(extents: readonly Extent[]): Extent[] {
   const joined: { fileBlock: number; blocks: number; block: number; unwritten: boolean }[] = [];
   for (const extent of extents) {
-    for (let done = 0; done < extent.blocks; ) {
+    for (let done = 0; done < extent.blocks;) {
       const last = joined.at(-1);
       const [fileBlock, block] = [extent.fileBlock + done, extent.block + done];
-      const follows = last && last.fileBlock + last.blocks === fileBlock && last.block + last.blocks === block && last.unwritten === extent.unwritten;
+      const follows =
+        last && last.fileBlock + last.blocks === fileBlock && last.block + last.blocks === block && last.unwritten === extent.unwritten;
       const limit = extent.unwritten ? MAX_EXTENT_BLOCKS - 1 : MAX_EXTENT_BLOCKS;
       if (follows && last.blocks < limit) {
         const taken = Math.min(limit - last.blocks, extent.blocks - done);

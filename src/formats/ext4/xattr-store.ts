@@ -7,7 +7,17 @@ import type { Inode } from "./inode.ts";
 import { XATTR_AREA_BYTES } from "./inode-table.ts";
 import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
 import type { Volume } from "./volume.ts";
-import { blockRoom, encodeInodeXattrs, encodeXattrBlock, inodeRoom, parseInodeXattrs, parseXattrBlock, recordBytes, toDiskValue, type XattrRecord } from "./xattr.ts";
+import {
+  blockRoom,
+  encodeInodeXattrs,
+  encodeXattrBlock,
+  inodeRoom,
+  parseInodeXattrs,
+  parseXattrBlock,
+  recordBytes,
+  toDiskValue,
+  type XattrRecord,
+} from "./xattr.ts";
 
 const MAX_VALUE_BYTES = 65536; // the kernel's XATTR_SIZE_MAX
 
@@ -32,7 +42,8 @@ export function storeXattrs(volume: Volume, inode: Inode, xattrs: ReadonlyMap<By
 }
 
 function plainRecord(name: ByteString, value: Uint8Array): XattrRecord {
-  if (value.length > MAX_VALUE_BYTES) throw unsupported(`extended attribute ${name} has ${value.length} bytes, at most ${MAX_VALUE_BYTES} can be stored`);
+  if (value.length > MAX_VALUE_BYTES)
+    throw unsupported(`extended attribute ${name} has ${value.length} bytes, at most ${MAX_VALUE_BYTES} can be stored`);
   return { name, value, valueInode: 0, valueHash: 0, valueBytes: value.length };
 }
 

@@ -205,7 +205,7 @@ export function fromDiskValue(name: ByteString, value: Uint8Array): Uint8Array {
   const view = new DataView(value.buffer, value.byteOffset, value.length);
   if (value.length < 4 || view.getUint32(0, true) !== ACL_DISK_VERSION) throw corrupt(`${name}: not an access control list of version 1`);
   const out: number[] = [ACL_XATTR_VERSION, 0, 0, 0];
-  for (let at = 4; at < value.length; ) {
+  for (let at = 4; at < value.length;) {
     if (at + 4 > value.length) throw corrupt(`${name}: ends inside of an entry`);
     const tag = view.getUint16(at, true);
     const length = tag === ACL_USER || tag === ACL_GROUP ? 8 : 4;
