@@ -34,7 +34,7 @@ function report(what: string, since: number): void {
   const megabytes = [rss, heapUsed, arrayBuffers].map((value) => `${Math.round(value / 2 ** 20)} MB`);
   console.log(
     `${what.padEnd(36)} ${((performance.now() - since) / 1000).toFixed(2).padStart(7)} s   rss ${megabytes[0]}, heap ${megabytes[1]}, buffers ${megabytes[2]}`,
-  ); // eslint-disable-line no-console
+  );
 }
 
 let since = performance.now();
@@ -61,4 +61,4 @@ writer.beginLayer(1);
 writer.apply({ kind: "remove", path: "usr/lib/package-1/directory-1/a-file-with-a-name-10101.js", ownDirectories: new Set() });
 const second = writer.finishLayer();
 report(`a second layer of ${second.metadata.length} blocks`, since);
-console.log(`peak rss ${Math.round(process.resourceUsage().maxRSS / 1024)} MB`); // eslint-disable-line no-console
+console.log(`peak rss ${Math.round(process.resourceUsage().maxRSS / 1024)} MB`);

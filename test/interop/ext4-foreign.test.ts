@@ -190,7 +190,7 @@ for (const [what, ...args] of READ) {
 
 /** Without what mkfs does not take over: times, and the directory that it adds. */
 function timeless(listing: Listing): object {
-  return [...listing].filter(([path]) => path !== "lost+found").map(([path, { times, ...rest }]) => [path, rest]);
+  return [...listing].filter(([path]) => path !== "lost+found").map(([path, { times: _times, ...rest }]) => [path, rest]);
 }
 
 test("blocks larger than a page are read", async () => {

@@ -48,7 +48,7 @@ export function layerEntry(path: string, fields: Partial<LayerEntry> = {}): Laye
 }
 
 /** A block of the payload of a layer: different for every block. */
-export function payloadBytes(layer: number, payloadBlock: number): Buffer {
+function payloadBytes(layer: number, payloadBlock: number): Buffer {
   return Buffer.alloc(BLOCK_BYTES, `layer ${layer} block ${payloadBlock} `);
 }
 

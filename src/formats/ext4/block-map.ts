@@ -38,8 +38,8 @@ export async function readBlockMap(
     for (const child of numbersOf(await read(block))) await walk(child, level - 1);
   };
   const end = Math.ceil(inode.size / map.blockBytes);
-  for (let index = 0; index < DIRECT_BLOCKS; index++) await walk(roots[index]!, 0);
-  for (let level = 1; level <= MAX_LEVELS && fileBlock < end; level++) await walk(roots[DIRECT_BLOCKS + level - 1]!, level);
+  for (let index = 0; index < DIRECT_BLOCKS; index++) await walk(roots[index], 0);
+  for (let level = 1; level <= MAX_LEVELS && fileBlock < end; level++) await walk(roots[DIRECT_BLOCKS + level - 1], level);
   return extents;
 }
 

@@ -23,7 +23,7 @@ export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (ent
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = 0; at < bytes.length;) {
     const recordBytes = at + 8 <= bytes.length ? recordLength(view.getUint16(at + 4, true), bytes.length) : 0;
-    const nameLength = recordBytes === 0 ? 0 : bytes[at + 6]!;
+    const nameLength = recordBytes === 0 ? 0 : bytes[at + 6];
     if (recordBytes < 8 || recordBytes % 4 !== 0 || at + recordBytes > bytes.length || 8 + nameLength > recordBytes) {
       throw corrupt(`${where}: directory entry at ${at} has record length ${recordBytes} and name length ${nameLength}`);
     }
@@ -32,7 +32,7 @@ export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (ent
       if (nameLength === 0) throw corrupt(`${where}: directory entry at ${at} has no name`);
       const name = Buffer.from(bytes.buffer, bytes.byteOffset + at + 8, nameLength).toString("latin1");
       if (name.includes("/") || name.includes("\0")) throw corrupt(`${where}: directory entry at ${at} has a name with "/" or NUL`);
-      visit({ name, inode, type: bytes[at + 7]! }, at);
+      visit({ name, inode, type: bytes[at + 7] }, at);
     }
     at += recordBytes;
   }

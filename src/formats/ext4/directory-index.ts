@@ -29,14 +29,14 @@ function limitAt(countOffset: number, blockBytes: number, checksum: boolean): nu
 /** Reads a root and its inner nodes. `block` gives a block of the directory by its number within it. */
 export function parseDirectoryIndex(block: (fileBlock: number) => Uint8Array, where: string): DirectoryIndex {
   const root = Buffer.from(block(0));
-  const hashVersion = root[28]!;
-  const levels = root[30]!;
+  const hashVersion = root[28];
+  const levels = root[30];
   if (root[29] !== ROOT_HEADER_BYTES || levels > 1) throw unsupported(`${where}: directory index with ${levels} levels`);
   const top = parseEntries(root, ROOT_COUNT_OFFSET, where);
   if (levels === 0) return { hashVersion, entries: top, nodeBlocks: [] };
   const entries = top.flatMap((child) => {
     const [first, ...rest] = parseEntries(Buffer.from(block(child.fileBlock)), NODE_COUNT_OFFSET, where);
-    return [{ hash: child.hash, fileBlock: first!.fileBlock }, ...rest];
+    return [{ hash: child.hash, fileBlock: first.fileBlock }, ...rest];
   });
   return { hashVersion, entries, nodeBlocks: top.map((child) => child.fileBlock) };
 }

@@ -143,7 +143,7 @@ export class DirectoryStore {
     if (directory.names.changed) {
       const encoded = directory.names.encode();
       const places = this.#resize(number, inode, encoded.blockCount);
-      for (const [fileBlock, bytes] of encoded.blocks) blocks.write(places[fileBlock]!, bytes);
+      for (const [fileBlock, bytes] of encoded.blocks) blocks.write(places[fileBlock], bytes);
       inode.size = encoded.blockCount * BLOCK_BYTES;
       inode.flags = directory.names.hashed ? inode.flags | INODE_FLAG.index : inode.flags & ~INODE_FLAG.index;
     }

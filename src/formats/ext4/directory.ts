@@ -258,10 +258,10 @@ export class Directory {
     let high = this.#leaves.length;
     while (high - low > 1) {
       const middle = (low + high) >>> 1;
-      if (this.#leaves[middle]!.hash <= hash) low = middle;
+      if (this.#leaves[middle].hash <= hash) low = middle;
       else high = middle;
     }
-    return this.#leaves[low]!;
+    return this.#leaves[low];
   }
 
   #membersOfChanged(): Map<Leaf, ByteString[]> {
@@ -282,9 +282,9 @@ export class Directory {
       }
       const [first, ...more] = this.#fillHalves(this.#hashAll(members.get(leaf)!), leaf, blockCount);
       blockCount += more.length;
-      for (const part of [first!, ...more]) members.set(part, []);
+      for (const part of [first, ...more]) members.set(part, []);
       for (const name of members.get(leaf)!) members.get(this.#slots.get(name)!.leaf!)!.push(name);
-      leaves.push(first!, ...more);
+      leaves.push(first, ...more);
     }
     this.#leaves = leaves;
     this.#placeNodes(blockCount);

@@ -21,7 +21,7 @@ export class Ext4File implements ByteSource {
     checkRange(this, offset, length);
     const bytes = new Uint8Array(length);
     for (let index = this.#firstExtent(Math.floor(offset / this.#blockBytes)); index < this.#extents.length; index++) {
-      const extent = this.#extents[index]!;
+      const extent = this.#extents[index];
       if (extent.fileBlock * this.#blockBytes >= offset + length) break;
       const from = Math.max(offset, extent.fileBlock * this.#blockBytes);
       const to = Math.min(offset + length, (extent.fileBlock + extent.blocks) * this.#blockBytes);
@@ -38,7 +38,7 @@ export class Ext4File implements ByteSource {
     let high = this.#extents.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const { fileBlock: first, blocks } = this.#extents[middle]!;
+      const { fileBlock: first, blocks } = this.#extents[middle];
       if (first + blocks <= fileBlock) low = middle + 1;
       else high = middle;
     }

@@ -61,7 +61,7 @@ export class Ext4Reader {
   inodeOffset(number: number): number {
     const { inodesPerGroup, inodeBytes, blockBytes, fields } = this.superblock;
     if (number < 1 || number > fields.inodesCount) throw corrupt(`${this.name}: inode ${number} is outside of 1–${fields.inodesCount}`);
-    const group = this.groups[Math.floor((number - 1) / inodesPerGroup)]!;
+    const group = this.groups[Math.floor((number - 1) / inodesPerGroup)];
     return group.inodeTable * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes;
   }
 
@@ -272,7 +272,7 @@ export class Ext4Reader {
 }
 
 /** Where an index node keeps its limit and count; undefined for a leaf. A root starts with `.` and `..`. */
-export function indexCountOffset(bytes: Uint8Array): number | undefined {
+function indexCountOffset(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (recordLength(view.getUint16(4, true), bytes.length) === bytes.length && view.getUint32(0, true) === 0) return 8;
   const isRoot =

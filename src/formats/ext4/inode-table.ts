@@ -34,11 +34,11 @@ export class InodeTable {
   #highestUsed(): number {
     const { inodesPerGroup } = this.#superblock;
     for (let number = this.#groups.length - 1; number >= 0; number--) {
-      const group = this.#groups[number]!;
+      const group = this.#groups[number];
       if (group.flags & GROUP_FLAG.inodeUninit || group.freeInodes === inodesPerGroup) continue;
       const bitmap = this.#blocks.get(group.inodeBitmap);
       for (let bit = inodesPerGroup - 1; bit >= 0; bit--) {
-        if (bitmap[bit >>> 3]! & (1 << (bit & 7))) return number * inodesPerGroup + bit + 1;
+        if (bitmap[bit >>> 3] & (1 << (bit & 7))) return number * inodesPerGroup + bit + 1;
       }
     }
     return this.#superblock.fields.firstInode - 1;
@@ -57,7 +57,7 @@ export class InodeTable {
   #firstFree(from: number): number | undefined {
     const { inodesPerGroup } = this.#superblock;
     for (let number = Math.floor((from - 1) / inodesPerGroup); number < this.#groups.length; number++) {
-      const group = this.#groups[number]!;
+      const group = this.#groups[number];
       if (group.freeInodes === 0) continue;
       const first = Math.max(0, from - 1 - number * inodesPerGroup);
       if (group.flags & GROUP_FLAG.inodeUninit) return number * inodesPerGroup + first + 1;
@@ -89,7 +89,7 @@ export class InodeTable {
   #bitmapOf(inode: number): { group: Group; bit: number; bitmap: Buffer } {
     const { inodesPerGroup } = this.#superblock;
     const number = Math.floor((inode - 1) / inodesPerGroup);
-    const group = this.#groups[number]!;
+    const group = this.#groups[number];
     if (group.flags & GROUP_FLAG.inodeUninit) {
       const bitmap = new Uint8Array(BLOCK_BYTES);
       setBits(bitmap, inodesPerGroup, BLOCK_BYTES * 8, true);
@@ -104,7 +104,7 @@ export class InodeTable {
     const { inodesPerGroup } = this.#superblock;
     const index = (inode - 1) % inodesPerGroup;
     const perBlock = BLOCK_BYTES / INODE_BYTES;
-    const table = this.#groups[Math.floor((inode - 1) / inodesPerGroup)]!.inodeTable;
+    const table = this.#groups[Math.floor((inode - 1) / inodesPerGroup)].inodeTable;
     return { block: table + Math.floor(index / perBlock), offset: (index % perBlock) * INODE_BYTES };
   }
 
@@ -154,8 +154,8 @@ export class InodeTable {
   settle(): number[] {
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
-      const bitmap = this.#blocks.get(this.#groups[number]!.inodeBitmap);
-      this.#groups[number]!.inodeBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.inodesPerGroup / 8);
+      const bitmap = this.#blocks.get(this.#groups[number].inodeBitmap);
+      this.#groups[number].inodeBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.inodesPerGroup / 8);
     }
     const changed = [...this.#changed];
     this.#changed.clear();

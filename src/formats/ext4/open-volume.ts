@@ -51,9 +51,9 @@ type Load = (block: number) => Promise<Uint8Array>;
 async function loadInodes(reader: Ext4Reader, load: Load, bitmap: Uint8Array, group: number): Promise<void> {
   const { inodesPerGroup, fields } = reader.superblock;
   for (let index = 0; index < inodesPerGroup; index++) {
-    if (!(bitmap[index >>> 3]! & (1 << (index & 7)))) continue;
+    if (!(bitmap[index >>> 3] & (1 << (index & 7)))) continue;
     const number = group * inodesPerGroup + index + 1;
-    await load(Math.floor((reader.groups[group]!.inodeTable * BLOCK_BYTES + index * INODE_BYTES) / BLOCK_BYTES));
+    await load(Math.floor((reader.groups[group].inodeTable * BLOCK_BYTES + index * INODE_BYTES) / BLOCK_BYTES));
     if (number === ROOT_INODE || number >= fields.firstInode) await loadInode(reader, load, number);
   }
 }

@@ -92,7 +92,7 @@ export class Volume {
     const spare = [...before.nodes];
     const nodes: number[] = [];
     inode.block = this.#encodeTree(joined, inode, number, () => {
-      const block = spare.shift() ?? this.allocate(1)[0]!.block;
+      const block = spare.shift() ?? this.allocate(1)[0].block;
       nodes.push(block);
       return block;
     });
@@ -114,13 +114,13 @@ export class Volume {
       return block;
     };
     let level: ExtentIndex[] = chunks(extents, capacity).map((chunk) => ({
-      fileBlock: chunk[0]!.fileBlock,
+      fileBlock: chunk[0].fileBlock,
       block: put(encodeExtentLeaf(chunk, BLOCK_BYTES, capacity)),
     }));
     for (let depth = 1; ; depth++) {
       if (level.length <= INLINE_EXTENTS) return encodeExtentIndex(level, depth, ROOT_BYTES, INLINE_EXTENTS);
       level = chunks(level, capacity).map((chunk) => ({
-        fileBlock: chunk[0]!.fileBlock,
+        fileBlock: chunk[0].fileBlock,
         block: put(encodeExtentIndex(chunk, depth, BLOCK_BYTES, capacity)),
       }));
     }
@@ -153,7 +153,7 @@ export class Volume {
     const perBlock = BLOCK_BYTES / this.superblock.descriptorBytes;
     for (const number of numbers) {
       const block = this.blocks.change(1 + Math.floor(number / perBlock));
-      encodeGroup(this.groups[number]!, number, this.superblock, block, (number % perBlock) * this.superblock.descriptorBytes);
+      encodeGroup(this.groups[number], number, this.superblock, block, (number % perBlock) * this.superblock.descriptorBytes);
     }
   }
 

@@ -55,12 +55,12 @@ function storeBlock(volume: Volume, inode: Inode, records: XattrRecord[]): void 
     placed[placed.indexOf(largest)] = moveToInode(volume, largest);
   }
   const [run] = volume.allocate(1);
-  inode.xattrBlock = run!.block;
+  inode.xattrBlock = run.block;
   inode.sectors += SECTORS_PER_BLOCK;
   for (const record of placed) if (record.valueInode !== 0) inode.sectors += valueSectors(record.valueBytes);
   const bytes = Buffer.from(encodeXattrBlock(placed, BLOCK_BYTES));
-  if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, run!.block, bytes), 16);
-  volume.blocks.create(run!.block, bytes);
+  if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, run.block, bytes), 16);
+  volume.blocks.create(run.block, bytes);
 }
 
 /** Stores a value as the content of an inode that only attributes refer to. */

@@ -38,12 +38,12 @@ test("what is no access control list is refused", () => {
 test("attributes come back from an inode and from a block", () => {
   const names = ["security.capability", ACCESS, "trusted.a", "user.\xe4", "user.empty"];
   const records = names.map((name, index) => record(name, Buffer.alloc(index === 4 ? 0 : index + 1, name)));
-  const expected = records.map(({ name, value }) => [name, Buffer.from(value).toString()]);
-  const shown = (found: { name: string; value: Uint8Array }[]): string[][] =>
+  const expected = records.map(({ name, value }): [string, string] => [name, Buffer.from(value).toString()]);
+  const shown = (found: { name: string; value: Uint8Array }[]): [string, string][] =>
     found.map(({ name, value }) => [name, Buffer.from(value).toString()]);
   assert.deepEqual(shown(parseInodeXattrs(encodeInodeXattrs(records, 200), "x")), expected);
   const block = encodeXattrBlock(records, 4096);
-  assert.deepEqual(shown(parseXattrBlock(block, "x")).toSorted(), expected.toSorted());
+  assert.deepEqual(new Map(shown(parseXattrBlock(block, "x"))), new Map(expected));
   const order = shown(parseXattrBlock(block, "x")).map(([name]) => name);
   assert.deepEqual(order, ["user.\xe4", "user.empty", ACCESS, "trusted.a", "security.capability"], "by number of the prefix, length, name");
 });
