@@ -8,7 +8,7 @@ import { digestOf, hexOf, type Digest } from "../../src/oci/digest.ts";
 import type { ImageStore, ResolveTarget } from "../../src/oci/image-store.ts";
 import { parseIndex } from "../../src/oci/index.ts";
 import { parseManifest } from "../../src/oci/manifest.ts";
-import { documentKind, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST } from "../../src/oci/media-types.ts";
+import { documentKind, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { tarArchive, type TarMember } from "./tar-builder.ts";
 
 export interface BuiltLayer {
@@ -41,19 +41,6 @@ export async function writeImage(directory: string, tag: string, image: BuiltIma
   const descriptor = await putImage(store, image, tag);
   await store.close();
   return descriptor;
-}
-
-/** Writes an index of images, one for each platform. */
-export async function writeIndexOf(
-  directory: string,
-  tag: string,
-  images: readonly (BuiltImage & { readonly platform: object })[],
-): Promise<void> {
-  const store = await openLayoutStore(directory, { create: true });
-  const manifests: object[] = [];
-  for (const image of images) manifests.push({ ...(await putImage(store, image, undefined)), platform: image.platform });
-  await store.putManifest(json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }), OCI_INDEX, { tag });
-  await store.close();
 }
 
 async function putImage(store: ImageStore, image: BuiltImage, tag: string | undefined): Promise<Descriptor> {
