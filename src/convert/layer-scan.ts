@@ -47,7 +47,10 @@ export async function scanLayer(
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
       at = end;
-      for (const payload of packer.take(false)) await write(payload);
+      for (const payload of packer.take(false)) {
+        await write(payload);
+        packer.recycle(payload);
+      }
     }
   }
   reader.close();
