@@ -8,7 +8,7 @@ import { BLOCK_BYTES, COMPAT, DIRENT_TYPE, FILE_KIND, INODE_FLAG, MAX_LINKS } fr
 import type { Volume } from "./volume.ts";
 
 /** Names kept in memory at a time; beyond that the directories used longest ago are written and dropped. */
-const MAX_NAMES = 100_000;
+const MAX_NAMES = 30_000;
 const DIRECTORY_TYPE = DIRENT_TYPE.get(FILE_KIND.directory);
 
 /** A directory with the part of its inode that follows from its content. */

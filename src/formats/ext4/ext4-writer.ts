@@ -9,7 +9,7 @@ import { DirectoryStore } from "./directory-store.ts";
 import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
 import { formatVolume, type FormatOptions } from "./format.ts";
 import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
-import { XATTR_AREA_BYTES } from "./inode-table.ts";
+import { NO_XATTRS } from "./inode-table.ts";
 import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
 import { openVolume } from "./open-volume.ts";
 import { PayloadPlaces, type PayloadPlace } from "./payload-places.ts";
@@ -255,7 +255,7 @@ export class Ext4Writer {
   }
 
   #storeXattrs(inode: Inode, entry: PayloadEntry): Uint8Array {
-    if (entry.xattrs.size === 0 || entry.type === "hardlink") return new Uint8Array(XATTR_AREA_BYTES);
+    if (entry.xattrs.size === 0 || entry.type === "hardlink") return NO_XATTRS;
     return storeXattrs(this.#volume, inode, keptXattrs(entry.type, entry.xattrs));
   }
 
@@ -275,7 +275,7 @@ export class Ext4Writer {
 
   #makeDirectory(number: number, parent: number, mode: number): void {
     const inode = newInode({ mode, uid: 0, gid: 0, atime: EPOCH, mtime: EPOCH, ctime: EPOCH }, FILE_KIND.directory);
-    this.#volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
+    this.#volume.inodes.write(number, inode, NO_XATTRS);
     this.#directories.create(number, parent);
   }
 

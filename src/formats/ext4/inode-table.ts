@@ -11,6 +11,8 @@ import { parseInodeXattrs } from "./xattr.ts";
 
 /** Bytes for attributes behind an inode's fields. */
 export const XATTR_AREA_BYTES = INODE_BYTES - 128 - EXTRA_ISIZE;
+/** The area of an inode that has none. */
+export const NO_XATTRS: Uint8Array = new Uint8Array(XATTR_AREA_BYTES);
 
 /** Inode records and the bitmaps that say which are used. Numbers are handed out front to back. */
 export class InodeTable {
@@ -18,6 +20,8 @@ export class InodeTable {
   readonly #groups: Group[];
   readonly #blocks: MetadataBlocks;
   readonly #changed = new Set<number>();
+  /** The record being written: allocating one for each of a million inodes costs more than filling it. */
+  readonly #scratch = Buffer.alloc(INODE_BYTES);
   #next = 1;
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
@@ -132,14 +136,14 @@ export class InodeTable {
     const record = this.#record(inode);
     const { extraIsize } = decodeInode(record);
     if (extraIsize === EXTRA_ISIZE) return record.subarray(INODE_BYTES - XATTR_AREA_BYTES);
-    if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return new Uint8Array(XATTR_AREA_BYTES);
+    if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return NO_XATTRS;
     throw unsupported(`inode ${inode} keeps attributes behind ${extraIsize} bytes of extra fields, expected ${EXTRA_ISIZE}`);
   }
 
   /** Writes an inode's record with its attribute area and checksum. */
   write(number: number, inode: Inode, xattrArea: Uint8Array): void {
-    const record = Buffer.alloc(INODE_BYTES);
-    record.set(encodeInode(inode));
+    const record = this.#scratch.fill(0);
+    encodeInode(inode, record);
     record.set(xattrArea, INODE_BYTES - XATTR_AREA_BYTES);
     if (this.#superblock.hasMetadataCsum) {
       const checksum = inodeChecksum(inodeSeed(this.#superblock.seed, number, inode.generation), record);

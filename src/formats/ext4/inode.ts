@@ -56,9 +56,9 @@ export function decodeInode(record: Uint8Array): Inode {
 }
 
 /** The first 160 bytes of a 256-byte record; checksums are left zero. */
-export function encodeInode(inode: Inode): Uint8Array {
+export function encodeInode(inode: Inode, record: Uint8Array = new Uint8Array(inodeStruct.size)): Uint8Array {
   const [atime, mtime, ctime] = [encodeTime(inode.atime), encodeTime(inode.mtime), encodeTime(inode.ctime)];
-  return inodeStruct.encode({
+  inodeStruct.encodeInto(record, {
     mode: inode.mode,
     uidLow: inode.uid & 0xffff,
     uidHigh: inode.uid >>> 16,
@@ -85,6 +85,7 @@ export function encodeInode(inode: Inode): Uint8Array {
     createTime: inode.createTime,
     createTimeExtra: inode.createTimeExtra,
   });
+  return record;
 }
 
 const FIRST_SECOND = -(2 ** 31);

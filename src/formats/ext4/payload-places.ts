@@ -5,12 +5,12 @@ export interface PayloadPlace {
   readonly blocks: number;
 }
 
-/** Numbers for each place: inode, block, payload block, blocks. */
+/** Numbers for each place: inode, block, payload block, blocks; an ext4 of 4 KiB blocks has fewer than 2^32 of each. */
 const COLUMNS = 4;
 
 /** The places of a layer's files, packed, because a layer can have millions of them. */
 export class PayloadPlaces {
-  #numbers = new Float64Array(1024 * COLUMNS);
+  #numbers = new Uint32Array(1024 * COLUMNS);
   #count = 0;
   /** Inodes that were freed: what was added for them before that count is void. */
   readonly #dropped = new Map<number, number>();
@@ -18,7 +18,7 @@ export class PayloadPlaces {
   add(inode: number, place: PayloadPlace): void {
     const at = this.#count * COLUMNS;
     if (at === this.#numbers.length) {
-      const grown = new Float64Array(this.#numbers.length * 2);
+      const grown = new Uint32Array(this.#numbers.length * 2);
       grown.set(this.#numbers);
       this.#numbers = grown;
     }

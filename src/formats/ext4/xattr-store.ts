@@ -4,7 +4,7 @@ import type { ByteString } from "../../tree/entry.ts";
 import { xattrBlockChecksum } from "./checksum.ts";
 import { encodeExtentLeaf, INLINE_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
-import { XATTR_AREA_BYTES } from "./inode-table.ts";
+import { NO_XATTRS, XATTR_AREA_BYTES } from "./inode-table.ts";
 import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
 import type { Volume } from "./volume.ts";
 import {
@@ -91,7 +91,7 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
     createTimeExtra: 0,
   };
   volume.setExtents(number, inode, volume.store(record.value));
-  volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
+  volume.inodes.write(number, inode, NO_XATTRS);
   return { ...record, value: new Uint8Array(), valueInode: number, valueHash: hash };
 }
 
