@@ -25,11 +25,16 @@ is_recent() {
 if [ -n "${LAZYLAYER_NODE-}" ]; then
   node=$LAZYLAYER_NODE
   is_recent "$(major "$node")" || fail "LAZYLAYER_NODE is $node, which is not Node.js 24 or later: point it to one, or unset it"
-elif [ -x "$root/node_modules/.bin/node" ]; then
-  node=$root/node_modules/.bin/node
-elif is_recent "$(major node)"; then
-  node=node
 else
+  # npm brings a Node as a package for the platform. npm 9 does not put it into .bin.
+  node=
+  for packaged in "$root"/node_modules/.bin/node "$root"/node_modules/node-linux-*/bin/node; do
+    [ -x "$packaged" ] && node=$packaged && break
+  done
+fi
+if [ -z "$node" ] && is_recent "$(major node)"; then
+  node=node
+elif [ -z "$node" ]; then
   found=$(node --version 2>/dev/null) || found=none
   fail "needs Node.js 24 or later (on PATH: $found): install it, set LAZYLAYER_NODE to it, or run npm install in $(cd "$root" && pwd -P)"
 fi
@@ -37,4 +42,8 @@ fi
 # Compiled code is kept beside the packages: a start takes half as long. Where that cannot be written, nothing is kept.
 export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE-$root/node_modules/.cache/compile}"
 
-exec "$node" --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"
+# Threads that pass buffers to each other leave holes in one malloc arena a thread; two arenas hold far less memory.
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
+
+# A small young generation: what lives longer is in typed arrays, and garbage is not worth memory.
+exec "$node" --max-semi-space-size=4 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"

@@ -33,7 +33,7 @@ async function readsLikeContent(source: ByteSource): Promise<void> {
     [-1, 2],
     [0, -1],
     [0.5, 1],
-    [NaN, 1],
+    [Number.NaN, 1],
   ] as const) {
     await assert.rejects(source.read(offset, length), { code: "CORRUPT" }, `${offset} ${length}`);
   }

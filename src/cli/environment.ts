@@ -1,5 +1,6 @@
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
+import { addAbortSignal } from "node:stream";
 import type { HostPlatform } from "../oci/platform.ts";
 import type { SystemRootPlaces } from "../registry/certificate-files.ts";
 import type { ProxyOptions } from "../registry/connections.ts";
@@ -37,7 +38,7 @@ export function readEnvironment(signal: AbortSignal): Environment {
   const cacheHome = env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
   const runtime = env["XDG_RUNTIME_DIR"];
   return {
-    stdin: process.stdin,
+    stdin: addAbortSignal(signal, process.stdin),
     stdout: process.stdout,
     stderr: process.stderr,
     host: { os: "linux", architecture: process.arch },

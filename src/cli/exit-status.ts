@@ -4,7 +4,7 @@ import { LazyError, messageOf } from "../errors.ts";
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const;
 
 /** A signal ended the command: the status is 128 and its number, as for programs that do not catch it. */
-export class Interrupted extends Error {
+class Interrupted extends Error {
   readonly status: number;
 
   constructor(name: keyof typeof SIGNAL_NUMBERS) {
@@ -42,7 +42,7 @@ export function exitStatus(error: unknown): number {
 }
 
 /** One line that says what went wrong; undefined where that has been said already or nobody listens. */
-export function failureLine(program: string, error: unknown): string | undefined {
+function failureLine(program: string, error: unknown): string | undefined {
   if (error instanceof CommanderError) return undefined;
   if (error instanceof Interrupted && error.status === 128 + SIGNAL_NUMBERS.SIGPIPE) return undefined;
   if (error instanceof LazyError || error instanceof Interrupted || isSystemError(error)) return `${program}: ${error.message}\n`;

@@ -23,7 +23,10 @@ export class Progress {
     this.#stderr = stderr;
     this.#label = label;
     if (!stderr.isTTY) return;
-    this.#bar = new cliProgress.SingleBar({ stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 }, cliProgress.Presets.shades_classic);
+    this.#bar = new cliProgress.SingleBar(
+      { stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 },
+      cliProgress.Presets.shades_classic,
+    );
     this.#bar.start(0, 0, { label, speed: 0 });
   }
 

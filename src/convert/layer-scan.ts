@@ -3,12 +3,13 @@ import type { PayloadEntry } from "../formats/ext4/ext4-writer.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 import type { TarEntry } from "../tar/tar-entry.ts";
 import { TarReader } from "../tar/tar-reader.ts";
+import { EntryLog } from "./entry-log.ts";
 import { PayloadPacker } from "./payload-packer.ts";
 
 /** What the data pass over a layer finds. */
 export interface LayerScan {
   /** In archive order; their data lies in the payload. */
-  readonly entries: readonly PayloadEntry[];
+  readonly entries: Iterable<PayloadEntry>;
   readonly payloadBlocks: number;
   /** Digest of the uncompressed archive. */
   readonly diffId: Digest;
@@ -29,10 +30,10 @@ export async function scanLayer(
   write: (payload: Uint8Array) => Promise<void>,
 ): Promise<LayerScan> {
   const packer = new PayloadPacker();
-  const entries: PayloadEntry[] = [];
+  const entries = new EntryLog();
   const reader = new TarReader(
     {
-      entry: (entry) => entries.push(withPayload(entry, packer)),
+      entry: (entry) => entries.append(withPayload(entry, packer)),
       data: (bytes) => packer.data(bytes),
       entryEnd: () => packer.endFile(),
     },
@@ -46,7 +47,10 @@ export async function scanLayer(
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
       at = end;
-      for (const payload of packer.take(false)) await write(payload);
+      for (const payload of packer.take(false)) {
+        await write(payload);
+        packer.recycle(payload);
+      }
     }
   }
   reader.close();

@@ -4,6 +4,8 @@ import type { FileRun } from "../formats/ext4/ext4-writer.ts";
 /** Payload blocks are filesystem blocks. */
 export const PAYLOAD_BLOCK_BYTES = 4096;
 const BUFFER_BYTES = 1 << 20;
+/** Written buffers that are kept for more. */
+const MAX_SPARE = 4;
 const NO_RUNS: readonly FileRun[] = [];
 
 /**
@@ -13,7 +15,8 @@ const NO_RUNS: readonly FileRun[] = [];
 export class PayloadPacker {
   #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
   #filled = 0;
-  #full: Buffer[] = [];
+  #full: Buffer<ArrayBuffer>[] = [];
+  readonly #spare: Buffer<ArrayBuffer>[] = [];
   /** Position in the payload, in bytes. */
   #position = 0;
   #firstByte = 0;
@@ -68,12 +71,17 @@ export class PayloadPacker {
     this.#extents = [];
   }
 
-  /** Full buffers, whole blocks each; with `all`, the last one too. They belong to the caller. */
-  take(all: boolean): Buffer[] {
+  /** Full buffers, whole blocks each; with `all`, the last one too. They belong to the caller until given back. */
+  take(all: boolean): Buffer<ArrayBuffer>[] {
     if (all && this.#filled > 0) this.#flush();
     const full = this.#full;
     this.#full = [];
     return full;
+  }
+
+  /** Takes back a buffer from `take` that has been written. */
+  recycle(buffer: Buffer<ArrayBuffer>): void {
+    if (buffer.length === BUFFER_BYTES && this.#spare.length < MAX_SPARE) this.#spare.push(buffer);
   }
 
   /** Where in the payload a byte of the file goes. Called with ascending offsets. */
@@ -111,7 +119,7 @@ export class PayloadPacker {
 
   #flush(): void {
     this.#full.push(this.#buffer.subarray(0, this.#filled));
-    this.#buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+    this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafe(BUFFER_BYTES);
     this.#filled = 0;
   }
 }

@@ -5,7 +5,9 @@ import type { Entry } from "./entry.ts";
 import { layerChanges } from "./layer-changes.ts";
 
 function summary(entries: readonly Entry[]): string[] {
-  return layerChanges(entries).map((change) => (change.kind === "put" ? `put ${change.entry.path}` : `${change.kind} ${change.path}`));
+  return Array.from(layerChanges(entries), (change) =>
+    change.kind === "put" ? `put ${change.entry.path}` : `${change.kind} ${change.path}`,
+  );
 }
 
 test("whiteouts come before puts, parents before children, puts in archive order", () => {

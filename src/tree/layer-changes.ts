@@ -29,48 +29,50 @@ export type Change<E extends Entry = Entry> =
  * The changes that a layer stands for, in the order in which to apply them. Whiteouts and opaque markers hide only the
  * lower layers, wherever they are in the archive; so they come first, parents before children, then the puts in archive
  * order. See the "Whiteouts" section of the OCI image layer specification.
- * Throws `CORRUPT` for a whiteout that names nothing or that has entries below it.
+ * Throws `CORRUPT` for a whiteout that names nothing or that has entries below it, before the first change. The entries are
+ * gone through more than once; no copy of them is made.
  */
-export function layerChanges<E extends Entry>(entries: readonly E[]): Change<E>[] {
-  const hides: Change<E>[] = [];
-  const puts: Change<E>[] = [];
-  const ownDirectories = new Set<ByteString>();
+export function layerChanges<E extends Entry>(entries: Iterable<E>): Iterable<Change<E>> {
+  const marks: Mark[] = [];
   for (const entry of entries) {
-    const hide = entry.path.includes(WHITEOUT_PREFIX) ? hiddenBy(entry.path, ownDirectories) : undefined;
-    if (hide === "ignored") continue;
-    if (hide !== undefined) {
-      hides.push(hide);
-      continue;
-    }
-    checkLinkTarget(entry);
-    if (entry.type === "directory") ownDirectories.add(entry.path);
-    puts.push({ kind: "put", entry });
+    const mark = markOf(entry.path);
+    if (mark === undefined) checkLinkTarget(entry);
+    else if (mark !== "ignored") marks.push(mark);
   }
-  hides.sort(byPath);
-  return hides.length === 0 ? puts : hides.concat(puts);
+  const hides = marks.length === 0 ? [] : hidesOf(marks, entries);
+  return changes(hides, entries);
+}
+
+function* changes<E extends Entry>(hides: readonly Hide[], entries: Iterable<E>): Generator<Change<E>, void> {
+  yield* hides;
+  for (const entry of entries) if (markOf(entry.path) === undefined) yield { kind: "put", entry };
 }
 
 type Hide = HiddenPath & { readonly kind: "remove" | "clear" };
+/** A whiteout or an opaque marker, and the path it is about. */
+type Mark = Pick<Hide, "kind" | "path">;
 
-function byPath<E extends Entry>(a: Change<E>, b: Change<E>): number {
-  if (a.kind === "put" || b.kind === "put") return 0;
-  return a.path < b.path ? -1 : a.path > b.path ? 1 : 0;
+function hidesOf(marks: readonly Mark[], entries: Iterable<Entry>): Hide[] {
+  const ownDirectories = new Set<ByteString>();
+  for (const { type, path } of entries) if (type === "directory") ownDirectories.add(path);
+  return marks.map((mark) => ({ ...mark, ownDirectories })).toSorted((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
 }
 
 /** What a path says about the lower layers; undefined when it is an ordinary path. */
-function hiddenBy(path: ByteString, ownDirectories: ReadonlySet<ByteString>): Hide | "ignored" | undefined {
+function markOf(path: ByteString): Mark | "ignored" | undefined {
+  if (!path.includes(WHITEOUT_PREFIX)) return undefined;
   const parent = parentPath(path);
   const name = baseName(path);
   if (isAufsInternal(parent)) return "ignored";
   if (hasWhiteoutElement(parent)) {
     throw corrupt(`layer entry ${quoted(path)} lies below a whiteout; names that start with ${WHITEOUT_PREFIX} are reserved`);
   }
-  if (name === OPAQUE_MARKER) return { kind: "clear", path: parent, ownDirectories };
+  if (name === OPAQUE_MARKER) return { kind: "clear", path: parent };
   if (name.startsWith(AUFS_PREFIX)) return "ignored";
   if (!name.startsWith(WHITEOUT_PREFIX)) return undefined;
   const hidden = name.slice(WHITEOUT_PREFIX.length);
   if (hidden === "" || hidden === "." || hidden === "..") throw corrupt(`layer entry ${quoted(path)} is a whiteout of no name`);
-  return { kind: "remove", path: joinPath(parent, hidden), ownDirectories };
+  return { kind: "remove", path: joinPath(parent, hidden) };
 }
 
 function isAufsInternal(path: ByteString): boolean {

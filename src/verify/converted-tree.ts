@@ -5,7 +5,7 @@ import { decodeDevice, isKind, type Inode } from "../formats/ext4/inode.ts";
 import { FILE_KIND, ROOT_INODE } from "../formats/ext4/layout.ts";
 import type { Extent } from "../formats/ext4/extent-tree.ts";
 import type { ByteString, EntryType } from "../tree/entry.ts";
-import type { TreeInode } from "../tree/memory-tree.ts";
+import { MemoryTree, type TreeInode } from "../tree/memory-tree.ts";
 import { joinPath, quoted } from "../tree/path.ts";
 import { ContentHash } from "./content-hash.ts";
 import { WindowSource } from "./window-source.ts";
@@ -16,32 +16,8 @@ export type ConvertedInode = Omit<TreeInode<string>, "extents"> & { readonly num
 /** Every path of a converted image, directories before what is in them. */
 export type ConvertedTree = ReadonlyMap<ByteString, ConvertedInode>;
 
-const EPOCH = { seconds: 0, nanoseconds: 0 };
-
 /** What an image without layers shows: a root that nobody has touched. */
-export const EMPTY_TREE: ConvertedTree = new Map([
-  [
-    "",
-    {
-      number: ROOT_INODE,
-      type: "directory",
-      mode: 0o755,
-      uid: 0,
-      gid: 0,
-      mtime: EPOCH,
-      atime: EPOCH,
-      ctime: EPOCH,
-      ...{
-        size: 0,
-        link: "",
-        major: 0,
-        minor: 0,
-        xattrs: new Map(),
-        content: undefined,
-      },
-    },
-  ],
-]);
+export const EMPTY_TREE: ConvertedTree = new Map([["", { ...new MemoryTree(() => "").get("")!, number: ROOT_INODE }]]);
 
 const MAX_DEPTH = 2048; // as many names as the longest path can have
 const READ_BYTES = 1 << 20;

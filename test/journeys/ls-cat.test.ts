@@ -54,7 +54,7 @@ function assertRefused({ status, stdout, stderr }: CommandResult, code: number, 
 }
 
 test("ls prints names, a line each, byte by byte", async () => {
-  assert.equal(printed(await lazylayer(["ls", image])).toString("latin1"), `big\n${BYTES_NAME}\ndev\netc\nlost+found\npipe\n`);
+  assert.equal(printed(await lazylayer(["ls", image])).toString("latin1"), `big\n${BYTES_NAME}\ndev\netc\npipe\n`);
   assert.equal(printed(await lazylayer(["ls", image, "/etc"])).toString(), "bytes\nlink\nmotd\nsame\n");
   assert.equal(printed(await lazylayer(["ls", image, "etc/motd"])).toString(), "etc/motd\n");
   assert.equal(printed(await lazylayer(["ls", image, "dev/../etc/"])).toString(), "bytes\nlink\nmotd\nsame\n");

@@ -1,12 +1,14 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { MemorySource } from "../../src/bytes/source.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
-import { digestOf, type Digest } from "../../src/oci/digest.ts";
+import { digestOf, hexOf, type Digest } from "../../src/oci/digest.ts";
 import type { ImageStore, ResolveTarget } from "../../src/oci/image-store.ts";
 import { parseIndex } from "../../src/oci/index.ts";
 import { parseManifest } from "../../src/oci/manifest.ts";
-import { documentKind, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST } from "../../src/oci/media-types.ts";
+import { documentKind, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { tarArchive, type TarMember } from "./tar-builder.ts";
 
 export interface BuiltLayer {
@@ -39,19 +41,6 @@ export async function writeImage(directory: string, tag: string, image: BuiltIma
   const descriptor = await putImage(store, image, tag);
   await store.close();
   return descriptor;
-}
-
-/** Writes an index of images, one for each platform. */
-export async function writeIndexOf(
-  directory: string,
-  tag: string,
-  images: readonly (BuiltImage & { readonly platform: object })[],
-): Promise<void> {
-  const store = await openLayoutStore(directory, { create: true });
-  const manifests: object[] = [];
-  for (const image of images) manifests.push({ ...(await putImage(store, image, undefined)), platform: image.platform });
-  await store.putManifest(json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }), OCI_INDEX, { tag });
-  await store.close();
 }
 
 async function putImage(store: ImageStore, image: BuiltImage, tag: string | undefined): Promise<Descriptor> {
@@ -99,4 +88,12 @@ async function copyDocument(
     }
   }
   await to.putManifest(bytes, descriptor.mediaType, { tag });
+}
+
+/** Changes a blob's file in a layout, whose name then no longer is its digest. */
+export async function damageBlob(directory: string, digest: Digest, change: "flip" | "cut" | "grow"): Promise<void> {
+  const path = join(directory, "blobs/sha256", hexOf(digest));
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1] ^= change === "flip" ? 1 : 0;
+  await writeFile(path, change === "grow" ? Buffer.concat([bytes, Buffer.alloc(1)]) : bytes.subarray(0, change === "cut" ? -1 : undefined));
 }

@@ -9,11 +9,20 @@ ensure_node_modules() {
     command -v npm >/dev/null || { echo "npm is missing: install Node.js with npm, then run this again" >&2; return 1; }
     echo "installing npm packages"
     npm_install || { sleep 3; npm_install; } || { echo "npm install failed in $root: see the messages above" >&2; return 1; }
+    link_node
     touch "$root/node_modules/.package-lock.json"
   fi
   exec 9>&-
   PATH="$root/node_modules/.bin:$PATH"
   export PATH
+}
+
+# npm 9 does not link the command of a package for a platform.
+link_node() {
+  [ -e "$root/node_modules/.bin/node" ] && return
+  for node in "$root"/node_modules/node-linux-*/bin/node; do
+    if [ -x "$node" ]; then ln -s "../${node#"$root/node_modules/"}" "$root/node_modules/.bin/node"; fi
+  done
 }
 
 # Not npm ci: it wants the builds of the native tools for every other platform in the lock file, and a registry need not have

@@ -31,7 +31,7 @@ export class BlockAllocator {
   /** The first block of the longest free run; of several, the first. */
   longestFreeRun(): BlockRun {
     let best: BlockRun = { block: 0, blocks: 0 };
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       const run = this.#freeRun(at, Infinity);
       if (!run) return best;
       if (run.blocks > best.blocks) best = run;
@@ -66,16 +66,18 @@ export class BlockAllocator {
     this.#freed.push(run);
   }
 
-  /** Ends a layer: clears what was freed and brings the bitmaps' checksums up to date. */
-  settle(): void {
+  /** Ends a layer: clears what was freed, brings the bitmaps' checksums up to date, and returns the groups that changed. */
+  settle(): number[] {
     for (const run of this.#freed) this.#mark(run, false);
     this.#freed.length = 0;
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
-      const bitmap = this.#blocks.get(this.#groups[number]!.blockBitmap);
-      this.#groups[number]!.blockBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.blocksPerGroup / 8);
+      const bitmap = this.#blocks.get(this.#groups[number].blockBitmap);
+      this.#groups[number].blockBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.blocksPerGroup / 8);
     }
+    const changed = [...this.#changed];
     this.#changed.clear();
+    return changed;
   }
 
   /** Marks blocks used, as a new filesystem does with its own metadata. */
@@ -106,14 +108,14 @@ export class BlockAllocator {
       const size = this.#groupBlocks(number);
       let bit = Math.max(0, from - first);
       if (bit >= size) continue; // behind the device's last block
-      if (this.#groups[number]!.freeBlocks === size) {
+      if (this.#groups[number].freeBlocks === size) {
         if (start < 0) start = first + bit;
         if (first + size - start >= limit) return { block: start, blocks: limit };
         continue;
       }
       const bitmap = this.#bitmap(number);
       if (start < 0) {
-        bit = this.#groups[number]!.freeBlocks === 0 ? size : nextBit(bitmap, bit, size, false);
+        bit = this.#groups[number].freeBlocks === 0 ? size : nextBit(bitmap, bit, size, false);
         if (bit >= size) continue;
         start = first + bit;
       }
@@ -125,11 +127,11 @@ export class BlockAllocator {
 
   #mark(run: BlockRun, used: boolean): void {
     const { blocksPerGroup } = this.#superblock;
-    for (let at = run.block; at < run.block + run.blocks; ) {
+    for (let at = run.block; at < run.block + run.blocks;) {
       const number = Math.floor(at / blocksPerGroup);
       const from = at - number * blocksPerGroup;
       const to = Math.min(blocksPerGroup, run.block + run.blocks - number * blocksPerGroup);
-      const group = this.#groups[number]!;
+      const group = this.#groups[number];
       const bitmap = this.#changeBitmap(number);
       setBits(bitmap, from, to, used);
       group.freeBlocks += used ? from - to : to - from;
@@ -139,12 +141,12 @@ export class BlockAllocator {
 
   /** The bitmap of a group, made up while the group is marked as never used. */
   #bitmap(number: number): Uint8Array {
-    const group = this.#groups[number]!;
+    const group = this.#groups[number];
     return group.flags & GROUP_FLAG.blockUninit ? this.#initialBitmap(number) : this.#blocks.get(group.blockBitmap);
   }
 
   #changeBitmap(number: number): Uint8Array {
-    const group = this.#groups[number]!;
+    const group = this.#groups[number];
     if (group.flags & GROUP_FLAG.blockUninit) {
       this.#blocks.create(group.blockBitmap, this.#initialBitmap(number));
       group.flags &= ~GROUP_FLAG.blockUninit;
@@ -163,7 +165,7 @@ export class BlockAllocator {
     if (hasSuperblock(this.#superblock, number)) {
       setBits(bitmap, 0, 1 + Math.ceil((groups * descriptorBytes) / blockBytes) + fields.reservedGdtBlocks, true);
     }
-    const group = this.#groups[number]!;
+    const group = this.#groups[number];
     const own: BlockRun[] = [
       { block: group.blockBitmap, blocks: 1 },
       { block: group.inodeBitmap, blocks: 1 },
@@ -179,7 +181,7 @@ export class BlockAllocator {
 }
 
 /** Whether a group starts with a copy of the superblock. */
-export function hasSuperblock(superblock: Superblock, group: number): boolean {
+function hasSuperblock(superblock: Superblock, group: number): boolean {
   const { fields } = superblock;
   if (group === 0) return true;
   if (fields.compat & COMPAT.sparseSuper2) return group === fields.backupGroup0 || group === fields.backupGroup1;
@@ -202,7 +204,7 @@ export function nextBit(bitmap: Uint8Array, from: number, end: number, set: bool
       bit += 8;
       continue;
     }
-    if (((bitmap[bit >>> 3]! >>> (bit & 7)) & 1) === (set ? 1 : 0)) return bit;
+    if (((bitmap[bit >>> 3] >>> (bit & 7)) & 1) === (set ? 1 : 0)) return bit;
     bit++;
   }
   return end;
@@ -218,8 +220,8 @@ export function setBits(bitmap: Uint8Array, from: number, to: number, set: boole
       continue;
     }
     const mask = 1 << (bit & 7);
-    if (set) bitmap[bit >>> 3]! |= mask;
-    else bitmap[bit >>> 3]! &= ~mask;
+    if (set) bitmap[bit >>> 3] |= mask;
+    else bitmap[bit >>> 3] &= ~mask;
     bit++;
   }
 }

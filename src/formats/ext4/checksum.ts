@@ -1,6 +1,8 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
 
 const word = new Uint8Array(8);
+/** Stands for a 16-bit checksum field. */
+const ZEROS = new Uint8Array(2);
 const wordView = new DataView(word.buffer);
 
 function crcOfU32(seed: number, value: number): number {
@@ -20,10 +22,9 @@ export function inodeSeed(filesystem: number, inode: number, generation: number)
 
 /** The checksum of an inode record; its two checksum fields count as zero. */
 export function inodeChecksum(seed: number, record: Uint8Array): number {
-  const clean = new Uint8Array(record);
-  clean.fill(0, 0x7c, 0x7e);
-  clean.fill(0, 0x82, 0x84);
-  return crc32cRaw(seed, clean);
+  const beforeLow = crc32cRaw(seed, record, 0, 0x7c);
+  const beforeHigh = crc32cRaw(crc32cRaw(beforeLow, ZEROS), record, 0x7e, Math.min(0x82, record.length));
+  return record.length > 0x82 ? crc32cRaw(crc32cRaw(beforeHigh, ZEROS), record, 0x84) : beforeHigh;
 }
 
 /** The checksum of an extended attribute block; its checksum field (bytes 16–19) counts as zero. */

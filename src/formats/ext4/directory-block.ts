@@ -21,9 +21,9 @@ export function entryBytes(nameLength: number): number {
 /** The entries of one directory block. Index nodes look like blocks with one unused entry, so they give none. */
 export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (entry: DirectoryEntry, offset: number) => void): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const recordBytes = at + 8 <= bytes.length ? recordLength(view.getUint16(at + 4, true), bytes.length) : 0;
-    const nameLength = recordBytes === 0 ? 0 : bytes[at + 6]!;
+    const nameLength = recordBytes === 0 ? 0 : bytes[at + 6];
     if (recordBytes < 8 || recordBytes % 4 !== 0 || at + recordBytes > bytes.length || 8 + nameLength > recordBytes) {
       throw corrupt(`${where}: directory entry at ${at} has record length ${recordBytes} and name length ${nameLength}`);
     }
@@ -32,14 +32,14 @@ export function readDirectoryBlock(bytes: Uint8Array, where: string, visit: (ent
       if (nameLength === 0) throw corrupt(`${where}: directory entry at ${at} has no name`);
       const name = Buffer.from(bytes.buffer, bytes.byteOffset + at + 8, nameLength).toString("latin1");
       if (name.includes("/") || name.includes("\0")) throw corrupt(`${where}: directory entry at ${at} has a name with "/" or NUL`);
-      visit({ name, inode, type: bytes[at + 7]! }, at);
+      visit({ name, inode, type: bytes[at + 7] }, at);
     }
     at += recordBytes;
   }
 }
 
 /** Record lengths of 64 KiB blocks do not fit 16 bits: 0 and 65535 stand for the whole block. */
-function recordLength(stored: number, blockBytes: number): number {
+export function recordLength(stored: number, blockBytes: number): number {
   return blockBytes === 65536 && (stored === 0 || stored === 65535) ? blockBytes : stored;
 }
 

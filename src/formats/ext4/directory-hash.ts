@@ -77,7 +77,7 @@ function halfMd4Hash(name: ByteString, hash: DirectoryHash): number {
     packWords(words, 8, name, from, hash.signed);
     halfMd4Transform();
   }
-  return state[1]!;
+  return state[1];
 }
 
 const ROUND_ORDER: readonly (readonly number[])[] = [
@@ -94,24 +94,24 @@ const ROUND_CONSTANTS = [0, 0x5a827999, 0x6ed9eba1];
 
 /** MD4's three rounds over 8 words instead of 16. */
 function halfMd4Transform(): void {
-  let [a, b, c, d] = [state[0]! | 0, state[1]! | 0, state[2]! | 0, state[3]! | 0];
+  let [a, b, c, d] = [state[0] | 0, state[1] | 0, state[2] | 0, state[3] | 0];
   for (let round = 0; round < 3; round++) {
-    const order = ROUND_ORDER[round]!;
-    const shifts = ROUND_SHIFTS[round]!;
+    const order = ROUND_ORDER[round];
+    const shifts = ROUND_SHIFTS[round];
     for (let step = 0; step < 8; step++) {
       const mixed = round === 0 ? d ^ (b & (c ^ d)) : round === 1 ? (b & c) + ((b ^ c) & d) : b ^ c ^ d;
-      const sum = (a + mixed + words[order[step]!]! + ROUND_CONSTANTS[round]!) | 0;
-      const shift = shifts[step % 4]!;
+      const sum = (a + mixed + words[order[step]] + ROUND_CONSTANTS[round]) | 0;
+      const shift = shifts[step % 4];
       a = d;
       d = c;
       c = b;
       b = (sum << shift) | (sum >>> (32 - shift));
     }
   }
-  state[0] = state[0]! + a;
-  state[1] = state[1]! + b;
-  state[2] = state[2]! + c;
-  state[3] = state[3]! + d;
+  state[0] = state[0] + a;
+  state[1] = state[1] + b;
+  state[2] = state[2] + c;
+  state[3] = state[3] + d;
 }
 
 function teaHash(name: ByteString, hash: DirectoryHash): number {
@@ -120,18 +120,18 @@ function teaHash(name: ByteString, hash: DirectoryHash): number {
     packWords(words, 4, name, from, hash.signed);
     teaTransform();
   }
-  return state[0]!;
+  return state[0];
 }
 
 function teaTransform(): void {
-  let b0 = state[0]! | 0;
-  let b1 = state[1]! | 0;
+  let b0 = state[0] | 0;
+  let b1 = state[1] | 0;
   let sum = 0;
   for (let round = 0; round < 16; round++) {
     sum = (sum + 0x9e3779b9) | 0;
-    b0 = (b0 + (((b1 << 4) + words[0]!) ^ (b1 + sum) ^ ((b1 >>> 5) + words[1]!))) | 0;
-    b1 = (b1 + (((b0 << 4) + words[2]!) ^ (b0 + sum) ^ ((b0 >>> 5) + words[3]!))) | 0;
+    b0 = (b0 + (((b1 << 4) + words[0]) ^ (b1 + sum) ^ ((b1 >>> 5) + words[1]))) | 0;
+    b1 = (b1 + (((b0 << 4) + words[2]) ^ (b0 + sum) ^ ((b0 >>> 5) + words[3]))) | 0;
   }
-  state[0] = state[0]! + b0;
-  state[1] = state[1]! + b1;
+  state[0] = state[0] + b0;
+  state[1] = state[1] + b1;
 }

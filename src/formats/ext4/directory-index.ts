@@ -29,14 +29,14 @@ function limitAt(countOffset: number, blockBytes: number, checksum: boolean): nu
 /** Reads a root and its inner nodes. `block` gives a block of the directory by its number within it. */
 export function parseDirectoryIndex(block: (fileBlock: number) => Uint8Array, where: string): DirectoryIndex {
   const root = Buffer.from(block(0));
-  const hashVersion = root[28]!;
-  const levels = root[30]!;
+  const hashVersion = root[28];
+  const levels = root[30];
   if (root[29] !== ROOT_HEADER_BYTES || levels > 1) throw unsupported(`${where}: directory index with ${levels} levels`);
   const top = parseEntries(root, ROOT_COUNT_OFFSET, where);
   if (levels === 0) return { hashVersion, entries: top, nodeBlocks: [] };
   const entries = top.flatMap((child) => {
     const [first, ...rest] = parseEntries(Buffer.from(block(child.fileBlock)), NODE_COUNT_OFFSET, where);
-    return [{ hash: child.hash, fileBlock: first!.fileBlock }, ...rest];
+    return [{ hash: child.hash, fileBlock: first.fileBlock }, ...rest];
   });
   return { hashVersion, entries, nodeBlocks: top.map((child) => child.fileBlock) };
 }
@@ -57,7 +57,8 @@ function parseEntries(bytes: Buffer, countOffset: number, where: string): IndexE
 export function nodesNeeded(leaves: number, blockBytes: number, checksum: boolean): number {
   if (leaves <= limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum)) return 0;
   const nodes = Math.ceil(leaves / limitAt(NODE_COUNT_OFFSET, blockBytes, checksum));
-  if (nodes > limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum)) throw unsupported(`a directory of ${leaves} blocks is too large for two index levels`);
+  if (nodes > limitAt(ROOT_COUNT_OFFSET, blockBytes, checksum))
+    throw unsupported(`a directory of ${leaves} blocks is too large for two index levels`);
   return nodes;
 }
 
@@ -80,11 +81,11 @@ export function encodeDirectoryIndex(
     encodeEntries(root, ROOT_COUNT_OFFSET, entries, seed);
     return [{ fileBlock: 0, bytes: root }];
   }
-  const perNode = Math.ceil(entries.length / nodeBlocks.length);
+  const firstOf = (node: number): number => Math.floor((node * entries.length) / nodeBlocks.length);
   const nodes = nodeBlocks.map((fileBlock, number) => {
     const bytes = Buffer.alloc(blockBytes);
     bytes.writeUInt16LE(blockBytes, 4);
-    const own = entries.slice(number * perNode, (number + 1) * perNode);
+    const own = entries.slice(firstOf(number), firstOf(number + 1));
     encodeEntries(bytes, NODE_COUNT_OFFSET, own, seed);
     return { fileBlock, bytes, hash: own[0]?.hash ?? 0 };
   });

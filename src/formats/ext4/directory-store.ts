@@ -1,69 +1,115 @@
+import { corrupt } from "../../errors.ts";
+import type { ByteString } from "../../tree/entry.ts";
+import type { DirectoryEntry } from "./directory-block.ts";
 import { Directory, type DirectoryOptions } from "./directory.ts";
 import type { Extent } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
-import { BLOCK_BYTES, COMPAT, INODE_FLAG, MAX_LINKS } from "./layout.ts";
+import { BLOCK_BYTES, COMPAT, DIRENT_TYPE, FILE_KIND, INODE_FLAG, MAX_LINKS } from "./layout.ts";
 import type { Volume } from "./volume.ts";
 
 /** Names kept in memory at a time; beyond that the directories used longest ago are written and dropped. */
-const MAX_NAMES = 300_000;
+const MAX_NAMES = 30_000;
+const DIRECTORY_TYPE = DIRENT_TYPE.get(FILE_KIND.directory);
 
 /** A directory with the part of its inode that follows from its content. */
-export interface OpenDirectory {
+interface OpenDirectory {
   readonly names: Directory;
   /** Its own two links and one for each child directory; `undefined` when there are too many to count. */
   links: number | undefined;
 }
 
-/** The directories in use during a layer. */
+/** The directories in use during a layer. Those that do not fit memory are written and read again when they are needed. */
 export class DirectoryStore {
   readonly #volume: Volume;
+  readonly #maxNames: number;
   /** Least recently used first. */
   readonly #open = new Map<number, OpenDirectory>();
+  /** Names in all open directories, and one for each directory. */
+  #names = 0;
+  #last: { readonly number: number; readonly directory: OpenDirectory } | undefined;
 
-  constructor(volume: Volume) {
+  constructor(volume: Volume, maxNames = MAX_NAMES) {
     this.#volume = volume;
+    this.#maxNames = maxNames;
   }
 
-  /** A directory's names and links, read from its blocks on first use. */
-  get(number: number): OpenDirectory {
-    const known = this.#open.get(number);
-    if (known) {
-      this.#open.delete(number);
-      this.#open.set(number, known);
-      return known;
-    }
+  lookup(number: number, name: ByteString): number | undefined {
+    return this.#get(number).names.lookup(name);
+  }
+
+  /** All names in a directory, as they are now. */
+  entries(number: number): DirectoryEntry[] {
+    return [...this.#get(number).names.entries()];
+  }
+
+  /** Adds a name that the directory does not have. */
+  insert(number: number, entry: DirectoryEntry): void {
+    const directory = this.#get(number);
+    directory.names.insert(entry.name, entry.inode, entry.type);
+    if (entry.type === DIRECTORY_TYPE && directory.links !== undefined) directory.links++;
+    this.#names++;
+    this.#evict();
+  }
+
+  /** Takes away a name that the directory has. */
+  remove(number: number, name: ByteString, isDirectory: boolean): void {
+    const directory = this.#get(number);
+    directory.names.remove(name);
+    if (isDirectory && directory.links !== undefined) directory.links--;
+    this.#names--;
+  }
+
+  /** A directory's names and links, read from its blocks on first use. Valid until the next call. */
+  #get(number: number): OpenDirectory {
+    if (this.#last?.number === number) return this.#last.directory;
+    const directory = this.#open.get(number) ?? this.#load(number);
+    this.#open.delete(number);
+    this.#add(number, directory);
+    return directory;
+  }
+
+  #load(number: number): OpenDirectory {
     const inode = this.#volume.inodes.read(number);
     const blocks = new Map<number, Uint8Array>();
     for (const extent of this.#volume.extents(number, inode).extents) {
-      for (let index = 0; index < extent.blocks; index++) blocks.set(extent.fileBlock + index, this.#volume.blocks.get(extent.block + index));
+      if (extent.fileBlock !== blocks.size) throw corrupt(`directory ${number} has a hole at its block ${blocks.size}`);
+      for (let index = 0; index < extent.blocks; index++)
+        blocks.set(extent.fileBlock + index, this.#volume.blocks.get(extent.block + index));
     }
     const names = Directory.load(number, blocks, (inode.flags & INODE_FLAG.index) !== 0, this.#options(number, inode));
-    const directory: OpenDirectory = { names, links: inode.links === 1 ? undefined : inode.links };
-    this.#add(number, directory);
-    return directory;
+    this.#names += names.size + 1;
+    return { names, links: inode.links === 1 ? undefined : inode.links };
   }
 
   /** Starts an empty directory whose inode has been written. */
   create(number: number, parent: number): void {
     const names = Directory.create(number, parent, this.#options(number, this.#volume.inodes.read(number)));
+    this.#names++;
     this.#add(number, { names, links: 2 });
   }
 
+  /** Makes a directory the most recently used one. */
   #add(number: number, directory: OpenDirectory): void {
     this.#open.set(number, directory);
-    let names = 0;
-    for (const { names: open } of this.#open.values()) names += open.size + 1;
-    if (names > MAX_NAMES) this.#evict(names);
+    this.#last = { number, directory };
+    this.#evict();
   }
 
-  #evict(total: number): void {
-    let names = total;
+  /** When there are too many names: keeps half of them, and in any case the directory in use. */
+  #evict(): void {
+    if (this.#names <= this.#maxNames) return;
     for (const [number, directory] of this.#open) {
-      if (names <= MAX_NAMES / 2) return;
+      if (this.#names <= this.#maxNames / 2 || number === this.#last?.number) return;
       this.#write(number, directory);
-      this.#open.delete(number);
-      names -= directory.names.size + 1;
+      this.#forget(number);
     }
+  }
+
+  #forget(number: number): void {
+    const directory = this.#open.get(number);
+    if (directory) this.#names -= directory.names.size + 1;
+    this.#open.delete(number);
+    if (this.#last?.number === number) this.#last = undefined;
   }
 
   #options(number: number, inode: Inode): DirectoryOptions {
@@ -74,7 +120,7 @@ export class DirectoryStore {
 
   /** Frees a directory's blocks; the caller frees its inode. */
   delete(number: number, inode: Inode): void {
-    this.#open.delete(number);
+    this.#forget(number);
     const { extents, nodes } = this.#volume.extents(number, inode);
     for (const extent of extents) for (let index = 0; index < extent.blocks; index++) this.#volume.release(extent.block + index);
     for (const block of nodes) this.#volume.release(block);
@@ -84,6 +130,8 @@ export class DirectoryStore {
   flush(): void {
     for (const [number, directory] of [...this.#open].toSorted(([a], [b]) => a - b)) this.#write(number, directory);
     this.#open.clear();
+    this.#last = undefined;
+    this.#names = 0;
   }
 
   #write(number: number, directory: OpenDirectory): void {
@@ -95,7 +143,7 @@ export class DirectoryStore {
     if (directory.names.changed) {
       const encoded = directory.names.encode();
       const places = this.#resize(number, inode, encoded.blockCount);
-      for (const [fileBlock, bytes] of encoded.blocks) blocks.write(places[fileBlock]!, bytes);
+      for (const [fileBlock, bytes] of encoded.blocks) blocks.write(places[fileBlock], bytes);
       inode.size = encoded.blockCount * BLOCK_BYTES;
       inode.flags = directory.names.hashed ? inode.flags | INODE_FLAG.index : inode.flags & ~INODE_FLAG.index;
     }

@@ -1,5 +1,7 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
+import { corrupt } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
+import { quoted } from "../../tree/path.ts";
 import { encodeLeaf, entryBytes, LEAF_TAIL_BYTES, readDirectoryBlock, type DirectoryEntry } from "./directory-block.ts";
 import { hashName, type DirectoryHash } from "./directory-hash.ts";
 import { encodeDirectoryIndex, nodesNeeded, parseDirectoryIndex, type IndexEntry } from "./directory-index.ts";
@@ -76,20 +78,30 @@ export class Directory {
     }
     const directory = new Directory(inode, parent, options);
     directory.#blockCount = blocks.size;
-    const leaves = new Map<number, Leaf>();
-    if (hashed && options.hash) {
-      const index = parseDirectoryIndex((fileBlock) => blocks.get(fileBlock) ?? new Uint8Array(options.blockBytes), where);
-      directory.#hashing = { ...options.hash, version: index.hashVersion };
-      directory.#nodeBlocks = index.nodeBlocks;
-      directory.#leaves = index.entries.map((entry) => ({ ...entry, usedBytes: 0, changed: false }));
-      for (const leaf of directory.#leaves) leaves.set(leaf.fileBlock, leaf);
-    }
+    const leaves = hashed && options.hash ? directory.#loadIndex(blocks, where) : new Map<number, Leaf>();
     for (const { entry, fileBlock } of found) {
       const leaf = leaves.get(fileBlock);
       if (leaf) leaf.usedBytes += entryBytes(entry.name.length);
+      if (directory.#slots.has(entry.name)) throw corrupt(`${where}: the name ${quoted(entry.name)} occurs twice`);
       directory.#slots.set(entry.name, { inode: entry.inode, type: entry.type, leaf });
     }
     return directory;
+  }
+
+  /**
+   * The leaves that the index knows, by their block. An index that does not account for every block exactly once, as in
+   * the lost+found of some tools, is not built upon: the directory counts as plain, so that its first change makes all
+   * blocks anew.
+   */
+  #loadIndex(blocks: DirectoryBlocks, where: string): Map<number, Leaf> {
+    const index = parseDirectoryIndex((fileBlock) => blocks.get(fileBlock) ?? new Uint8Array(this.#options.blockBytes), where);
+    const known = new Set([0, ...index.nodeBlocks, ...index.entries.map((entry) => entry.fileBlock)]);
+    const complete = known.size === 1 + index.nodeBlocks.length + index.entries.length && known.size === blocks.size;
+    if (!complete || [...known].some((fileBlock) => !blocks.has(fileBlock))) return new Map();
+    this.#hashing = { ...this.#options.hash!, version: index.hashVersion };
+    this.#nodeBlocks = index.nodeBlocks;
+    this.#leaves = index.entries.map((entry) => ({ ...entry, usedBytes: 0, changed: false }));
+    return new Map(this.#leaves.map((leaf) => [leaf.fileBlock, leaf]));
   }
 
   get size(): number {
@@ -226,7 +238,8 @@ export class Directory {
       leaf.changed = false;
     }
     const index = { hashVersion: this.#hashing!.version, entries: this.#leaves satisfies IndexEntry[], nodeBlocks: this.#nodeBlocks };
-    for (const node of encodeDirectoryIndex(index, this, this.#options.blockBytes, this.#options.seed)) blocks.set(node.fileBlock, node.bytes);
+    for (const node of encodeDirectoryIndex(index, this, this.#options.blockBytes, this.#options.seed))
+      blocks.set(node.fileBlock, node.bytes);
     return blocks;
   }
 
@@ -245,10 +258,10 @@ export class Directory {
     let high = this.#leaves.length;
     while (high - low > 1) {
       const middle = (low + high) >>> 1;
-      if (this.#leaves[middle]!.hash <= hash) low = middle;
+      if (this.#leaves[middle].hash <= hash) low = middle;
       else high = middle;
     }
-    return this.#leaves[low]!;
+    return this.#leaves[low];
   }
 
   #membersOfChanged(): Map<Leaf, ByteString[]> {
@@ -269,9 +282,9 @@ export class Directory {
       }
       const [first, ...more] = this.#fillHalves(this.#hashAll(members.get(leaf)!), leaf, blockCount);
       blockCount += more.length;
-      for (const part of [first!, ...more]) members.set(part, []);
+      for (const part of [first, ...more]) members.set(part, []);
       for (const name of members.get(leaf)!) members.get(this.#slots.get(name)!.leaf!)!.push(name);
-      leaves.push(first!, ...more);
+      leaves.push(first, ...more);
     }
     this.#leaves = leaves;
     this.#placeNodes(blockCount);

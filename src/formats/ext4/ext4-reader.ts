@@ -1,14 +1,16 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
-import { checkRange, type ByteSource } from "../../bytes/source.ts";
+import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
 import { BlockReader } from "./block-reader.ts";
 import { indexNodeChecksum, inodeChecksum, inodeSeed, xattrBlockChecksum } from "./checksum.ts";
-import { LEAF_TAIL_BYTES, readDirectoryBlock, type DirectoryEntry } from "./directory-block.ts";
-import { parseExtentNode, type Extent } from "./extent-tree.ts";
+import { LEAF_TAIL_BYTES, readDirectoryBlock, recordLength, type DirectoryEntry } from "./directory-block.ts";
+import { readBlockMap } from "./block-map.ts";
+import { extentTailOffset, parseExtentNode, type Extent } from "./extent-tree.ts";
 import { decodeGroups, type Group } from "./group-descriptor.ts";
 import { decodeInode, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { FILE_KIND, INODE_FLAG, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
+import { Ext4File } from "./ext4-file.ts";
 import { parseSuperblock, type Superblock } from "./superblock.ts";
 import { fromDiskValue, parseInodeXattrs, parseXattrBlock, type StoredXattr } from "./xattr.ts";
 
@@ -35,7 +37,8 @@ export class Ext4Reader {
 
   /** Opens a filesystem. Throws `CORRUPT` or `UNSUPPORTED`, naming the field. */
   static async open(source: ByteSource): Promise<Ext4Reader> {
-    if (source.size < SUPERBLOCK_OFFSET + superblockStruct.size) throw corrupt(`${source.name}: ${source.size} bytes are too few for an ext4 filesystem`);
+    if (source.size < SUPERBLOCK_OFFSET + superblockStruct.size)
+      throw corrupt(`${source.name}: ${source.size} bytes are too few for an ext4 filesystem`);
     const bytes = await source.read(SUPERBLOCK_OFFSET, superblockStruct.size);
     const superblock = parseSuperblock(bytes, source.size, source.name);
     const tableOffset = (superblock.fields.firstDataBlock + 1) * superblock.blockBytes;
@@ -58,7 +61,7 @@ export class Ext4Reader {
   inodeOffset(number: number): number {
     const { inodesPerGroup, inodeBytes, blockBytes, fields } = this.superblock;
     if (number < 1 || number > fields.inodesCount) throw corrupt(`${this.name}: inode ${number} is outside of 1–${fields.inodesCount}`);
-    const group = this.groups[Math.floor((number - 1) / inodesPerGroup)]!;
+    const group = this.groups[Math.floor((number - 1) / inodesPerGroup)];
     return group.inodeTable * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes;
   }
 
@@ -82,7 +85,8 @@ export class Ext4Reader {
     const wide = record.length > 128 && inode.extraIsize >= 4;
     const stored = view.getUint16(0x7c, true) + (wide ? view.getUint16(0x82, true) * 65536 : 0);
     const found = inodeChecksum(this.#seedOf(number, inode), record);
-    if (stored !== (wide ? found : found & 0xffff)) throw corrupt(`${this.name}: inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    if (stored !== (wide ? found : found & 0xffff))
+      throw corrupt(`${this.name}: inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
   }
 
   #seedOf(number: number, inode: Inode): number {
@@ -92,42 +96,71 @@ export class Ext4Reader {
   /** Where a file's blocks are. Also lists the blocks of the tree itself, through `visitNode`. */
   async extents(number: number, inode: Inode, visitNode?: (block: number) => void): Promise<Extent[]> {
     if (inode.flags & INODE_FLAG.inlineData) throw unsupported(`${this.name}: inode ${number} keeps its data inline`);
-    if (!(inode.flags & INODE_FLAG.extents)) throw unsupported(`${this.name}: inode ${number} has a block map instead of extents`);
+    const nodes = new Set<number>();
+    const visit = (block: number): void => {
+      if (nodes.has(block)) throw corrupt(`${this.name}: inode ${number} refers to block ${block} of its block tree twice`);
+      nodes.add(block);
+      visitNode?.(block);
+    };
+    if (!(inode.flags & INODE_FLAG.extents)) {
+      const read = async (block: number): Promise<Uint8Array> => await this.block(block);
+      const map = { blockBytes: this.superblock.blockBytes, deviceBlocks: this.superblock.blocks, where: `${this.name}: inode ${number}` };
+      return await readBlockMap(inode, map, read, visit);
+    }
     const found: Extent[] = [];
-    await this.#walkExtents(number, inode, inode.block, -1, found, visitNode);
+    await this.#walkExtents(number, inode, inode.block, -1, found, visit);
     return found;
   }
 
-  async #walkExtents(number: number, inode: Inode, bytes: Uint8Array, depth: number, found: Extent[], visitNode?: (block: number) => void): Promise<void> {
+  async #walkExtents(
+    number: number,
+    inode: Inode,
+    bytes: Uint8Array,
+    depth: number,
+    found: Extent[],
+    visitNode: (block: number) => void,
+  ): Promise<void> {
     const where = `${this.name}: inode ${number}`;
     const node = parseExtentNode(bytes, where);
     if (depth >= 0 && node.depth !== depth) throw corrupt(`${where}: extent node of depth ${node.depth}, expected ${depth}`);
     for (const extent of node.extents) {
       const last = found.at(-1);
-      if (last && extent.fileBlock < last.fileBlock + last.blocks) throw corrupt(`${where}: extents overlap at file block ${extent.fileBlock}`);
-      if (extent.block + extent.blocks > this.superblock.blocks) throw corrupt(`${where}: extent ends at block ${extent.block + extent.blocks}`);
+      if (last && extent.fileBlock < last.fileBlock + last.blocks)
+        throw corrupt(`${where}: extents overlap at file block ${extent.fileBlock}`);
+      if (extent.block + extent.blocks > this.superblock.blocks)
+        throw corrupt(`${where}: extent ends at block ${extent.block + extent.blocks}`);
       found.push(extent);
     }
     for (const child of node.children) {
+      visitNode(child.block);
       const block = await this.block(child.block);
       this.#checkExtentBlock(number, inode, block);
-      visitNode?.(child.block);
       await this.#walkExtents(number, inode, block, node.depth - 1, found, visitNode);
     }
   }
 
   #checkExtentBlock(number: number, inode: Inode, block: Uint8Array): void {
     if (!this.superblock.hasMetadataCsum) return;
-    const stored = new DataView(block.buffer, block.byteOffset).getUint32(block.length - 4, true);
-    const found = crc32cRaw(this.#seedOf(number, inode), block, 0, block.length - 4);
-    if (stored !== found) throw corrupt(`${this.name}: extent block of inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    const tail = extentTailOffset(block.length);
+    const stored = new DataView(block.buffer, block.byteOffset).getUint32(tail, true);
+    const found = crc32cRaw(this.#seedOf(number, inode), block, 0, tail);
+    if (stored !== found)
+      throw corrupt(
+        `${this.name}: extent block of inode ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`,
+      );
   }
 
   /** A file's content. */
   async file(number: number): Promise<ByteSource> {
     const inode = await this.inode(number);
     if (!isKind(inode, FILE_KIND.file)) throw corrupt(`${this.name}: inode ${number} is not a regular file`);
-    return new Ext4File(this.#source, inode.size, await this.extents(number, inode), this.superblock.blockBytes, `${this.name}: inode ${number}`);
+    return new Ext4File(
+      this.#source,
+      inode.size,
+      await this.extents(number, inode),
+      this.superblock.blockBytes,
+      `${this.name}: inode ${number}`,
+    );
   }
 
   /** The blocks of a directory, by their number within it, holes left out. */
@@ -135,8 +168,12 @@ export class Ext4Reader {
     if (!isKind(inode, FILE_KIND.directory)) throw corrupt(`${this.name}: inode ${number} is not a directory`);
     if (inode.size > MAX_DIRECTORY_BYTES) throw corrupt(`${this.name}: directory ${number} has ${inode.size} bytes`);
     const found: { fileBlock: number; block: number; bytes: Uint8Array }[] = [];
+    const blockCount = Math.ceil(inode.size / this.superblock.blockBytes);
+    const seen = new Set<number>();
     for (const extent of await this.extents(number, inode)) {
-      for (let index = 0; index < extent.blocks; index++) {
+      for (let index = 0; index < extent.blocks && extent.fileBlock + index < blockCount; index++) {
+        if (seen.has(extent.block + index)) throw corrupt(`${this.name}: directory ${number} has block ${extent.block + index} twice`);
+        seen.add(extent.block + index);
         const bytes = await this.block(extent.block + index);
         this.#checkDirectoryBlock(number, inode, bytes);
         found.push({ fileBlock: extent.fileBlock + index, block: extent.block + index, bytes });
@@ -155,7 +192,8 @@ export class Ext4Reader {
       const limit = view.getUint16(countOffset, true);
       const count = view.getUint16(countOffset + 2, true);
       const at = countOffset + limit * 8 + 4;
-      if (count > limit || at + 4 > bytes.length) throw corrupt(`${this.name}: index node of directory ${number} counts ${count} of ${limit} entries`);
+      if (count > limit || at + 4 > bytes.length)
+        throw corrupt(`${this.name}: index node of directory ${number} counts ${count} of ${limit} entries`);
       this.#compareDirectory(number, view.getUint32(at, true), indexNodeChecksum(seed, bytes, countOffset, count, limit));
     } else {
       this.#compareDirectory(number, view.getUint32(tail + 8, true), crc32cRaw(seed, bytes, 0, tail));
@@ -163,7 +201,8 @@ export class Ext4Reader {
   }
 
   #compareDirectory(number: number, stored: number, found: number): void {
-    if (stored !== found) throw corrupt(`${this.name}: block of directory ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
+    if (stored !== found)
+      throw corrupt(`${this.name}: block of directory ${number} has checksum 0x${stored.toString(16)}, expected 0x${found.toString(16)}`);
   }
 
   /** All names in a directory but `.` and `..`. */
@@ -207,7 +246,9 @@ export class Ext4Reader {
   /** Extended attributes by full name, sorted; values as system calls show them. */
   async xattrs(number: number): Promise<Map<ByteString, Uint8Array>> {
     const stored = await this.storedXattrs(number, await this.inode(number));
-    const values = await Promise.all(stored.map(async (xattr) => [xattr.name, fromDiskValue(xattr.name, await this.#xattrValue(xattr))] as const));
+    const values = await Promise.all(
+      stored.map(async (xattr) => [xattr.name, fromDiskValue(xattr.name, await this.#xattrValue(xattr))] as const),
+    );
     return new Map(values.toSorted(([a], [b]) => (a < b ? -1 : 1)));
   }
 
@@ -218,47 +259,23 @@ export class Ext4Reader {
     if (!(inode.flags & INODE_FLAG.eaInode)) throw corrupt(`${this.name}: inode ${xattr.valueInode} does not hold an attribute's value`);
     const extents = await this.extents(xattr.valueInode, inode);
     const value = new Ext4File(this.#source, inode.size, extents, this.superblock.blockBytes, `${this.name}: attribute ${xattr.name}`);
-    return await value.read(0, xattr.valueBytes);
+    const bytes = await value.read(0, xattr.valueBytes);
+    // The inode keeps the value's checksum where others have their access time.
+    const found = crc32cRaw(this.superblock.seed, bytes);
+    if (found !== inode.atime.seconds >>> 0) {
+      throw corrupt(
+        `${this.name}: value of attribute ${xattr.name} has checksum 0x${(inode.atime.seconds >>> 0).toString(16)}, expected 0x${found.toString(16)}`,
+      );
+    }
+    return bytes;
   }
 }
 
 /** Where an index node keeps its limit and count; undefined for a leaf. A root starts with `.` and `..`. */
-export function indexCountOffset(bytes: Uint8Array): number | undefined {
+function indexCountOffset(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (view.getUint16(4, true) === bytes.length && view.getUint32(0, true) === 0) return 8;
-  const isRoot = view.getUint16(4, true) === 12 && view.getUint16(16, true) === bytes.length - 12 && view.getUint32(24, true) === 0 && bytes[29] === 8;
+  if (recordLength(view.getUint16(4, true), bytes.length) === bytes.length && view.getUint32(0, true) === 0) return 8;
+  const isRoot =
+    view.getUint16(4, true) === 12 && view.getUint16(16, true) === bytes.length - 12 && view.getUint32(24, true) === 0 && bytes[29] === 8;
   return isRoot ? 32 : undefined;
-}
-
-/** A file's bytes, holes and unwritten extents as zeros. */
-class Ext4File implements ByteSource {
-  readonly name: string;
-  readonly size: number;
-  readonly #source: ByteSource;
-  readonly #extents: readonly Extent[];
-  readonly #blockBytes: number;
-
-  constructor(source: ByteSource, size: number, extents: readonly Extent[], blockBytes: number, name: string) {
-    this.#source = source;
-    this.size = size;
-    this.#extents = extents;
-    this.#blockBytes = blockBytes;
-    this.name = name;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    checkRange(this, offset, length);
-    const bytes = new Uint8Array(length);
-    for (const extent of this.#extents) {
-      const from = Math.max(offset, extent.fileBlock * this.#blockBytes);
-      const to = Math.min(offset + length, (extent.fileBlock + extent.blocks) * this.#blockBytes);
-      if (from >= to || extent.unwritten) continue;
-      const at = extent.block * this.#blockBytes + (from - extent.fileBlock * this.#blockBytes);
-      bytes.set(await this.#source.read(at, to - from), from - offset);
-    }
-    return bytes;
-  }
-
-  /** The filesystem stays open. */
-  async close(): Promise<void> {}
 }

@@ -9,9 +9,10 @@ import { DirectoryStore } from "./directory-store.ts";
 import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
 import { formatVolume, type FormatOptions } from "./format.ts";
 import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
-import { XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, LOST_FOUND_INODE, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
+import { NO_XATTRS } from "./inode-table.ts";
+import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
 import { openVolume } from "./open-volume.ts";
+import { PayloadPlaces, type PayloadPlace } from "./payload-places.ts";
 import type { Volume } from "./volume.ts";
 import { freeXattrs, storeXattrs } from "./xattr-store.ts";
 
@@ -28,13 +29,6 @@ export interface PayloadEntry extends Entry {
   readonly runs: readonly FileRun[];
 }
 
-/** Where a part of the payload belongs on the device. */
-export interface PayloadPlace {
-  readonly block: number;
-  readonly payloadBlock: number;
-  readonly blocks: number;
-}
-
 /** What a layer adds to the device. */
 export interface LayerBlocks {
   /** Payload that the filesystem refers to, ascending by payload block. */
@@ -45,8 +39,8 @@ export interface LayerBlocks {
 
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const FAST_SYMLINK_BYTES = 60;
-/** Largest file: 2^32 - 1 blocks of 4 KiB, less one because extents count from a 32-bit number. */
-const MAX_FILE_BYTES = (2 ** 32 - 2) * BLOCK_BYTES;
+/** Block numbers within a file have 32 bits, and the last one is not used. */
+const MAX_FILE_BYTES = (2 ** 32 - 1) * BLOCK_BYTES;
 
 const KIND_OF: Readonly<Record<Exclude<EntryType, "hardlink">, number>> = {
   file: FILE_KIND.file,
@@ -67,17 +61,17 @@ export class Ext4Writer {
   readonly #directories: DirectoryStore;
   readonly #tree: TreeView<number>;
   /** Payload of this layer's files, by inode. */
-  readonly #payload = new Map<number, PayloadPlace[]>();
+  readonly #payload = new PayloadPlaces();
   /** The directory that the entry before was put into; archives list directories in one go. */
   #lastParent: { path: ByteString; inode: number } | undefined;
   #firstPayloadBlock = 0;
 
-  private constructor(volume: Volume) {
+  private constructor(volume: Volume, maxNames?: number) {
     this.#volume = volume;
-    this.#directories = new DirectoryStore(volume);
+    this.#directories = new DirectoryStore(volume, maxNames);
     this.#tree = {
       root: ROOT_INODE,
-      lookup: (directory, name) => this.#directories.get(directory).names.lookup(name),
+      lookup: (directory, name) => this.#directories.lookup(directory, name),
       kind: (node) => {
         const kind = volume.inodes.mode(node) & FILE_KIND.mask;
         return kind === FILE_KIND.directory ? "directory" : kind === FILE_KIND.symlink ? "symlink" : "other";
@@ -86,12 +80,10 @@ export class Ext4Writer {
     };
   }
 
-  /** A new filesystem; its blocks are part of the first layer. */
-  static format(options: FormatOptions): Ext4Writer {
-    const writer = new Ext4Writer(formatVolume(options));
+  /** A new filesystem; its blocks are part of the first layer. `maxNames` bounds the names kept in memory. */
+  static format(options: FormatOptions, { maxNames }: { readonly maxNames?: number } = {}): Ext4Writer {
+    const writer = new Ext4Writer(formatVolume(options), maxNames);
     writer.#makeDirectory(ROOT_INODE, ROOT_INODE, 0o755);
-    writer.#makeDirectory(LOST_FOUND_INODE, ROOT_INODE, 0o700);
-    writer.#insert(ROOT_INODE, "lost+found", LOST_FOUND_INODE, FILE_KIND.directory);
     return writer;
   }
 
@@ -109,6 +101,7 @@ export class Ext4Writer {
 
   /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
   apply(change: Change<PayloadEntry>): void {
+    this.#volume.blocks.pack();
     if (change.kind === "put") {
       this.#put(change.entry);
       return;
@@ -116,7 +109,7 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     if (change.kind === "remove") {
       const found = findRemoved(this.#tree, change);
-      if (found) this.#hide(found);
+      if (found) this.#remove(found);
     } else {
       const directory = findCleared(this.#tree, change);
       if (directory !== undefined) this.#clear(directory);
@@ -128,14 +121,12 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     this.#directories.flush();
     this.#volume.settle();
-    const payload = [...this.#payload.values()].flat().toSorted((a, b) => a.payloadBlock - b.payloadBlock);
-    this.#payload.clear();
-    return { payload, metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
+    return { payload: this.#payload.take(), metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
   }
 
   /** A metadata block that `finishLayer` named. */
   metadataBlock(block: number): Uint8Array {
-    return this.#volume.blocks.get(block);
+    return this.#volume.blocks.peek(block);
   }
 
   /** Superblock, descriptors and the root directory are what a mount reads first: they go to the end. */
@@ -157,7 +148,7 @@ export class Ext4Writer {
     }
     const parent = this.#parentOf(entry.path);
     const name = baseName(entry.path);
-    const existing = this.#directories.get(parent).names.lookup(name);
+    const existing = this.#directories.lookup(parent, name);
     if (entry.type === "hardlink") this.#putHardLink(parent, name, existing, entry);
     else if (entry.type === "directory") this.#putDirectory(parent, name, existing, entry);
     else this.#putLeaf(parent, name, existing, entry, entry.type);
@@ -210,7 +201,13 @@ export class Ext4Writer {
     this.#insert(parent, name, number, FILE_KIND.directory);
   }
 
-  #putLeaf(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry, type: Exclude<EntryType, "hardlink">): void {
+  #putLeaf(
+    parent: number,
+    name: ByteString,
+    existing: number | undefined,
+    entry: PayloadEntry,
+    type: Exclude<EntryType, "hardlink">,
+  ): void {
     if (existing !== undefined) this.#remove({ parent, name, node: existing });
     const number = this.#volume.inodes.allocate(false);
     const inode = newInode(entry, KIND_OF[type]);
@@ -239,27 +236,26 @@ export class Ext4Writer {
 
   /** Places a file's payload, and links the file to it. */
   #setData(number: number, inode: Inode, entry: PayloadEntry): void {
-    if (entry.size > MAX_FILE_BYTES) throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
+    if (entry.size > MAX_FILE_BYTES)
+      throw unsupported(`${quoted(entry.path)} has ${entry.size} bytes; ext4 holds at most ${MAX_FILE_BYTES}`);
     const extents: Extent[] = [];
-    const places: PayloadPlace[] = [];
     let payloadBlock = entry.payloadBlock;
     for (const run of entry.runs) {
       let { fileBlock } = run;
       for (const { block, blocks } of this.#volume.allocator.allocate(run.blocks, this.#firstPayloadBlock + payloadBlock)) {
         extents.push({ fileBlock, blocks, block, unwritten: false });
-        places.push({ block, payloadBlock, blocks });
+        this.#payload.add(number, { block, payloadBlock, blocks });
         fileBlock += blocks;
         payloadBlock += blocks;
       }
     }
-    if (places.length > 0) this.#payload.set(number, places);
     inode.size = entry.size;
     if (entry.size >= 2 ** 31) this.#volume.superblock.fields.roCompat |= RO_COMPAT.largeFile;
     this.#volume.setExtents(number, inode, extents);
   }
 
   #storeXattrs(inode: Inode, entry: PayloadEntry): Uint8Array {
-    if (entry.xattrs.size === 0 || entry.type === "hardlink") return new Uint8Array(XATTR_AREA_BYTES);
+    if (entry.xattrs.size === 0 || entry.type === "hardlink") return NO_XATTRS;
     return storeXattrs(this.#volume, inode, keptXattrs(entry.type, entry.xattrs));
   }
 
@@ -279,24 +275,16 @@ export class Ext4Writer {
 
   #makeDirectory(number: number, parent: number, mode: number): void {
     const inode = newInode({ mode, uid: 0, gid: 0, atime: EPOCH, mtime: EPOCH, ctime: EPOCH }, FILE_KIND.directory);
-    this.#volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
+    this.#volume.inodes.write(number, inode, NO_XATTRS);
     this.#directories.create(number, parent);
   }
 
   #insert(parent: number, name: ByteString, inode: number, kind: number): void {
-    const directory = this.#directories.get(parent);
-    directory.names.insert(name, inode, DIRENT_TYPE.get(kind) ?? 0);
-    if (kind === FILE_KIND.directory && directory.links !== undefined) directory.links++;
-  }
-
-  /** A whiteout: as a removal, but lost+found only loses its content, because filesystem checks expect the directory. */
-  #hide(found: FoundNode<number>): void {
-    if (found.node === LOST_FOUND_INODE) this.#clear(found.node);
-    else this.#remove(found);
+    this.#directories.insert(parent, { name, inode, type: DIRENT_TYPE.get(kind) ?? 0 });
   }
 
   #clear(directory: number): void {
-    for (const { name, inode } of [...this.#directories.get(directory).names.entries()]) this.#hide({ parent: directory, name, node: inode });
+    for (const { name, inode } of this.#directories.entries(directory)) this.#remove({ parent: directory, name, node: inode });
   }
 
   /** Takes a name away, and what it stood for when that was its last. */
@@ -304,12 +292,8 @@ export class Ext4Writer {
     this.#lastParent = undefined;
     const inode = this.#volume.inodes.read(node);
     const isDirectory = isKind(inode, FILE_KIND.directory);
-    if (isDirectory) {
-      for (const child of [...this.#directories.get(node).names.entries()]) this.#remove({ parent: node, name: child.name, node: child.inode });
-    }
-    const directory = this.#directories.get(parent);
-    directory.names.remove(name);
-    if (isDirectory && directory.links !== undefined) directory.links--;
+    if (isDirectory) this.#clear(node);
+    this.#directories.remove(parent, name, isDirectory);
     if (!isDirectory && inode.links > 1) {
       inode.links--;
       this.#volume.inodes.write(node, inode, this.#volume.inodes.xattrArea(node));
@@ -322,9 +306,10 @@ export class Ext4Writer {
     freeXattrs(this.#volume, number, inode);
     if (isDirectory) this.#directories.delete(number, inode);
     else if (inode.flags & INODE_FLAG.extents) this.#freeData(number, inode);
-    else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0) throw unsupported(`inode ${number} has a block map; only extents can be removed`);
+    else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0)
+      throw unsupported(`inode ${number} has a block map; only extents can be removed`);
     this.#volume.inodes.free(number, isDirectory);
-    this.#payload.delete(number);
+    this.#payload.drop(number);
   }
 
   #freeData(number: number, inode: Inode): void {
@@ -366,5 +351,7 @@ function newInode(entry: Owned, kind: number): Inode {
     version: 0,
     block: hasExtents ? encodeExtentLeaf([], 60, INLINE_EXTENTS) : new Uint8Array(60),
     extraIsize: EXTRA_ISIZE,
+    createTime: 0,
+    createTimeExtra: 0,
   };
 }

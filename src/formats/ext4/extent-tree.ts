@@ -38,6 +38,11 @@ export function extentsPerBlock(blockBytes: number): number {
   return Math.floor((blockBytes - HEADER_BYTES) / ENTRY_BYTES);
 }
 
+/** Where a block keeps its checksum: behind the last entry that fits. */
+export function extentTailOffset(blockBytes: number): number {
+  return HEADER_BYTES + extentsPerBlock(blockBytes) * ENTRY_BYTES;
+}
+
 export function parseExtentNode(bytes: Uint8Array, where: string): ExtentNode {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const magic = view.getUint16(0, true);

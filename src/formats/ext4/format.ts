@@ -1,5 +1,17 @@
 import { unsupported } from "../../errors.ts";
-import { groupStruct, BLOCK_BYTES, COMPAT, GROUP_FLAG, INCOMPAT, INODE_BYTES, LOST_FOUND_INODE, MAGIC, RO_COMPAT, ROOT_INODE, SIGNED_HASH, superblockStruct } from "./layout.ts";
+import {
+  groupStruct,
+  BLOCK_BYTES,
+  COMPAT,
+  GROUP_FLAG,
+  INCOMPAT,
+  INODE_BYTES,
+  MAGIC,
+  RO_COMPAT,
+  ROOT_INODE,
+  SIGNED_HASH,
+  superblockStruct,
+} from "./layout.ts";
 import { HASH_HALF_MD4 } from "./directory-hash.ts";
 import type { Group } from "./group-descriptor.ts";
 import { superblockChecksum, parseSuperblock } from "./superblock.ts";
@@ -19,6 +31,7 @@ const BYTES_PER_INODE = 16384;
 const INODES_PER_GROUP = (BLOCKS_PER_GROUP * BLOCK_BYTES) / BYTES_PER_INODE;
 const TABLE_BLOCKS = (INODES_PER_GROUP * INODE_BYTES) / BLOCK_BYTES;
 const MIN_BYTES = 16 * 2 ** 20;
+const MAX_GROUPS = Math.floor((2 ** 32 - 1) / INODES_PER_GROUP); // inode numbers have 32 bits; just below 64 TiB
 const RESERVED_INODES = 10;
 const DEFAULT_XATTR_AND_ACL = 0xc; // mount options user_xattr, acl
 
@@ -32,17 +45,21 @@ export function formatVolume(options: FormatOptions): Volume {
     throw unsupported(`a filesystem of ${options.bytes} bytes: expected a multiple of ${BLOCK_BYTES}, at least ${MIN_BYTES}`);
   }
   const groupCount = Math.ceil(blocks / BLOCKS_PER_GROUP);
+  if (groupCount > MAX_GROUPS) {
+    throw unsupported(`a filesystem of ${options.bytes} bytes: expected at most ${MAX_GROUPS * BLOCKS_PER_GROUP * BLOCK_BYTES}`);
+  }
   const descriptorBlocks = Math.ceil((groupCount * groupStruct.size) / BLOCK_BYTES);
   const superblock = parseSuperblock(encodeSuperblock(options, blocks, groupCount), options.bytes, "new filesystem");
   const metadataEnd = 1 + descriptorBlocks + groupCount * (2 + TABLE_BLOCKS);
-  if (metadataEnd >= blocks) throw unsupported(`a filesystem of ${options.bytes} bytes is too small for its ${metadataEnd} metadata blocks`);
+  if (metadataEnd >= blocks)
+    throw unsupported(`a filesystem of ${options.bytes} bytes is too small for its ${metadataEnd} metadata blocks`);
   const groups = Array.from({ length: groupCount }, (_, number) => newGroup(number, groupCount, descriptorBlocks, blocks));
   const volume = new Volume(superblock, groups);
   volume.blocks.create(0, new Uint8Array(BLOCK_BYTES));
   volume.allocator.reserve({ block: 0, blocks: metadataEnd });
   volume.allocator.initialize(groupCount - 1); // filesystem checks want the last group's bitmap
   for (let inode = 1; inode <= RESERVED_INODES; inode++) volume.inodes.mark(inode, inode === ROOT_INODE);
-  volume.inodes.mark(LOST_FOUND_INODE, true);
+  volume.writeGroups(groups.keys());
   volume.beginLayer(metadataEnd);
   return volume;
 }

@@ -21,6 +21,8 @@ export interface Group {
 
 /** Decodes the descriptor table, checking each descriptor's checksum where there is one. */
 export function decodeGroups(table: Uint8Array, superblock: Superblock, where: string): Group[] {
+  // Without checksums the flags have no meaning.
+  const hasChecksum = (superblock.fields.roCompat & (RO_COMPAT.metadataCsum | RO_COMPAT.gdtCsum)) !== 0;
   return Array.from({ length: superblock.groups }, (_, group) => {
     const bytes = Buffer.alloc(groupStruct.size);
     const stored = table.subarray(group * superblock.descriptorBytes, (group + 1) * superblock.descriptorBytes);
@@ -28,7 +30,9 @@ export function decodeGroups(table: Uint8Array, superblock: Superblock, where: s
     const fields = groupStruct.decode(bytes);
     const expected = checksumOf(stored, superblock, group);
     if (expected !== undefined && expected !== fields.checksum) {
-      throw corrupt(`${where}: descriptor of group ${group} has checksum 0x${fields.checksum.toString(16)}, expected 0x${expected.toString(16)}`);
+      throw corrupt(
+        `${where}: descriptor of group ${group} has checksum 0x${fields.checksum.toString(16)}, expected 0x${expected.toString(16)}`,
+      );
     }
     return {
       blockBitmap: fields.blockBitmapLow + fields.blockBitmapHigh * 2 ** 32,
@@ -37,7 +41,7 @@ export function decodeGroups(table: Uint8Array, superblock: Superblock, where: s
       freeBlocks: fields.freeBlocksLow + fields.freeBlocksHigh * 65536,
       freeInodes: fields.freeInodesLow + fields.freeInodesHigh * 65536,
       usedDirectories: fields.usedDirectoriesLow + fields.usedDirectoriesHigh * 65536,
-      flags: fields.flags,
+      flags: hasChecksum ? fields.flags : 0,
       unusedInodes: fields.unusedInodesLow + fields.unusedInodesHigh * 65536,
       blockBitmapCsum: fields.blockBitmapCsumLow + fields.blockBitmapCsumHigh * 65536,
       inodeBitmapCsum: fields.inodeBitmapCsumLow + fields.inodeBitmapCsumHigh * 65536,

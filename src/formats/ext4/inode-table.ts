@@ -11,6 +11,8 @@ import { parseInodeXattrs } from "./xattr.ts";
 
 /** Bytes for attributes behind an inode's fields. */
 export const XATTR_AREA_BYTES = INODE_BYTES - 128 - EXTRA_ISIZE;
+/** The area of an inode that has none. */
+export const NO_XATTRS: Uint8Array = new Uint8Array(XATTR_AREA_BYTES);
 
 /** Inode records and the bitmaps that say which are used. Numbers are handed out front to back. */
 export class InodeTable {
@@ -18,6 +20,8 @@ export class InodeTable {
   readonly #groups: Group[];
   readonly #blocks: MetadataBlocks;
   readonly #changed = new Set<number>();
+  /** The record being written: allocating one for each of a million inodes costs more than filling it. */
+  readonly #scratch = Buffer.alloc(INODE_BYTES);
   #next = 1;
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
@@ -34,11 +38,11 @@ export class InodeTable {
   #highestUsed(): number {
     const { inodesPerGroup } = this.#superblock;
     for (let number = this.#groups.length - 1; number >= 0; number--) {
-      const group = this.#groups[number]!;
+      const group = this.#groups[number];
       if (group.flags & GROUP_FLAG.inodeUninit || group.freeInodes === inodesPerGroup) continue;
       const bitmap = this.#blocks.get(group.inodeBitmap);
       for (let bit = inodesPerGroup - 1; bit >= 0; bit--) {
-        if (bitmap[bit >>> 3]! & (1 << (bit & 7))) return number * inodesPerGroup + bit + 1;
+        if (bitmap[bit >>> 3] & (1 << (bit & 7))) return number * inodesPerGroup + bit + 1;
       }
     }
     return this.#superblock.fields.firstInode - 1;
@@ -57,7 +61,7 @@ export class InodeTable {
   #firstFree(from: number): number | undefined {
     const { inodesPerGroup } = this.#superblock;
     for (let number = Math.floor((from - 1) / inodesPerGroup); number < this.#groups.length; number++) {
-      const group = this.#groups[number]!;
+      const group = this.#groups[number];
       if (group.freeInodes === 0) continue;
       const first = Math.max(0, from - 1 - number * inodesPerGroup);
       if (group.flags & GROUP_FLAG.inodeUninit) return number * inodesPerGroup + first + 1;
@@ -89,7 +93,7 @@ export class InodeTable {
   #bitmapOf(inode: number): { group: Group; bit: number; bitmap: Buffer } {
     const { inodesPerGroup } = this.#superblock;
     const number = Math.floor((inode - 1) / inodesPerGroup);
-    const group = this.#groups[number]!;
+    const group = this.#groups[number];
     if (group.flags & GROUP_FLAG.inodeUninit) {
       const bitmap = new Uint8Array(BLOCK_BYTES);
       setBits(bitmap, inodesPerGroup, BLOCK_BYTES * 8, true);
@@ -104,7 +108,7 @@ export class InodeTable {
     const { inodesPerGroup } = this.#superblock;
     const index = (inode - 1) % inodesPerGroup;
     const perBlock = BLOCK_BYTES / INODE_BYTES;
-    const table = this.#groups[Math.floor((inode - 1) / inodesPerGroup)]!.inodeTable;
+    const table = this.#groups[Math.floor((inode - 1) / inodesPerGroup)].inodeTable;
     return { block: table + Math.floor(index / perBlock), offset: (index % perBlock) * INODE_BYTES };
   }
 
@@ -132,14 +136,14 @@ export class InodeTable {
     const record = this.#record(inode);
     const { extraIsize } = decodeInode(record);
     if (extraIsize === EXTRA_ISIZE) return record.subarray(INODE_BYTES - XATTR_AREA_BYTES);
-    if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return new Uint8Array(XATTR_AREA_BYTES);
+    if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return NO_XATTRS;
     throw unsupported(`inode ${inode} keeps attributes behind ${extraIsize} bytes of extra fields, expected ${EXTRA_ISIZE}`);
   }
 
   /** Writes an inode's record with its attribute area and checksum. */
   write(number: number, inode: Inode, xattrArea: Uint8Array): void {
-    const record = Buffer.alloc(INODE_BYTES);
-    record.set(encodeInode(inode));
+    const record = this.#scratch.fill(0);
+    encodeInode(inode, record);
     record.set(xattrArea, INODE_BYTES - XATTR_AREA_BYTES);
     if (this.#superblock.hasMetadataCsum) {
       const checksum = inodeChecksum(inodeSeed(this.#superblock.seed, number, inode.generation), record);
@@ -150,13 +154,15 @@ export class InodeTable {
     this.#blocks.write(block, record, offset);
   }
 
-  /** Ends a layer: brings the bitmaps' checksums up to date. */
-  settle(): void {
+  /** Ends a layer: brings the bitmaps' checksums up to date and returns the groups that changed. */
+  settle(): number[] {
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
-      const bitmap = this.#blocks.get(this.#groups[number]!.inodeBitmap);
-      this.#groups[number]!.inodeBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.inodesPerGroup / 8);
+      const bitmap = this.#blocks.get(this.#groups[number].inodeBitmap);
+      this.#groups[number].inodeBitmapCsum = crc32cRaw(this.#superblock.seed, bitmap, 0, this.#superblock.inodesPerGroup / 8);
     }
+    const changed = [...this.#changed];
     this.#changed.clear();
+    return changed;
   }
 }

@@ -24,6 +24,9 @@ export interface Inode {
   block: Uint8Array;
   /** Size of the fields after the first 128 bytes; attributes follow. */
   extraIsize: number;
+  /** Time of creation as it is stored; only kept. */
+  createTime: number;
+  createTimeExtra: number;
 }
 
 export function decodeInode(record: Uint8Array): Inode {
@@ -47,13 +50,15 @@ export function decodeInode(record: Uint8Array): Inode {
     version: fields.versionLow,
     block: fields.block,
     extraIsize: extra,
+    createTime: extra >= 20 ? fields.createTime : 0,
+    createTimeExtra: extra >= 24 ? fields.createTimeExtra : 0,
   };
 }
 
 /** The first 160 bytes of a 256-byte record; checksums are left zero. */
-export function encodeInode(inode: Inode): Uint8Array {
+export function encodeInode(inode: Inode, record: Uint8Array = new Uint8Array(inodeStruct.size)): Uint8Array {
   const [atime, mtime, ctime] = [encodeTime(inode.atime), encodeTime(inode.mtime), encodeTime(inode.ctime)];
-  return inodeStruct.encode({
+  inodeStruct.encodeInto(record, {
     mode: inode.mode,
     uidLow: inode.uid & 0xffff,
     uidHigh: inode.uid >>> 16,
@@ -77,7 +82,10 @@ export function encodeInode(inode: Inode): Uint8Array {
     mtimeExtra: mtime.extra,
     ctime: ctime.low,
     ctimeExtra: ctime.extra,
+    createTime: inode.createTime,
+    createTimeExtra: inode.createTimeExtra,
   });
+  return record;
 }
 
 const FIRST_SECOND = -(2 ** 31);
@@ -123,7 +131,9 @@ export function isKind(inode: { readonly mode: number }, kind: number): boolean 
 
 /** Short symlink targets live in the inode itself. */
 export function isFastSymlink(inode: Inode): boolean {
-  return isKind(inode, FILE_KIND.symlink) && inode.size < 60 && !(inode.flags & (INODE_FLAG.extents | INODE_FLAG.inlineData)) && inode.size > 0;
+  return (
+    isKind(inode, FILE_KIND.symlink) && inode.size < 60 && !(inode.flags & (INODE_FLAG.extents | INODE_FLAG.inlineData)) && inode.size > 0
+  );
 }
 
 export function fastSymlinkTarget(inode: Inode): ByteString {

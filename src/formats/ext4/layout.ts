@@ -7,18 +7,30 @@ export const SUPERBLOCK_OFFSET = 1024;
 export const MAGIC = 0xef53;
 
 /** Feature bits. docs/formats/ext4.md says which of them are written, continued and refused. */
-export const COMPAT = { hasJournal: 0x4, extAttr: 0x8, resizeInode: 0x10, dirIndex: 0x20, sparseSuper2: 0x200 } as const;
+export const COMPAT = {
+  hasJournal: 0x4,
+  extAttr: 0x8,
+  resizeInode: 0x10,
+  dirIndex: 0x20,
+  sparseSuper2: 0x200,
+  orphanFile: 0x1000,
+} as const;
 export const INCOMPAT = {
   fileType: 0x2,
   recover: 0x4,
   metaBg: 0x10,
   extents: 0x40,
   bits64: 0x80,
+  journalDevice: 0x8,
   mmp: 0x100,
   flexBg: 0x200,
   eaInode: 0x400,
+  dirData: 0x1000,
   csumSeed: 0x2000,
   largeDir: 0x4000,
+  inlineData: 0x8000,
+  encrypt: 0x10000,
+  casefold: 0x20000,
 } as const;
 export const RO_COMPAT = {
   sparseSuper: 0x1,
@@ -27,8 +39,12 @@ export const RO_COMPAT = {
   gdtCsum: 0x10,
   dirNlink: 0x20,
   extraIsize: 0x40,
+  quota: 0x100,
   bigalloc: 0x200,
   metadataCsum: 0x400,
+  project: 0x2000,
+  verity: 0x8000,
+  orphanPresent: 0x10000,
 } as const;
 
 export const superblockStruct = new Struct(1024, {
@@ -64,6 +80,7 @@ export const superblockStruct = new Struct(1024, {
   volumeName: [0x78, text(16)],
   reservedGdtBlocks: [0xce, u16],
   journalInode: [0xe0, u32],
+  lastOrphan: [0xe8, u32],
   hashSeed: [0xec, raw(16)],
   hashVersion: [0xfc, u8],
   descriptorBytes: [0xfe, u16],
@@ -151,7 +168,6 @@ export const EXTRA_ISIZE = 32;
 export const INODE_FLAG = { index: 0x1000, hugeFile: 0x40000, extents: 0x80000, eaInode: 0x200000, inlineData: 0x10000000 } as const;
 
 export const ROOT_INODE = 2;
-export const LOST_FOUND_INODE = 11;
 /** More links than this are not counted in a directory: its link count becomes 1 (dir_nlink). */
 export const MAX_LINKS = 65000;
 

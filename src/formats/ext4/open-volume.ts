@@ -1,4 +1,6 @@
+import { crc32cRaw } from "../../bytes/crc32c.ts";
 import type { ByteSource } from "../../bytes/source.ts";
+import { corrupt } from "../../errors.ts";
 import { Ext4Reader } from "./ext4-reader.ts";
 import { isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { BLOCK_BYTES, FILE_KIND, GROUP_FLAG, INODE_BYTES, INODE_FLAG, ROOT_INODE } from "./layout.ts";
@@ -18,12 +20,30 @@ export async function openVolume(source: ByteSource): Promise<Volume> {
   const descriptorBlocks = Math.ceil((reader.superblock.groups * reader.superblock.descriptorBytes) / BLOCK_BYTES);
   for (let block = 0; block <= descriptorBlocks; block++) await load(block);
   for (const [number, group] of volume.groups.entries()) {
-    if (!(group.flags & GROUP_FLAG.blockUninit)) await load(group.blockBitmap);
+    if (!(group.flags & GROUP_FLAG.blockUninit)) {
+      checkBitmap(
+        reader,
+        await load(group.blockBitmap),
+        reader.superblock.blocksPerGroup,
+        group.blockBitmapCsum,
+        `block bitmap of group ${number}`,
+      );
+    }
     if (group.flags & GROUP_FLAG.inodeUninit) continue;
     const bitmap = await load(group.inodeBitmap);
+    checkBitmap(reader, bitmap, reader.superblock.inodesPerGroup, group.inodeBitmapCsum, `inode bitmap of group ${number}`);
     await loadInodes(reader, load, bitmap, number);
   }
   return volume;
+}
+
+function checkBitmap(reader: Ext4Reader, bitmap: Uint8Array, bits: number, stored: number, what: string): void {
+  const { hasMetadataCsum, seed, descriptorBytes } = reader.superblock;
+  if (!hasMetadataCsum) return;
+  const found = crc32cRaw(seed, bitmap, 0, bits / 8);
+  const expected = descriptorBytes < 64 ? found & 0xffff : found;
+  if (stored !== expected)
+    throw corrupt(`${reader.name}: ${what} has checksum 0x${stored.toString(16)}, expected 0x${expected.toString(16)}`);
 }
 
 type Load = (block: number) => Promise<Uint8Array>;
@@ -31,9 +51,9 @@ type Load = (block: number) => Promise<Uint8Array>;
 async function loadInodes(reader: Ext4Reader, load: Load, bitmap: Uint8Array, group: number): Promise<void> {
   const { inodesPerGroup, fields } = reader.superblock;
   for (let index = 0; index < inodesPerGroup; index++) {
-    if (!(bitmap[index >>> 3]! & (1 << (index & 7)))) continue;
+    if (!(bitmap[index >>> 3] & (1 << (index & 7)))) continue;
     const number = group * inodesPerGroup + index + 1;
-    await load(Math.floor((reader.groups[group]!.inodeTable * BLOCK_BYTES + index * INODE_BYTES) / BLOCK_BYTES));
+    await load(Math.floor((reader.groups[group].inodeTable * BLOCK_BYTES + index * INODE_BYTES) / BLOCK_BYTES));
     if (number === ROOT_INODE || number >= fields.firstInode) await loadInode(reader, load, number);
   }
 }

@@ -1,11 +1,21 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
+import { unsupported } from "../../errors.ts";
 import { BlockAllocator, type BlockRun } from "./block-allocator.ts";
 import { inodeSeed } from "./checksum.ts";
-import { encodeExtentIndex, encodeExtentLeaf, extentsPerBlock, INLINE_EXTENTS, MAX_EXTENT_BLOCKS, parseExtentNode, type Extent, type ExtentIndex } from "./extent-tree.ts";
+import {
+  encodeExtentIndex,
+  encodeExtentLeaf,
+  extentsPerBlock,
+  INLINE_EXTENTS,
+  MAX_EXTENT_BLOCKS,
+  parseExtentNode,
+  type Extent,
+  type ExtentIndex,
+} from "./extent-tree.ts";
 import { encodeGroup, type Group } from "./group-descriptor.ts";
 import type { Inode } from "./inode.ts";
 import { InodeTable } from "./inode-table.ts";
-import { BLOCK_BYTES, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
+import { BLOCK_BYTES, INODE_FLAG, RO_COMPAT, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSET, superblockStruct } from "./layout.ts";
 import { MetadataBlocks } from "./metadata-blocks.ts";
 import { superblockChecksum, type Superblock } from "./superblock.ts";
 
@@ -55,6 +65,9 @@ export class Volume {
 
   /** The extents of an inode, and the blocks that its tree takes. */
   extents(number: number, inode: Inode): { extents: Extent[]; nodes: number[] } {
+    if (!(inode.flags & INODE_FLAG.extents)) {
+      throw unsupported(`inode ${number} has a block map instead of extents; it can be read, but neither changed nor removed`);
+    }
     const extents: Extent[] = [];
     const nodes: number[] = [];
     const visit = (bytes: Uint8Array): void => {
@@ -79,13 +92,14 @@ export class Volume {
     const spare = [...before.nodes];
     const nodes: number[] = [];
     inode.block = this.#encodeTree(joined, inode, number, () => {
-      const block = spare.shift() ?? this.allocate(1)[0]!.block;
+      const block = spare.shift() ?? this.allocate(1)[0].block;
       nodes.push(block);
       return block;
     });
     for (const block of spare) this.release(block);
     const added = countBlocks(joined) + nodes.length - countBlocks(before.extents) - before.nodes.length;
     inode.sectors += added * SECTORS_PER_BLOCK;
+    if (inode.sectors >= 2 ** 32) this.superblock.fields.roCompat |= RO_COMPAT.hugeFile;
   }
 
   /** Builds the tree bottom up and returns its root. */
@@ -100,13 +114,13 @@ export class Volume {
       return block;
     };
     let level: ExtentIndex[] = chunks(extents, capacity).map((chunk) => ({
-      fileBlock: chunk[0]!.fileBlock,
+      fileBlock: chunk[0].fileBlock,
       block: put(encodeExtentLeaf(chunk, BLOCK_BYTES, capacity)),
     }));
     for (let depth = 1; ; depth++) {
       if (level.length <= INLINE_EXTENTS) return encodeExtentIndex(level, depth, ROOT_BYTES, INLINE_EXTENTS);
       level = chunks(level, capacity).map((chunk) => ({
-        fileBlock: chunk[0]!.fileBlock,
+        fileBlock: chunk[0].fileBlock,
         block: put(encodeExtentIndex(chunk, depth, BLOCK_BYTES, capacity)),
       }));
     }
@@ -130,13 +144,17 @@ export class Volume {
 
   /** Ends a layer: bitmaps, group descriptors and superblock follow what was done. */
   settle(): void {
-    this.allocator.settle();
-    this.inodes.settle();
-    const { descriptorBytes } = this.superblock;
-    const table = Buffer.alloc(Math.ceil((this.groups.length * descriptorBytes) / BLOCK_BYTES) * BLOCK_BYTES);
-    for (const [number, group] of this.groups.entries()) encodeGroup(group, number, this.superblock, table, number * descriptorBytes);
-    for (let at = 0; at < table.length; at += BLOCK_BYTES) this.blocks.write(1 + at / BLOCK_BYTES, table.subarray(at, at + BLOCK_BYTES));
+    this.writeGroups([...this.allocator.settle(), ...this.inodes.settle()]);
     this.#writeSuperblock();
+  }
+
+  /** Writes the descriptors of some groups. */
+  writeGroups(numbers: Iterable<number>): void {
+    const perBlock = BLOCK_BYTES / this.superblock.descriptorBytes;
+    for (const number of numbers) {
+      const block = this.blocks.change(1 + Math.floor(number / perBlock));
+      encodeGroup(this.groups[number], number, this.superblock, block, (number % perBlock) * this.superblock.descriptorBytes);
+    }
   }
 
   #writeSuperblock(): void {
@@ -160,10 +178,11 @@ function countBlocks(extents: readonly Extent[]): number {
 function joinExtents(extents: readonly Extent[]): Extent[] {
   const joined: { fileBlock: number; blocks: number; block: number; unwritten: boolean }[] = [];
   for (const extent of extents) {
-    for (let done = 0; done < extent.blocks; ) {
+    for (let done = 0; done < extent.blocks;) {
       const last = joined.at(-1);
       const [fileBlock, block] = [extent.fileBlock + done, extent.block + done];
-      const follows = last && last.fileBlock + last.blocks === fileBlock && last.block + last.blocks === block && last.unwritten === extent.unwritten;
+      const follows =
+        last && last.fileBlock + last.blocks === fileBlock && last.block + last.blocks === block && last.unwritten === extent.unwritten;
       const limit = extent.unwritten ? MAX_EXTENT_BLOCKS - 1 : MAX_EXTENT_BLOCKS;
       if (follows && last.blocks < limit) {
         const taken = Math.min(limit - last.blocks, extent.blocks - done);

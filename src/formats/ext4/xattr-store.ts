@@ -4,10 +4,20 @@ import type { ByteString } from "../../tree/entry.ts";
 import { xattrBlockChecksum } from "./checksum.ts";
 import { encodeExtentLeaf, INLINE_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
-import { XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
+import { NO_XATTRS, XATTR_AREA_BYTES } from "./inode-table.ts";
+import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
 import type { Volume } from "./volume.ts";
-import { blockRoom, encodeInodeXattrs, encodeXattrBlock, inodeRoom, parseInodeXattrs, parseXattrBlock, recordBytes, toDiskValue, type XattrRecord } from "./xattr.ts";
+import {
+  blockRoom,
+  encodeInodeXattrs,
+  encodeXattrBlock,
+  inodeRoom,
+  parseInodeXattrs,
+  parseXattrBlock,
+  recordBytes,
+  toDiskValue,
+  type XattrRecord,
+} from "./xattr.ts";
 
 const MAX_VALUE_BYTES = 65536; // the kernel's XATTR_SIZE_MAX
 
@@ -32,7 +42,8 @@ export function storeXattrs(volume: Volume, inode: Inode, xattrs: ReadonlyMap<By
 }
 
 function plainRecord(name: ByteString, value: Uint8Array): XattrRecord {
-  if (value.length > MAX_VALUE_BYTES) throw unsupported(`extended attribute ${name} has ${value.length} bytes, at most ${MAX_VALUE_BYTES} can be stored`);
+  if (value.length > MAX_VALUE_BYTES)
+    throw unsupported(`extended attribute ${name} has ${value.length} bytes, at most ${MAX_VALUE_BYTES} can be stored`);
   return { name, value, valueInode: 0, valueHash: 0, valueBytes: value.length };
 }
 
@@ -44,12 +55,12 @@ function storeBlock(volume: Volume, inode: Inode, records: XattrRecord[]): void 
     placed[placed.indexOf(largest)] = moveToInode(volume, largest);
   }
   const [run] = volume.allocate(1);
-  inode.xattrBlock = run!.block;
+  inode.xattrBlock = run.block;
   inode.sectors += SECTORS_PER_BLOCK;
   for (const record of placed) if (record.valueInode !== 0) inode.sectors += valueSectors(record.valueBytes);
   const bytes = Buffer.from(encodeXattrBlock(placed, BLOCK_BYTES));
-  if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, run!.block, bytes), 16);
-  volume.blocks.create(run!.block, bytes);
+  if (volume.superblock.hasMetadataCsum) bytes.writeUInt32LE(xattrBlockChecksum(volume.superblock.seed, run.block, bytes), 16);
+  volume.blocks.create(run.block, bytes);
 }
 
 /** Stores a value as the content of an inode that only attributes refer to. */
@@ -75,30 +86,34 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
     xattrBlock: 0,
     version: 1,
     block: encodeExtentLeaf([], 60, INLINE_EXTENTS),
-    extraIsize: 32,
+    extraIsize: EXTRA_ISIZE,
+    createTime: 0,
+    createTimeExtra: 0,
   };
   volume.setExtents(number, inode, volume.store(record.value));
-  volume.inodes.write(number, inode, new Uint8Array(XATTR_AREA_BYTES));
+  volume.inodes.write(number, inode, NO_XATTRS);
   return { ...record, value: new Uint8Array(), valueInode: number, valueHash: hash };
 }
 
 /** Frees an inode's attribute block and the inodes that hold values; counts the sectors. Leaves `xattrBlock` zero. */
 export function freeXattrs(volume: Volume, number: number, inode: Inode): void {
   const where = `inode ${number}`;
-  const stored = parseInodeXattrs(volume.inodes.xattrArea(number), where);
+  const inRecord = parseInodeXattrs(volume.inodes.xattrArea(number), where);
   if (inode.xattrBlock !== 0) {
     const block = volume.blocks.get(inode.xattrBlock);
     const references = block.readUInt32LE(4);
+    const inBlock = parseXattrBlock(block, where);
+    for (const { valueInode, valueBytes } of inBlock) if (valueInode !== 0) inode.sectors -= valueSectors(valueBytes);
     if (references > 1) {
       shareLess(volume, inode.xattrBlock, references - 1);
     } else {
-      stored.push(...parseXattrBlock(block, where));
+      for (const { valueInode } of inBlock) if (valueInode !== 0) dropValue(volume, valueInode);
       volume.release(inode.xattrBlock);
     }
     inode.xattrBlock = 0;
     inode.sectors -= SECTORS_PER_BLOCK;
   }
-  for (const { valueInode, valueBytes } of stored) {
+  for (const { valueInode, valueBytes } of inRecord) {
     if (valueInode === 0) continue;
     inode.sectors -= valueSectors(valueBytes);
     dropValue(volume, valueInode);

@@ -62,7 +62,7 @@ function entryHash(rest: ByteString, value: Uint8Array): number {
   let hash = 0;
   for (let at = 0; at < rest.length; at++) hash = (hash << 5) ^ (hash >>> 27) ^ rest.charCodeAt(at);
   for (let at = 0; at < value.length; at += 4) {
-    const word = value[at]! | ((value[at + 1] ?? 0) << 8) | ((value[at + 2] ?? 0) << 16) | ((value[at + 3] ?? 0) << 24);
+    const word = value[at] | ((value[at + 1] ?? 0) << 8) | ((value[at + 2] ?? 0) << 16) | ((value[at + 3] ?? 0) << 24);
     hash = (hash << 16) ^ (hash >>> 16) ^ word;
   }
   return hash >>> 0;
@@ -157,7 +157,7 @@ function parseRecords(area: Uint8Array, start: number, valueBase: number, where:
   const found: StoredXattr[] = [];
   let at = start;
   while (at + END_BYTES <= area.length && view.getUint32(at, true) !== 0) {
-    const nameLength = area[at]!;
+    const nameLength = area[at];
     const nameEnd = at + ENTRY_HEADER_BYTES + nameLength;
     if (nameEnd > area.length) throw corrupt(`${where}: extended attribute at ${at} has a name of ${nameLength} bytes`);
     const rest = Buffer.from(area.buffer, area.byteOffset + at + ENTRY_HEADER_BYTES, nameLength).toString("latin1");
@@ -167,7 +167,7 @@ function parseRecords(area: Uint8Array, start: number, valueBase: number, where:
     if (valueInode === 0 && from + valueBytes > area.length) {
       throw corrupt(`${where}: extended attribute at ${at} has its value at [${from}, ${from + valueBytes}) of ${area.length}`);
     }
-    const name = joinName(area[at + 1]!, rest, where);
+    const name = joinName(area[at + 1], rest, where);
     const value = valueInode === 0 ? new Uint8Array(area.subarray(from, from + valueBytes)) : new Uint8Array();
     found.push({ name, value, valueInode, valueBytes });
     at += ENTRY_HEADER_BYTES + paddedTo4(nameLength);
@@ -205,7 +205,7 @@ export function fromDiskValue(name: ByteString, value: Uint8Array): Uint8Array {
   const view = new DataView(value.buffer, value.byteOffset, value.length);
   if (value.length < 4 || view.getUint32(0, true) !== ACL_DISK_VERSION) throw corrupt(`${name}: not an access control list of version 1`);
   const out: number[] = [ACL_XATTR_VERSION, 0, 0, 0];
-  for (let at = 4; at < value.length; ) {
+  for (let at = 4; at < value.length;) {
     if (at + 4 > value.length) throw corrupt(`${name}: ends inside of an entry`);
     const tag = view.getUint16(at, true);
     const length = tag === ACL_USER || tag === ACL_GROUP ? 8 : 4;

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
+import { BlobSpool, SpoolMemory } from "./blob-spool.ts";
+
+const MIB = 1 << 20;
+
+test("a small blob stays in memory, a larger one goes to a file; both read back with what was patched", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  for (const pieces of [0, 1, 3, 12]) {
+    const path = scratch.join(`blob-${pieces}`, "overlaybd.commit");
+    const spool = new BlobSpool({ path, keep: false, memory: new SpoolMemory(64 * MIB) });
+    for (let piece = 0; piece < pieces; piece++) await spool.write(Buffer.alloc(MIB, piece));
+    if (pieces > 0) await spool.patch(1, Buffer.from("head"));
+    const expected = Buffer.concat(Array.from({ length: pieces }, (_, piece) => Buffer.alloc(MIB, piece)));
+    if (pieces > 0) expected.write("head", 1);
+    assert.equal(existsSync(path), pieces > 8);
+    assert.ok(expected.equals(await spool.read(0, spool.size)));
+    if (pieces > 0) await assert.rejects(spool.read(1, spool.size));
+    await spool.close();
+    assert.equal(existsSync(scratch.join(`blob-${pieces}`)), false);
+  }
+});
+
+test("blobs share their memory: who finds none left goes to a file, and closing gives it back", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const memory = new SpoolMemory(3 * MIB);
+  const open = (name: string): BlobSpool => new BlobSpool({ path: scratch.join(name, "blob"), keep: false, memory });
+  const [first, second, third] = [open("first"), open("second"), open("third")];
+  await first.write(Buffer.alloc(2 * MIB));
+  await second.write(Buffer.alloc(MIB, 1));
+  await second.write(Buffer.alloc(MIB, 2));
+  assert.equal(existsSync(second.name), true, "its second piece found no room");
+  assert.ok(Buffer.concat([Buffer.alloc(MIB, 1), Buffer.alloc(MIB, 2)]).equals(await second.read(0, 2 * MIB)));
+  await third.write(Buffer.alloc(MIB));
+  assert.equal(existsSync(third.name), false, "what the second had is free again");
+  await Promise.all([first.close(), second.close(), third.close()]);
+  assert.equal(memory.take(3 * MIB), true);
+});
+
+test("a blob that is to be kept is a file from the start and stays", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const path = scratch.join("kept", "blob");
+  const spool = new BlobSpool({ path, keep: true, memory: new SpoolMemory(MIB) });
+  await spool.write(Buffer.from("content"));
+  await spool.close();
+  assert.equal(readFileSync(path, "utf8"), "content");
+});
+
+test("what the spool was given may be reused by the giver", async () => {
+  const spool = new BlobSpool({ path: "/nonexistent/blob", keep: false, memory: new SpoolMemory(MIB) });
+  const bytes = Buffer.from("before");
+  await spool.write(bytes);
+  bytes.write("after!");
+  assert.equal(Buffer.from(await spool.read(0, 6)).toString(), "before");
+  await spool.close();
+});
