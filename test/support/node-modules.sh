@@ -10,6 +10,9 @@ ensure_node_modules() {
     echo "installing npm packages"
     npm_install || { sleep 3; npm_install; } || { echo "npm install failed in $root: see the messages above" >&2; return 1; }
     link_node
+    # Packages that want a newer Node than the machine's were passed over; npm runs as well under the Node that came.
+    (PATH="$root/node_modules/.bin:$PATH" && npm_install)
+    link_node
     touch "$root/node_modules/.package-lock.json"
   fi
   exec 9>&-
