@@ -8,7 +8,9 @@ import { BLOCK_BYTES, COMPAT, DIRENT_TYPE, FILE_KIND, INODE_FLAG, MAX_LINKS } fr
 import type { Volume } from "./volume.ts";
 
 /** Names kept in memory at a time; beyond that the directories used longest ago are written and dropped. */
-const MAX_NAMES = 30_000;
+const MAX_NAMES = 100_000;
+/** Directories that stay in any case: one that alone has too many names must not be read anew for each of its children. */
+const MIN_DIRECTORIES = 8;
 const DIRECTORY_TYPE = DIRENT_TYPE.get(FILE_KIND.directory);
 
 /** A directory with the part of its inode that follows from its content. */
@@ -95,11 +97,11 @@ export class DirectoryStore {
     this.#evict();
   }
 
-  /** When there are too many names: keeps half of them, and in any case the directory in use. */
+  /** When there are too many names: keeps half of them, and in any case the directories used last. */
   #evict(): void {
     if (this.#names <= this.#maxNames) return;
     for (const [number, directory] of this.#open) {
-      if (this.#names <= this.#maxNames / 2 || number === this.#last?.number) return;
+      if (this.#names <= this.#maxNames / 2 || this.#open.size <= MIN_DIRECTORIES) return;
       this.#write(number, directory);
       this.#forget(number);
     }
