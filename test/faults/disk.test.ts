@@ -9,6 +9,7 @@ import { startDockerRegistry, type DockerRegistry } from "../support/docker-regi
 import { layerOf, writeImage } from "../support/image-builder.ts";
 import { CLEAN_ENVIRONMENT, convertor, LAZYLAYER, lazylayer } from "../support/programs.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
+import { AS_NOBODY } from "../support/nobody.ts";
 
 const NOBODY = 65_534;
 
@@ -79,7 +80,7 @@ test("a directory that cannot be made or written to is named", async () => {
   await chown(locked, NOBODY, NOBODY);
   await chmod(locked, 0o500);
   await chmod(scratch.path, 0o755);
-  const nobody = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", LAZYLAYER];
+  const nobody = [...AS_NOBODY, LAZYLAYER];
   const call = [...nobody, "convert", source, `oci:${locked}/out:v1`];
   assertFailed(await execute("setpriv", call, { env: { ...CLEAN_ENVIRONMENT, TMPDIR: locked } }), /EACCES: permission denied.*locked/);
   assertFailed(await execute("setpriv", call, { env: { ...CLEAN_ENVIRONMENT, TMPDIR: "/tmp" } }), /locked/);

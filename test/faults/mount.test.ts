@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { execute } from "../support/command.ts";
 import { listTree, MountBench, stackLayerBlobs, stackTree } from "../journeys/mount-support.ts";
+import { AS_NOBODY } from "../support/nobody.ts";
 
 /** Reads every file by a process of its own: a reader that hangs must not take the test with it. */
 async function readAll(directory: string): Promise<string> {
@@ -204,13 +205,7 @@ test("directories that cannot be mounted on are refused by what is wrong with th
 
 test("mount without root says what works without", async () => {
   await using bench = await MountBench.create();
-  const { status, stderr } = await execute("setpriv", [
-    "--reuid=65534",
-    "--clear-groups",
-    "--",
-    process.execPath,
-    ...bench.arguments("mount", "image", "/mnt"),
-  ]);
+  const { status, stderr } = await execute("setpriv", [...AS_NOBODY, process.execPath, ...bench.arguments("mount", "image", "/mnt")]);
   assert.equal(status, 1);
   assert.match(stderr, /needs root.*lazylayer ls and lazylayer cat/);
 });
