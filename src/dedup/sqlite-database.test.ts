@@ -3,6 +3,7 @@ import { chmod, chown, readdir, readFile, stat, truncate, writeFile } from "node
 import { after, before, describe, it } from "node:test";
 import { DatabaseSync } from "node:sqlite";
 import { execute } from "../../test/support/command.ts";
+import { AS_NOBODY } from "../../test/support/nobody.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { APP, conversion, describeConversionStore, LAYER, named } from "./conversion-store.contract.ts";
 import { ConversionTable } from "./conversion-table.ts";
@@ -176,7 +177,7 @@ describe("a SQLite conversion database", () => {
     const script = `import(${JSON.stringify(import.meta.resolve("./sqlite-database.ts"))}).then((m) => m.openSqliteDatabase(process.argv[1])).catch((e) => console.log(e.code, e.message))`;
     const node = [process.execPath, "--input-type=module", "-e", script, path];
     // Root may write everything.
-    const asNobody = process.geteuid?.() === 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+    const asNobody = process.geteuid?.() === 0 ? ["setpriv", ...AS_NOBODY] : [];
     const [program, ...args] = [...asNobody, ...node];
     const { stdout } = await execute(program, args);
     assert.match(stdout.toString(), /^DENIED .*conversions\.sqlite: .*make file and directory writable/);

@@ -27,7 +27,8 @@ export function isReferrersTag(tag: string): boolean {
 /** What a manifest or an index with a subject is to those who ask for referrers; undefined without a subject. Throws `CORRUPT`. */
 export function parseReferrer(bytes: Uint8Array, { mediaType, digest, size }: Descriptor, where: string): Referrer | undefined {
   const kind = documentKind(mediaType);
-  if (kind === undefined) return undefined;
+  // What has no subject is kept as it is, whatever it is; whoever reads it judges it.
+  if (kind === undefined || !Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).includes('"subject"')) return undefined;
   const raw = parseDocument(bytes, kind, mediaType, where);
   if (raw["subject"] === undefined || raw["subject"] === null) return undefined;
   const config = kind === "manifest" ? optionalString(requireObject(raw["config"], `${where}: config`), "mediaType", where) : undefined;
