@@ -1,27 +1,16 @@
 import { corrupt } from "../errors.ts";
-import type { ByteString, DataExtent, Entry, EntryType, Timespec } from "./entry.ts";
+import type { ByteString, Entry, EntryType, Timespec } from "./entry.ts";
 import type { Change } from "./layer-changes.ts";
 import { baseName, parentPath, quoted } from "./path.ts";
 import { findCleared, findNode, findRemoved, resolveDirectory, type TreeView } from "./resolve.ts";
 import { keptXattrs } from "./xattr.ts";
 
-/** What a path leads to. Hard links share one object, so groups of them are found by identity. */
-export interface TreeInode<C> {
+/**
+ * What a path leads to: an entry's fields, with the attributes that a filesystem stores for its type. Hard links share one
+ * object, so groups of them are found by identity.
+ */
+export interface TreeInode<C> extends Omit<Entry, "path" | "type"> {
   readonly type: Exclude<EntryType, "hardlink">;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly mtime: Timespec;
-  readonly atime: Timespec;
-  readonly ctime: Timespec;
-  readonly size: number;
-  /** Target of a symlink, else "". */
-  readonly link: ByteString;
-  readonly major: number;
-  readonly minor: number;
-  /** Those that a filesystem stores for this type, sorted by name. */
-  readonly xattrs: ReadonlyMap<ByteString, Uint8Array>;
-  readonly extents: readonly DataExtent[];
   /** What stands for the content of a file; undefined for everything else. */
   readonly content: C | undefined;
 }
