@@ -1,0 +1,80 @@
+import type { CompressBlocks } from "../compression/block-codec.ts";
+import type { ConversionStore, RepositoryName } from "../dedup/conversion-store.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { MediaTypeFamily } from "../oci/media-types.ts";
+import type { Platform } from "../oci/platform.ts";
+import type { BaseLayer } from "./base-layer.ts";
+import type { ConvertObserver, ImageOutcome, LayerOutcome } from "./convert-observer.ts";
+
+export interface ConvertOptions {
+  /** Size of the device in bytes. */
+  readonly virtualSize: number;
+  readonly family: MediaTypeFamily;
+  /** Of an index, only the images for these; all when empty. */
+  readonly platforms: readonly Platform[];
+  /** What to do with attestations, which stand in indexes beside the images that they describe. */
+  readonly attestations: "keep" | "drop";
+  /** The result names its source as its subject, so that it is among the source's referrers. */
+  readonly referrer: boolean;
+  readonly base?: BaseLayer | undefined;
+  /** What was converted before, and under which name the destination is in there. */
+  readonly known?: { readonly store: ConversionStore; readonly repository: RepositoryName } | undefined;
+  /** Where temporary data goes; made if missing, and removed again if it was. */
+  readonly directory: string;
+  /** Leave the blobs behind, each in a directory of its own. */
+  readonly keep: boolean;
+  /** Leave manifests and configs behind. */
+  readonly dump: boolean;
+  /** Store the result; otherwise nothing is written to the destination, nor remembered. */
+  readonly upload: boolean;
+  readonly compress: CompressBlocks;
+  /** Layers that are read at the same time. */
+  readonly concurrency: number;
+  /** Images of an index that are converted at the same time. */
+  readonly imagesAtOnce: number;
+  readonly observer: ConvertObserver;
+  readonly signal: AbortSignal;
+}
+
+/** A layer of a result: what it was made from, what it is, and how it came to its place. */
+export interface LayerResult {
+  readonly source: Descriptor;
+  readonly converted: Descriptor;
+  readonly outcome: LayerOutcome;
+}
+
+export interface ImageResult {
+  readonly source: Descriptor;
+  readonly converted: Descriptor;
+  readonly platform: Platform | undefined;
+  readonly outcome: ImageOutcome;
+  /** Lowest first, without a base layer; empty unless the image was converted. */
+  readonly layers: readonly LayerResult[];
+}
+
+export interface ConvertResult {
+  /** The manifest, or the index, that the tag names now. */
+  readonly descriptor: Descriptor;
+  /** In the order of the source's indexes. */
+  readonly images: readonly ImageResult[];
+}
+
+/** What would become of a layer: `converted` is known where it was converted before. */
+export interface LayerPlan {
+  readonly source: Descriptor;
+  readonly outcome: "convert" | "reuse" | "mount";
+  readonly converted?: { readonly digest: string; readonly size: number } | undefined;
+}
+
+export interface ImagePlan {
+  readonly source: Descriptor;
+  readonly platform: Platform | undefined;
+  readonly outcome: "convert" | "reuse" | "copy";
+  /** Lowest first; empty unless the image would be converted. */
+  readonly layers: readonly LayerPlan[];
+}
+
+/** What a conversion would do. What converted layers come to is known only once they are converted. */
+export interface ConversionPlan {
+  readonly images: readonly ImagePlan[];
+}
