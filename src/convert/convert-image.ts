@@ -1,58 +1,28 @@
-import { MemorySource } from "../bytes/source.ts";
-import type { CompressBlocks } from "../compression/block-codec.ts";
-import { LazyError, unsupported } from "../errors.ts";
-import { parseConfig } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { digestOf, hexOf, type Digest } from "../oci/digest.ts";
-import type { ImageStore, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
-import { isAttestation } from "../oci/image-selection.ts";
-import { parseIndex, type ImageIndex } from "../oci/index.ts";
-import { encodeJson } from "../oci/json.ts";
-import { parseManifest, type Manifest } from "../oci/manifest.ts";
-import { documentKind, type MediaTypeFamily } from "../oci/media-types.ts";
-import { formatPlatform, samePlatform, type Platform } from "../oci/platform.ts";
-import type { BaseLayer } from "./base-layer.ts";
-import { convertManifest, type ConvertedManifest } from "./convert-manifest.ts";
-import type { ConvertObserver } from "./convert-observer.ts";
-import { OUTPUT_TYPES } from "./output-image.ts";
+import { hexOf, type Digest } from "../oci/digest.ts";
+import { attestedDigest, withAttested } from "../oci/image-selection.ts";
+import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
+import { formatPlatform } from "../oci/platform.ts";
+import { SpoolMemory } from "./blob-spool.ts";
+import { ClaimedLayers } from "./claimed-layers.ts";
+import { checkLayers } from "./convert-layers.ts";
+import type { ConvertOptions, ConvertResult, ImageResult } from "./convert-options.ts";
+import { copyDocument } from "./copy-document.ts";
+import { convertOne, type ConversionRun } from "./image-conversion.ts";
+import { imagesOf, readImageGraph, type GraphNode, type ImageNode, type IndexNode, type KeptNode } from "./image-graph.ts";
+import { KnownLayers } from "./known-layers.ts";
+import { layerOptions, type LayerOptions } from "./layer-options.ts";
+import { describe, outputEntry, outputIndex, OUTPUT_TYPES } from "./output-image.ts";
 import { Semaphore } from "./semaphore.ts";
 import { WorkDirectory } from "./work-directory.ts";
 
-export interface ConvertOptions {
-  /** Size of the device in bytes. */
-  readonly virtualSize: number;
-  readonly family: MediaTypeFamily;
-  /** Of an index, only the images for these; all when empty. */
-  readonly platforms: readonly Platform[];
-  readonly base?: BaseLayer | undefined;
-  /** Where temporary data goes; made if missing, and removed again if it was. */
-  readonly directory: string;
-  /** Leave the blobs behind, each in a directory of its own. */
-  readonly keep: boolean;
-  /** Leave manifests and configs behind. */
-  readonly dump: boolean;
-  /** Do everything but store the result. */
-  readonly dryRun: boolean;
-  readonly compress: CompressBlocks;
-  /** Layers that are read at the same time. */
-  readonly concurrency: number;
-  readonly observer: ConvertObserver;
-  readonly signal: AbortSignal;
-}
-
-export interface ConvertResult {
-  readonly digest: Digest;
-  readonly mediaType: string;
-  /** Images converted: more than one when the source is an index. */
-  readonly images: number;
-}
-
-const MAX_INDEX_DEPTH = 4;
-/** Uploads of one image at a time. */
+/** Uploads at a time. */
 const UPLOADS = 4;
+/** What blobs may take of memory together; what is beyond goes to disk. */
+const SPOOL_MEMORY_BYTES = 64 << 20;
 
 /**
- * Converts an image, or each image of an index, and stores the result under a tag. Nothing is stored before all layers of an
+ * Converts an image, or each image of an index, and stores the result under a tag. No document is stored before all layers of its
  * image are proven, and the tag moves last.
  */
 export async function convertImage(
@@ -62,167 +32,137 @@ export async function convertImage(
   tag: string | undefined,
   options: ConvertOptions,
 ): Promise<ConvertResult> {
-  const top = await source.resolve(from);
+  const graph = await readImageGraph(source, await source.resolve(from), options);
+  for (const image of imagesOf(graph)) if (image.kind === "image") checkLayers(image);
   const directory = new WorkDirectory(options.directory);
   await directory.create();
   try {
-    return await new Conversion(source, destination, directory, options).convert(top, tag);
+    const layers = await layerOptions(options.virtualSize, options.base);
+    return await new Conversion(graph, source, destination, directory, layers, options).convert(graph, tag);
   } finally {
     if (!options.keep && !options.dump) await directory.remove();
   }
 }
 
 class Conversion {
-  readonly #source: ImageStore;
-  readonly #destination: ImageStore;
+  readonly #run: ConversionRun;
   readonly #directory: WorkDirectory;
-  readonly #options: ConvertOptions;
-  readonly #scans: Semaphore;
-  #images = 0;
+  /** The graph's images, and thereby their numbers. */
+  readonly #images: readonly (ImageNode | KeptNode)[];
+  readonly #results: ImageResult[] = [];
+  readonly #slots: Semaphore;
+  readonly #failure = new AbortController();
 
-  constructor(source: ImageStore, destination: ImageStore, directory: WorkDirectory, options: ConvertOptions) {
-    this.#source = source;
-    this.#destination = destination;
+  constructor(graph: GraphNode, source: ImageStore, destination: ImageStore, directory: WorkDirectory, layers: LayerOptions, options: ConvertOptions) {
+    const { known, family, upload, observer, concurrency, imagesAtOnce } = options;
+    this.#images = imagesOf(graph);
     this.#directory = directory;
-    this.#options = options;
-    this.#scans = new Semaphore(options.concurrency);
-  }
-
-  async convert(top: ResolvedDocument, tag: string | undefined): Promise<ConvertResult> {
-    const descriptor = await this.#document(top, undefined, tag, 0);
-    return { digest: descriptor.digest, mediaType: descriptor.mediaType, images: this.#images };
-  }
-
-  async #document(document: ResolvedDocument, platform: Platform | undefined, tag: string | undefined, depth: number): Promise<Descriptor> {
-    const { mediaType, digest } = document.descriptor;
-    const name = `${this.#source.name}@${digest}`;
-    const kind = documentKind(mediaType);
-    if (kind === "manifest") {
-      const manifest = parseManifest(document.bytes, mediaType, name);
-      if (depth === 0) await this.#checkPlatform(manifest, name);
-      return await this.#image(document, manifest, name, platform, tag);
-    }
-    if (kind !== "index") throw unsupported(`${name}: media type ${mediaType} is neither an image nor an index`);
-    if (depth >= MAX_INDEX_DEPTH) throw unsupported(`${name}: indexes are nested more than ${MAX_INDEX_DEPTH} deep`);
-    return await this.#index(parseIndex(document.bytes, mediaType, name), name, mediaType, tag, depth);
-  }
-
-  async #index(index: ImageIndex, name: string, sourceType: string, tag: string | undefined, depth: number): Promise<Descriptor> {
-    const { family, dump, dryRun } = this.#options;
-    const entries: Descriptor[] = [];
-    for (const entry of this.#selected(index, name)) {
-      const bytes = await this.#source.manifest(entry);
-      const child = await this.#document({ descriptor: entry, bytes }, entry.platform, undefined, depth + 1);
-      entries.push({ ...entry, mediaType: child.mediaType, digest: child.digest, size: child.size });
-    }
-    // An index keeps its own type unless OCI types are asked for, as the drop-in's users expect.
-    const mediaType = family === "oci" ? OUTPUT_TYPES.oci.index : sourceType;
-    const { schemaVersion, mediaType: _type, artifactType, manifests: _manifests, subject, annotations, ...others } = index;
-    const bytes = encodeJson({
-      schemaVersion,
-      mediaType,
-      ...(artifactType !== undefined && { artifactType }),
-      manifests: entries,
-      ...(subject !== undefined && { subject }),
-      ...(annotations !== undefined && { annotations }),
-      ...others,
-    });
-    if (dump) await this.#directory.dump("index.json", bytes);
-    return await this.#putManifest(bytes, mediaType, tag, dryRun);
-  }
-
-  #selected(index: ImageIndex, name: string): Descriptor[] {
-    const { platforms, observer } = this.#options;
-    const images = index.manifests.filter((entry) => {
-      // Attestations describe the source's manifests, so a converted index goes without them.
-      const attestation = isAttestation(entry);
-      if (attestation) observer.warning?.(`${name}: attestation ${entry.digest} describes the source image and is left out`);
-      return !attestation;
-    });
-    if (platforms.length === 0) return images;
-    for (const wanted of platforms) {
-      if (images.some((entry) => entry.platform && samePlatform(entry.platform, wanted))) continue;
-      const found = images.map((entry) => (entry.platform ? formatPlatform(entry.platform) : "unknown")).join(", ");
-      throw new LazyError("NOT_FOUND", `${name}: no image for ${formatPlatform(wanted)}; it has ${found}`);
-    }
-    return images.filter((entry) => entry.platform && platforms.some((wanted) => samePlatform(entry.platform!, wanted)));
-  }
-
-  /** An image without an index says for itself what it is for. */
-  async #checkPlatform(manifest: Manifest, name: string): Promise<void> {
-    const { platforms } = this.#options;
-    if (platforms.length === 0) return;
-    const { os = "unknown", architecture = "unknown", variant } = parseConfig(await this.#source.blob(manifest.config), `${name}: config`);
-    const found: Platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const missing = platforms.find((wanted) => !samePlatform(found, wanted));
-    if (missing) throw new LazyError("NOT_FOUND", `${name}: no image for ${formatPlatform(missing)}; it is for ${formatPlatform(found)}`);
-  }
-
-  async #image(
-    document: ResolvedDocument,
-    manifest: Manifest,
-    name: string,
-    platform: Platform | undefined,
-    tag: string | undefined,
-  ): Promise<Descriptor> {
-    const { observer, keep, virtualSize, family, base, compress, signal, dump, dryRun } = this.#options;
-    const bytes = manifest.layers.reduce((sum, layer) => sum + layer.size, 0);
-    observer.imageStarted?.({ name, layers: manifest.layers.length, bytes });
-    const directory = this.#directory.inside(this.#directoryName(document.descriptor.digest, platform));
-    const shared = { source: this.#source, scans: this.#scans, keepSpools: keep };
-    try {
-      await directory.create();
-      const image = await convertManifest(manifest, name, {
-        ...shared,
-        directory: directory.path,
-        virtualSize,
+    this.#slots = new Semaphore(imagesAtOnce);
+    this.#run = {
+      source,
+      destination,
+      options,
+      layerOptions: layers,
+      known: new KnownLayers({
+        destination,
+        known,
+        layerOptions: layers,
         family,
-        base,
-        compress,
-        observer,
-        signal,
-      });
-      try {
-        if (dump) await directory.dump("config.json", image.config);
-        if (dump) await directory.dump("manifest.json", image.manifest);
-        if (!dryRun) await this.#store(image);
-        return await this.#putManifest(image.manifest, image.mediaType, tag, dryRun);
-      } finally {
-        await image.close();
-      }
+        purpose: upload ? "convert" : "read",
+        warning: (message) => observer.warning?.(message),
+      }),
+      claimed: new ClaimedLayers(),
+      memory: new SpoolMemory(SPOOL_MEMORY_BYTES),
+      scans: new Semaphore(concurrency),
+      uploads: new Semaphore(UPLOADS),
+      signal: AbortSignal.any([options.signal, this.#failure.signal]),
+    };
+  }
+
+  async convert(graph: GraphNode, tag: string | undefined): Promise<ConvertResult> {
+    const descriptor = await this.#node(graph, tag, true);
+    return { descriptor, images: this.#results };
+  }
+
+  async #node(node: GraphNode, tag: string | undefined, isTop: boolean): Promise<Descriptor> {
+    if (node.kind === "index") return await this.#index(node, tag, isTop);
+    const release = await this.#slots.acquire();
+    try {
+      this.#run.signal.throwIfAborted();
+      return await (node.kind === "image" ? this.#image(node, tag) : this.#kept(node, tag));
+    } catch (error) {
+      this.#failure.abort(error);
+      throw error;
     } finally {
-      if (!keep && !dump) await directory.remove();
+      release();
     }
   }
 
-  /** `<n>-<platform>-<digest>`, with the platform empty for a single image. */
-  #directoryName(digest: Digest, platform: Platform | undefined): string {
-    this.#images++;
+  async #index(node: IndexNode, tag: string | undefined, isTop: boolean): Promise<Descriptor> {
+    const { family, dump, referrer } = this.#run.options;
+    const converted = await allOrFirstError(node.entries.map(async (entry) => await this.#node(entry, undefined, false)));
+    const of = new Map<Digest, Digest>(node.entries.map((entry, at) => [entry.descriptor.digest, converted[at].digest]));
+    const entries = node.entries.map((entry, at) => {
+      const output = outputEntry(entry.descriptor, converted[at]);
+      const attested = entry.kind === "kept" && entry.reason === "attestation" ? attestedDigest(entry.descriptor) : undefined;
+      const digest = attested && of.get(attested);
+      return digest ? withAttested(output, digest) : output;
+    });
+    // An index keeps its own type unless OCI types are asked for, as the drop-in's users expect.
+    const mediaType = family === "oci" ? OUTPUT_TYPES.oci.index : node.descriptor.mediaType;
+    const bytes = outputIndex(node.index, mediaType, entries, referrer ? node.descriptor : undefined);
+    if (dump) await this.#directory.dump(isTop ? "index.json" : `index-${hexOf(node.descriptor.digest)}.json`, bytes);
+    return await this.#putManifest(bytes, mediaType, tag);
+  }
+
+  async #image(node: ImageNode, tag: string | undefined): Promise<Descriptor> {
+    const image = this.#start(node);
+    const { digest, platform } = node.descriptor;
+    // `<n>-<platform>-<digest>`, with the platform empty for a single image.
     const readable = platform ? formatPlatform(platform).replaceAll(/[^A-Za-z0-9._-]/g, "_") : "";
-    return `${this.#images}-${readable}-${hexOf(digest)}`;
+    const directory = this.#directory.inside(`${image + 1}-${readable}-${hexOf(digest)}`);
+    const result = await convertOne(this.#run, node, image, tag, directory);
+    this.#results[image] = result;
+    return result.converted;
   }
 
-  async #store(image: ConvertedManifest): Promise<void> {
-    const { observer, signal } = this.#options;
-    const uploads = new Semaphore(UPLOADS);
-    await Promise.all(
-      image.layers.map(async ({ descriptor, content }, index) => {
-        const release = await uploads.acquire();
-        try {
-          signal.throwIfAborted();
-          const how = await this.#destination.putBlob(descriptor, content, { signal });
-          observer.layerStored?.({ index, how });
-        } finally {
-          release();
-        }
-      }),
-    );
-    await this.#destination.putBlob(image.configDescriptor, new MemorySource(image.config, "config"), { signal });
+  async #kept(node: KeptNode, tag: string | undefined): Promise<Descriptor> {
+    const { source, destination, options, signal } = this.#run;
+    const { descriptor, reason, name } = node;
+    if (reason === "converted") {
+      const image = this.#start(node);
+      options.observer.warning?.(`${name}: is converted already; it stays as it is`);
+      this.#results[image] = { source: descriptor, converted: descriptor, platform: descriptor.platform, outcome: "copied", layers: [] };
+      options.observer.imageDone?.(image, "copied", descriptor.digest);
+    } else if (reason === "artifact") {
+      options.observer.warning?.(`${name}: is no image; it stays as it is`);
+    }
+    const isThere = source.name === destination.name && tag === undefined;
+    if (options.upload && !isThere) await copyDocument(source, destination, node, { mountFrom: options.mountFrom, tag, signal });
+    return descriptor;
   }
 
-  async #putManifest(bytes: Uint8Array, mediaType: string, tag: string | undefined, dryRun: boolean): Promise<Descriptor> {
-    this.#options.signal.throwIfAborted();
-    if (dryRun) return { mediaType, digest: digestOf(bytes), size: bytes.length };
-    return await this.#destination.putManifest(bytes, mediaType, { tag });
+  /** Announces an image and gives its number. */
+  #start(node: ImageNode | KeptNode): number {
+    const image = this.#images.indexOf(node);
+    const layers = (node.kind === "image" ? node.manifest.layers : []).map(({ digest, size }) => ({ digest, bytes: size }));
+    this.#run.options.observer.imageStarted?.({ image, name: node.name, platform: node.descriptor.platform, layers });
+    return image;
+  }
+
+  async #putManifest(bytes: Uint8Array, mediaType: string, tag: string | undefined): Promise<Descriptor> {
+    const { destination, options, signal } = this.#run;
+    signal.throwIfAborted();
+    if (!options.upload) return describe(mediaType, bytes);
+    return await destination.putManifest(bytes, mediaType, { tag, signal });
+  }
+}
+
+/** Waits for all, so that nothing goes on in the background, before it throws the error that came first. */
+async function allOrFirstError<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  try {
+    return await Promise.all(work);
+  } finally {
+    await Promise.allSettled(work);
   }
 }

@@ -19,6 +19,8 @@ export interface ConvertOptions {
   readonly base?: BaseLayer | undefined;
   /** What was converted before, and under which name the destination is in there. */
   readonly known?: { readonly store: ConversionStore; readonly repository: RepositoryName } | undefined;
+  /** The source's repository, if it is another one of the destination's registry: blobs that are stored as they are need not be sent. */
+  readonly mountFrom?: string | undefined;
   /** Where temporary data goes; made if missing, and removed again if it was. */
   readonly directory: string;
   /** Leave the blobs behind, each in a directory of its own. */

@@ -34,7 +34,7 @@ interface DeviceLayer extends OverlaybdLayer {
  * Opens all layers of an overlaybd image as one block device. Closing it closes the layers, not the store.
  * Throws `UNSUPPORTED` for images that are not overlaybd.
  */
-export async function openDevice(store: BlobPlace, manifest: Manifest, options: OpenDeviceOptions = {}): Promise<Device> {
+export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "layers">, options: OpenDeviceOptions = {}): Promise<Device> {
   if (manifest.layers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
   if (manifest.layers.length > MAX_STACK_LAYERS) {
     throw unsupported(`${store.name}: the image has ${manifest.layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);

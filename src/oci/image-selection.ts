@@ -1,5 +1,6 @@
 import { LazyError, unsupported } from "../errors.ts";
 import type { Descriptor } from "./descriptor.ts";
+import { isDigest, type Digest } from "./digest.ts";
 import type { ImageStore, ResolveTarget } from "./image-store.ts";
 import { parseIndex } from "./index.ts";
 import { parseManifest, type Manifest } from "./manifest.ts";
@@ -52,7 +53,21 @@ async function imagesOf(store: ImageStore, descriptor: Descriptor, bytes: Uint8A
   return images;
 }
 
+/** Of the image that an attestation describes, as BuildKit annotates it. */
+const ATTESTED_DIGEST = "vnd.docker.reference.digest";
+
 /** Attestations stand in indexes like images, but describe them. */
 export function isAttestation(entry: Descriptor): boolean {
   return entry.annotations?.["vnd.docker.reference.type"] === "attestation-manifest";
+}
+
+/** The digest of the image that an attestation describes; undefined if it does not say. */
+export function attestedDigest(entry: Descriptor): Digest | undefined {
+  const digest = entry.annotations?.[ATTESTED_DIGEST];
+  return isDigest(digest) ? digest : undefined;
+}
+
+/** The entry of an attestation, describing another image. */
+export function withAttested(entry: Descriptor, digest: Digest): Descriptor {
+  return { ...entry, annotations: { ...entry.annotations, [ATTESTED_DIGEST]: digest } };
 }

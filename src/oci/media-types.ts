@@ -36,6 +36,11 @@ export function documentKind(mediaType: string): DocumentKind | undefined {
   return undefined;
 }
 
+/** The config of an image; other manifests have something else there, or next to nothing. */
+export function isImageConfig(mediaType: string): boolean {
+  return mediaType === OCI_CONFIG || mediaType === DOCKER_CONFIG;
+}
+
 /** A layer that holds a tar stream: plain, gzip or zstd, distributable or foreign. */
 export function isTarLayer(mediaType: string): boolean {
   return LAYERS.has(mediaType) || isForeignLayer(mediaType);

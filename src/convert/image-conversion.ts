@@ -1,0 +1,244 @@
+import { join } from "node:path";
+import { BlockCache } from "../cache/block-cache.ts";
+import { MemorySource } from "../bytes/source.ts";
+import { LazyError } from "../errors.ts";
+import { chainIds } from "../oci/chain-id.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { ImageStore } from "../oci/image-store.ts";
+import { parseManifest } from "../oci/manifest.ts";
+import type { SpoolMemory } from "./blob-spool.ts";
+import type { Claim, ClaimedLayers } from "./claimed-layers.ts";
+import { convertLayers, openSpools, type ConvertedLayer } from "./convert-layers.ts";
+import type { LayerOutcome } from "./convert-observer.ts";
+import type { ConvertOptions, ImageResult } from "./convert-options.ts";
+import type { ImageNode } from "./image-graph.ts";
+import type { KnownChain, KnownLayers } from "./known-layers.ts";
+import type { LayerOptions } from "./layer-options.ts";
+import { LayerUploads } from "./layer-uploads.ts";
+import { isConvertedLayer, layerDescriptor, OUTPUT_TYPES, outputImage, type OutputImage } from "./output-image.ts";
+import type { Semaphore } from "./semaphore.ts";
+import type { WorkDirectory } from "./work-directory.ts";
+
+/** What the conversions of one run share. */
+export interface ConversionRun {
+  readonly source: ImageStore;
+  readonly destination: ImageStore;
+  readonly options: ConvertOptions;
+  readonly layerOptions: LayerOptions;
+  readonly known: KnownLayers;
+  readonly claimed: ClaimedLayers;
+  readonly memory: SpoolMemory;
+  readonly scans: Semaphore;
+  readonly uploads: Semaphore;
+  readonly signal: AbortSignal;
+}
+
+/** A blob of this size does not fit into memory, and is worth sending before the layers above it are complete. */
+const EARLY_UPLOAD_BYTES = 8 << 20;
+const CACHE = { capacityBytes: 1 << 30, chunkBytes: 256 << 10 };
+
+/** Converts one image and stores it, under a tag if there is one. `image` is its number, from 0. */
+export async function convertOne(
+  run: ConversionRun,
+  node: ImageNode,
+  image: number,
+  tag: string | undefined,
+  directory: WorkDirectory,
+): Promise<ImageResult> {
+  const claim = run.claimed.claim(chainIds(node.config.rootfs.diff_ids));
+  try {
+    return await new ImageConversion(run, node, image, directory, claim).convert(tag);
+  } finally {
+    claim.release();
+  }
+}
+
+class ImageConversion {
+  readonly #run: ConversionRun;
+  readonly #node: ImageNode;
+  readonly #image: number;
+  readonly #directory: WorkDirectory;
+  readonly #claim: Claim;
+  readonly #chain: readonly Digest[];
+  readonly #outcomes: LayerOutcome[] = [];
+
+  constructor(run: ConversionRun, node: ImageNode, image: number, directory: WorkDirectory, claim: Claim) {
+    this.#run = run;
+    this.#node = node;
+    this.#image = image;
+    this.#directory = directory;
+    this.#claim = claim;
+    this.#chain = chainIds(node.config.rootfs.diff_ids);
+  }
+
+  async convert(tag: string | undefined): Promise<ImageResult> {
+    const { options } = this.#run;
+    const known = options.keep ? undefined : await this.#knownManifest();
+    if (known) return await this.#reuse(known, tag);
+    const { keep, dump } = options;
+    try {
+      await this.#directory.create();
+      return await this.#convert(tag);
+    } finally {
+      if (!keep && !dump) await this.#directory.remove();
+    }
+  }
+
+  /** The image's documents on top of these layers. */
+  #output(layers: readonly Descriptor[]): OutputImage {
+    const { family, referrer } = this.#run.options;
+    const { manifest, config, descriptor } = this.#node;
+    return outputImage(manifest, config, layers, family, referrer ? descriptor : undefined);
+  }
+
+  #manifestFingerprint(layers: string): string {
+    return this.#run.options.referrer ? `${layers},referrer` : layers;
+  }
+
+  /** What the whole image was converted to before, if the destination still has that, and it is what would come out again. */
+  async #knownManifest(): Promise<OutputImage | undefined> {
+    const { known, destination, options, layerOptions } = this.#run;
+    const mediaType = OUTPUT_TYPES[options.family].manifest;
+    const fingerprint = this.#manifestFingerprint(layerOptions.fingerprint);
+    for (const row of await known.manifests(this.#node.descriptor.digest, mediaType, fingerprint)) {
+      const descriptor = { mediaType, digest: row.digest, size: row.size };
+      const found = await unlessGone(async () => this.#rebuilt(await destination.manifest(descriptor), descriptor));
+      if (found) return found;
+      await known.forget(row);
+    }
+    return undefined;
+  }
+
+  /** The documents, if a manifest is equal to what its own layers would give; undefined for any other. */
+  #rebuilt(bytes: Uint8Array, { mediaType, digest }: Descriptor): OutputImage | undefined {
+    const { base, family } = this.#run.options;
+    const { layers } = parseManifest(bytes, mediaType, `${this.#run.destination.name}@${digest}`);
+    const count = this.#node.manifest.layers.length + (base ? 1 : 0);
+    if (layers.length !== count || !layers.every(isConvertedLayer)) return undefined;
+    const output = this.#output(layers.map((layer) => layerDescriptor(layer.digest, layer.size, family)));
+    return output.descriptor.digest === digest ? output : undefined;
+  }
+
+  async #reuse(known: OutputImage, tag: string | undefined): Promise<ImageResult> {
+    const { destination, options, signal } = this.#run;
+    await this.#dump(known);
+    if (options.upload && tag !== undefined) await destination.putManifest(known.manifest, known.descriptor.mediaType, { tag, signal });
+    return this.#result("reused", known, []);
+  }
+
+  async #convert(tag: string | undefined): Promise<ImageResult> {
+    const { options, destination, known: database, signal } = this.#run;
+    const chain = await this.#findKnown();
+    for (const [index, layer] of chain.layers.entries()) if (layer) this.#layerDone(index, layer.descriptor, layer.outcome);
+    const uploads = this.#openUploads(chain.fingerprint);
+    const spools = openSpools(this.#node, this.#directory.path, { keep: options.keep, memory: this.#run.memory });
+    try {
+      const layers = await this.#convertLayers(spools, chain, uploads);
+      const { base, family } = options;
+      const below = base ? [layerDescriptor(base.blob.digest, base.blob.content.size, family)] : [];
+      const output = this.#output([...below, ...layers.map((layer) => layer.descriptor)]);
+      await this.#dump(output);
+      if (options.upload) {
+        for (const [index, layer] of layers.entries()) uploads.start(index, layer);
+        if (base) await destination.putBlob(below[0], base.blob.content, { signal: uploads.signal });
+        await uploads.finish();
+        await destination.putBlob(output.configDescriptor, new MemorySource(output.config, "config"), { signal });
+        await destination.putManifest(output.manifest, output.descriptor.mediaType, { tag, signal });
+        if (chain.fingerprint === this.#run.layerOptions.fingerprint) {
+          const fingerprint = this.#manifestFingerprint(chain.fingerprint);
+          await database.rememberManifest(this.#node.descriptor.digest, fingerprint, output.descriptor);
+        }
+      } else {
+        for (const [index, { descriptor, content }] of layers.entries()) if (content) this.#layerDone(index, descriptor, "kept");
+      }
+      return this.#result("converted", output, layers);
+    } finally {
+      await uploads.close();
+      await Promise.all(spools.map(async (spool) => await spool.close()));
+    }
+  }
+
+  async #findKnown(): Promise<KnownChain> {
+    const { known, layerOptions, options } = this.#run;
+    // Whoever wants to keep the blobs wants all of them.
+    if (options.keep) return { layers: this.#chain.map(() => undefined), fingerprint: layerOptions.fingerprint };
+    return await known.find(this.#chain, await this.#claim.below());
+  }
+
+  #openUploads(fingerprint: string): LayerUploads {
+    const { destination, uploads, options, known, signal } = this.#run;
+    return new LayerUploads({
+      destination,
+      slots: uploads,
+      layerSent: (layer, bytes) => options.observer.layerSent?.({ image: this.#image, layer }, bytes),
+      layerStored: async (index, descriptor, result) => {
+        this.#layerDone(index, descriptor, result);
+        await known.remember(this.#chain[index], fingerprint, descriptor);
+        this.#claim.stored(index, { descriptor, outcome: "reused" }, fingerprint);
+      },
+      signal,
+    });
+  }
+
+  async #convertLayers(spools: ReturnType<typeof openSpools>, chain: KnownChain, uploads: LayerUploads): Promise<ConvertedLayer[]> {
+    const { source, destination, options, layerOptions, scans } = this.#run;
+    const { family, base, compress, observer, upload } = options;
+    const cache = join(this.#directory.path, "cache");
+    return await convertLayers(this.#node, spools, {
+      source,
+      destination,
+      chain: this.#chain,
+      known: chain.layers.map((layer) => layer?.descriptor),
+      openCache: async () => await BlockCache.open(cache, CACHE),
+      virtualSize: layerOptions.virtualSize,
+      family,
+      base,
+      compress,
+      scans,
+      layerRead: (layer, bytes) => observer.layerRead?.({ image: this.#image, layer }, bytes),
+      layerConverted: (index, layer) => {
+        observer.layerConverted?.({ image: this.#image, layer: index }, layer.descriptor.size);
+        if (upload && layer.descriptor.size > EARLY_UPLOAD_BYTES) uploads.start(index, layer);
+      },
+      signal: uploads.signal,
+    });
+  }
+
+  #layerDone(index: number, { size }: Descriptor, outcome: LayerOutcome): void {
+    this.#outcomes[index] = outcome;
+    this.#run.options.observer.layerDone?.({ image: this.#image, layer: index }, outcome, size);
+  }
+
+  async #dump(output: OutputImage): Promise<void> {
+    if (!this.#run.options.dump) return;
+    await this.#directory.dump("config.json", output.config);
+    await this.#directory.dump("manifest.json", output.manifest);
+  }
+
+  #result(outcome: "converted" | "reused", output: OutputImage, layers: readonly ConvertedLayer[]): ImageResult {
+    const { descriptor: source, manifest } = this.#node;
+    this.#run.options.observer.imageDone?.(this.#image, outcome, output.descriptor.digest);
+    return {
+      source,
+      converted: output.descriptor,
+      platform: source.platform,
+      outcome,
+      layers: layers.map(({ descriptor }, index) => ({
+        source: manifest.layers[index],
+        converted: descriptor,
+        outcome: this.#outcomes[index],
+      })),
+    };
+  }
+}
+
+/** Undefined for what is not there, or is not what it should be. */
+async function unlessGone<T>(read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;
+    throw error;
+  }
+}

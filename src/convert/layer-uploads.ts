@@ -1,0 +1,69 @@
+import type { ByteSource } from "../bytes/source.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { ImageStore, PutBlobResult } from "../oci/image-store.ts";
+import type { ConvertedLayer } from "./convert-layers.ts";
+import type { Semaphore } from "./semaphore.ts";
+
+export interface LayerUploadsOptions {
+  readonly destination: ImageStore;
+  /** Uploads at a time, of all images. */
+  readonly slots: Semaphore;
+  readonly layerSent: (index: number, bytes: number) => void;
+  readonly layerStored: (index: number, descriptor: Descriptor, result: PutBlobResult) => Promise<void>;
+  readonly signal: AbortSignal;
+}
+
+/** Stores the layers of one image. The first failure aborts `signal`, for whoever makes further layers. */
+export class LayerUploads {
+  readonly signal: AbortSignal;
+  readonly #options: LayerUploadsOptions;
+  readonly #failure = new AbortController();
+  readonly #running = new Map<number, Promise<void>>();
+
+  constructor(options: LayerUploadsOptions) {
+    this.#options = options;
+    this.signal = AbortSignal.any([options.signal, this.#failure.signal]);
+  }
+
+  /** Begins to store a layer, unless that is done already or under way. */
+  start(index: number, { descriptor, content }: ConvertedLayer): void {
+    if (content === undefined || this.#running.has(index)) return;
+    const upload = this.#store(index, descriptor, content);
+    upload.catch((error: unknown) => this.#failure.abort(error));
+    this.#running.set(index, upload);
+  }
+
+  /** Waits for all that was begun. Throws the first error. */
+  async finish(): Promise<void> {
+    await Promise.all(this.#running.values());
+  }
+
+  /** Ends what is still under way; nothing is read any more afterwards. */
+  async close(): Promise<void> {
+    this.#failure.abort(new Error("the upload is not needed any more"));
+    await Promise.allSettled(this.#running.values());
+  }
+
+  async #store(index: number, descriptor: Descriptor, content: ByteSource): Promise<void> {
+    const { destination, slots, layerSent, layerStored } = this.#options;
+    const release = await slots.acquire();
+    try {
+      this.signal.throwIfAborted();
+      const sent = observedSource(content, (bytes) => layerSent(index, bytes));
+      const result = await destination.putBlob(descriptor, sent, { signal: this.signal });
+      await layerStored(index, descriptor, result);
+    } finally {
+      release();
+    }
+  }
+}
+
+function observedSource(source: ByteSource, observe: (bytes: number) => void): ByteSource {
+  const { name, size } = source;
+  const read = async (offset: number, length: number): Promise<Uint8Array> => {
+    const bytes = await source.read(offset, length);
+    observe(bytes.length);
+    return bytes;
+  };
+  return { name, size, read, close: async () => await source.close() };
+}
