@@ -7,7 +7,7 @@ import { MAX_CONFIG_BYTES } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
-import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
+import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
 import type { ImageIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
 import { OCI_INDEX } from "../oci/media-types.ts";
@@ -90,7 +90,7 @@ class LayoutStore implements ImageStore {
     return Buffer.concat(chunks);
   }
 
-  blobStream({ digest, size }: Descriptor, options: StreamOptions = {}): AsyncIterable<Uint8Array> {
+  blobStream({ digest, size }: Descriptor, options: CallOptions = {}): AsyncIterable<Uint8Array> {
     return readBlob(this.#directory, digest, size, options.signal);
   }
 
@@ -107,19 +107,25 @@ class LayoutStore implements ImageStore {
     return found !== undefined && (size === undefined || found === size);
   }
 
-  async putBlob({ digest, size }: Descriptor, content: ByteSource, options: PutBlobOptions = {}): Promise<PutBlobResult> {
+  async putBlob({ digest, size }: Descriptor, content: ByteSource, { signal }: CallOptions = {}): Promise<PutBlobResult> {
     if (content.size !== size) throw corrupt(`${this.name}: content of ${digest} is ${content.size} bytes, expected ${size}`);
-    if (await this.#holdsWhole(digest, size)) return "exists";
+    if (await this.#holdsWhole(digest, size, signal)) return "exists";
     await this.#create();
-    await writeBlob(this.#directory, digest, content, options.signal);
+    await writeBlob(this.#directory, digest, content, signal);
     return "uploaded";
   }
 
+  /** A layout has no repositories to take blobs from. */
+  async mountBlob({ digest, size }: Descriptor, _from: string, { signal }: CallOptions = {}): Promise<boolean> {
+    return await this.#holdsWhole(digest, size, signal);
+  }
+
   /** A blob that is there is read once more: a damaged one is replaced rather than built upon. */
-  async #holdsWhole(digest: Digest, size: number): Promise<boolean> {
+  async #holdsWhole(digest: Digest, size: number, signal: AbortSignal | undefined): Promise<boolean> {
+    signal?.throwIfAborted();
     if (!(await this.hasBlob(digest, size))) return false;
     try {
-      for await (const _ of readBlob(this.#directory, digest, size));
+      for await (const _ of readBlob(this.#directory, digest, size, signal));
       return true;
     } catch (error) {
       if (error instanceof LazyError && (error.code === "CORRUPT" || error.code === "NOT_FOUND")) return false;
@@ -127,11 +133,12 @@ class LayoutStore implements ImageStore {
     }
   }
 
-  async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
+  async putManifest(bytes: Uint8Array, mediaType: string, { tag, signal }: PutManifestOptions): Promise<Descriptor> {
     if (tag !== undefined) parseTag(tag);
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
     const referrer = parseReferrer(bytes, descriptor, `${this.name}@${descriptor.digest}`);
-    await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`));
+    await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`), { signal });
+    signal?.throwIfAborted();
     if (tag !== undefined) await this.#changeIndex((index) => withTag(index, tag, descriptor));
     if (referrer) await this.#enterReferrer(referrer);
     return descriptor;

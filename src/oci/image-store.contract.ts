@@ -142,6 +142,30 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
     );
 
     it(
+      "mounts a blob that is there already, and no other",
+      withStore(async (store) => {
+        const { bytes, descriptor } = blobOf(randomBytes(5000));
+        assert.equal(await store.mountBlob(descriptor, "another/repository"), false);
+        assert.equal(await store.hasBlob(descriptor.digest), false);
+        await store.putBlob(descriptor, new MemorySource(bytes));
+        assert.equal(await store.mountBlob(descriptor, "another/repository"), true);
+        const signal = AbortSignal.abort(new Error("changed my mind"));
+        await assert.rejects(store.mountBlob(descriptor, "another/repository", { signal }), { message: "changed my mind" });
+      }),
+    );
+
+    it(
+      "stores no manifest when the signal is aborted",
+      withStore(async (store) => {
+        const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] });
+        const signal = AbortSignal.abort(new Error("changed my mind"));
+        await assert.rejects(store.putManifest(bytes, OCI_INDEX, { tag: "v1", signal }), { message: "changed my mind" });
+        await assert.rejects(store.resolve({ tag: "v1" }), { code: "NOT_FOUND" });
+        await assert.rejects(store.resolve({ digest: digestOf(bytes) }), { code: "NOT_FOUND" });
+      }),
+    );
+
+    it(
       "refuses tags that are none before anything is stored",
       withStore(async (store) => {
         const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, layers: [] });

@@ -15,17 +15,16 @@ export interface ResolvedDocument {
   readonly bytes: Uint8Array;
 }
 
-export interface StreamOptions {
+export interface CallOptions {
+  /** Ends the call, with its reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface PutBlobOptions {
-  /** Repository in the same registry that is known to hold the blob; places without mounts ignore it. */
-  readonly mountFrom?: string | undefined;
-  readonly signal?: AbortSignal | undefined;
+export interface PutManifestOptions extends CallOptions {
+  readonly tag?: string | undefined;
 }
 
-export type PutBlobResult = "uploaded" | "exists" | "mounted";
+export type PutBlobResult = "uploaded" | "exists";
 
 /**
  * One image repository, wherever it lives: a registry or a layout directory. `image-store.contract.ts` tests each of them.
@@ -52,7 +51,7 @@ export interface ImageStore {
    * Nothing may be trusted before the stream has ended: it throws `CORRUPT` at its end if digest or length differ.
    * A stream that is not read to its end holds a connection; `return()` (leaving a `for await`) or the signal frees it.
    */
-  blobStream(descriptor: Descriptor, options?: StreamOptions): AsyncIterable<Uint8Array>;
+  blobStream(descriptor: Descriptor, options?: CallOptions): AsyncIterable<Uint8Array>;
 
   /** Range reads of a blob, of the descriptor's size. Content is not checked: the caller's format must do that. */
   blobSource(descriptor: Descriptor): Promise<ByteSource>;
@@ -64,14 +63,20 @@ export interface ImageStore {
    * Makes sure that the blob is there. Idempotent. The content is read front to back, once a try, and stays open;
    * content that contradicts the descriptor is `CORRUPT` and leaves no blob behind.
    */
-  putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult>;
+  putBlob(descriptor: Descriptor, content: ByteSource, options?: CallOptions): Promise<PutBlobResult>;
+
+  /**
+   * Whether the blob is there afterwards: because it was, or taken over from another repository of the same place. Never sends content,
+   * and leaves nothing behind when it is false. `from` is a repository without host; places without repositories do not look at it.
+   */
+  mountBlob(descriptor: Descriptor, from: string, options?: CallOptions): Promise<boolean>;
 
   /**
    * Stores a manifest or an index. Atomic: with a tag, readers see the old image or the new one.
    * Without a tag it can be reached by digest only. Put blobs and child manifests first.
    * A document with a subject is among the referrers of that subject afterwards, whether the place keeps such lists by itself or not.
    */
-  putManifest(bytes: Uint8Array, mediaType: string, target: { readonly tag?: string | undefined }): Promise<Descriptor>;
+  putManifest(bytes: Uint8Array, mediaType: string, options: PutManifestOptions): Promise<Descriptor>;
 
   /** Descriptors of the documents whose subject this is, with artifact type and annotations; the subject itself need not exist. */
   referrers(digest: Digest, artifactType?: string): Promise<Descriptor[]>;

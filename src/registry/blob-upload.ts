@@ -21,28 +21,24 @@ export interface BlobUpload {
   readonly content: ByteSource;
   /** Names the blob in messages. */
   readonly what: string;
-  readonly mountFrom?: string | undefined;
   readonly chunkBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Mounts the blob if that is possible, otherwise sends it. After a broken connection it asks the registry how much has arrived and goes
+ * Sends the blob. After a broken connection it asks the registry how much has arrived and goes
  * on from there; where the registry cannot tell, and after any other failure, it starts over with a new session.
  */
-export async function uploadBlob(upload: BlobUpload): Promise<"uploaded" | "mounted"> {
+export async function uploadBlob(upload: BlobUpload): Promise<void> {
   const { client, signal } = upload;
-  let { chunkBytes, mountFrom } = upload;
+  let { chunkBytes } = upload;
   let session: Session | undefined;
   let failures = 0;
   for (;;) {
     try {
-      const opened: Session | "mounted" = session ?? (await openSessionOrMount({ ...upload, mountFrom }));
-      if (opened === "mounted") return opened;
-      mountFrom = undefined; // The registry has shown that it does not mount this one.
-      session = opened;
+      session ??= await openSession(upload);
       await send(upload, session, session.arrived > 0 ? (chunkBytes ?? FALLBACK_CHUNK_BYTES) : chunkBytes);
-      return "uploaded";
+      return;
     } catch (error) {
       const isTooLarge = session !== undefined && error instanceof RegistryError && error.status === 413 && chunkBytes === undefined;
       if (isTooLarge) chunkBytes = FALLBACK_CHUNK_BYTES;
@@ -99,34 +95,12 @@ interface Session {
   readonly arrived: number;
 }
 
-/** Mounting saves an upload; not being allowed to read the other repository must not prevent one. */
-async function openSessionOrMount(upload: BlobUpload): Promise<Session | "mounted"> {
-  try {
-    return await openSession(upload);
-  } catch (error) {
-    const refused = error instanceof RegistryError && !error.retryable && upload.mountFrom !== undefined;
-    if (!refused) throw error;
-    return await openSession({ ...upload, mountFrom: undefined });
-  }
-}
-
-async function openSession(upload: BlobUpload): Promise<Session | "mounted"> {
-  const { client, repository, descriptor, mountFrom, what, signal } = upload;
-  const path = `/${repository}/blobs/uploads/`;
-  const query = mountFrom === undefined ? "" : `?${new URLSearchParams({ mount: descriptor.digest, from: mountFrom }).toString()}`;
-  const pull: Scope[] = mountFrom === undefined ? [] : [{ repository: mountFrom, actions: "pull" }];
+async function openSession(upload: BlobUpload): Promise<Session> {
+  const { client, repository, what, signal } = upload;
   const headers = { "content-length": "0" };
-  const response = await client.open({
-    method: "POST",
-    url: path + query,
-    headers,
-    scopes: [...pushScopes(upload), ...pull],
-    expect: mountFrom === undefined ? [202] : [201, 202],
-    what,
-    signal,
-  });
+  const url = `/${repository}/blobs/uploads/`;
+  const response = await client.open({ method: "POST", url, headers, scopes: pushScopes(upload), expect: [202], what, signal });
   await response.discard();
-  if (response.status === 201) return "mounted";
   const minimum = response.header("oci-chunk-min-length") ?? "";
   const minChunkBytes = /^\d{1,12}$/.test(minimum) ? Number(minimum) : 0;
   return { url: resolveLocation(response, response.header("location")), minChunkBytes, arrived: 0 };

@@ -5,7 +5,7 @@ import { Connections, type ConnectionOptions } from "./connections.ts";
 import { networkError } from "./network-error.ts";
 import { brokenTransfer, redactUrl } from "./registry-error.ts";
 
-export type HttpMethod = "GET" | "HEAD" | "POST" | "PUT" | "PATCH";
+export type HttpMethod = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 export interface HttpRequest {
   readonly method: HttpMethod;

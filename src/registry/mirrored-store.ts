@@ -2,7 +2,7 @@ import type { ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
-import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
+import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
 import type { Capability } from "./hosts-toml.ts";
 
 export interface Mirror {
@@ -44,7 +44,7 @@ export class MirroredStore implements ImageStore {
     return await this.#ask("pull", async (store) => await store.blob(descriptor));
   }
 
-  async *blobStream(descriptor: Descriptor, options: StreamOptions = {}): AsyncGenerator<Uint8Array> {
+  async *blobStream(descriptor: Descriptor, options: CallOptions = {}): AsyncGenerator<Uint8Array> {
     const given = new GivenBytes(descriptor);
     for (const store of this.#places("pull")) {
       try {
@@ -83,12 +83,16 @@ export class MirroredStore implements ImageStore {
     return await this.#target.hasBlob(digest, size);
   }
 
-  async putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult> {
+  async putBlob(descriptor: Descriptor, content: ByteSource, options?: CallOptions): Promise<PutBlobResult> {
     return await this.#target.putBlob(descriptor, content, options);
   }
 
-  async putManifest(bytes: Uint8Array, mediaType: string, target: { readonly tag?: string | undefined }): Promise<Descriptor> {
-    return await this.#target.putManifest(bytes, mediaType, target);
+  async mountBlob(descriptor: Descriptor, from: string, options?: CallOptions): Promise<boolean> {
+    return await this.#target.mountBlob(descriptor, from, options);
+  }
+
+  async putManifest(bytes: Uint8Array, mediaType: string, options: PutManifestOptions): Promise<Descriptor> {
+    return await this.#target.putManifest(bytes, mediaType, options);
   }
 
   /** Of the place that is written to: a mirror need not know what was attached since it looked. */

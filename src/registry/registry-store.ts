@@ -1,16 +1,17 @@
 import type { ByteSource } from "../bytes/source.ts";
-import { corrupt } from "../errors.ts";
+import { corrupt, LazyError } from "../errors.ts";
 import { MAX_CONFIG_BYTES } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
-import type { ImageStore, PutBlobOptions, PutBlobResult, ResolvedDocument, ResolveTarget, StreamOptions } from "../oci/image-store.ts";
+import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
 import { parseReferrer, type Referrer } from "../oci/referrers.ts";
-import { parseTag, type RegistryReference } from "../oci/reference.ts";
+import { parseReference, parseTag, type RegistryReference } from "../oci/reference.ts";
 import type { Scope } from "./auth.ts";
 import { RegistryBlobSource } from "./blob-source.ts";
 import { streamBlob } from "./blob-stream.ts";
+import { mountBlob } from "./blob-mount.ts";
 import { uploadBlob } from "./blob-upload.ts";
 import { RegistryClient, type RegistryOptions } from "./client.ts";
 import { readBody, type HttpResponse } from "./http.ts";
@@ -26,6 +27,7 @@ export function openRegistryStore(reference: RegistryReference, options: Registr
 /** A repository behind the OCI distribution API. */
 class RegistryStore implements ImageStore {
   readonly name: string;
+  readonly #host: string;
   readonly #repository: string;
   readonly #client: RegistryClient;
   readonly #uploadChunkBytes: number | undefined;
@@ -35,6 +37,7 @@ class RegistryStore implements ImageStore {
 
   constructor({ host, repository }: RegistryReference, options: RegistryOptions) {
     this.name = `${host}/${repository}`;
+    this.#host = host;
     this.#repository = repository;
     this.#client = new RegistryClient(host, repository, options);
     this.#uploadChunkBytes = options.uploadChunkBytes;
@@ -42,10 +45,14 @@ class RegistryStore implements ImageStore {
     this.#push = [{ repository, actions: "pull,push" }];
   }
 
-  async resolve({ tag, digest }: ResolveTarget): Promise<ResolvedDocument> {
+  async resolve(target: ResolveTarget): Promise<ResolvedDocument> {
+    return await this.#resolve(target, undefined);
+  }
+
+  async #resolve({ tag, digest }: ResolveTarget, signal: AbortSignal | undefined): Promise<ResolvedDocument> {
     const name = digest ?? parseTag(tag ?? "latest");
     const what = `${this.name}${digest ? "@" : ":"}${name}`;
-    const { bytes, contentType } = await this.#fetchDocument(name, what);
+    const { bytes, contentType } = await this.#fetchDocument(name, what, signal);
     const found = digestOf(bytes);
     if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}`);
     const mediaType = detectMediaType(bytes, contentType, what);
@@ -55,14 +62,18 @@ class RegistryStore implements ImageStore {
   async manifest({ digest, size }: Descriptor): Promise<Uint8Array> {
     const what = `${this.name}@${digest}`;
     checkSize(size, MAX_MANIFEST_BYTES, what);
-    const { bytes } = await this.#fetchDocument(digest, what);
+    const { bytes } = await this.#fetchDocument(digest, what, undefined);
     checkContent(bytes, digest, size, what);
     return bytes;
   }
 
-  async #fetchDocument(name: string, what: string): Promise<{ bytes: Uint8Array; contentType: string | undefined }> {
+  async #fetchDocument(
+    name: string,
+    what: string,
+    signal: AbortSignal | undefined,
+  ): Promise<{ bytes: Uint8Array; contentType: string | undefined }> {
     const call = { method: "GET", url: this.#path("manifests", name), headers: { accept: ACCEPTED_DOCUMENTS } } as const;
-    return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what }, async (response) => ({
+    return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what, signal }, async (response) => ({
       bytes: await readSmall(response, MAX_MANIFEST_BYTES, what),
       contentType: response.header("content-type"),
     }));
@@ -76,7 +87,7 @@ class RegistryStore implements ImageStore {
     return bytes;
   }
 
-  blobStream(descriptor: Descriptor, options: StreamOptions = {}): AsyncIterable<Uint8Array> {
+  blobStream(descriptor: Descriptor, options: CallOptions = {}): AsyncIterable<Uint8Array> {
     return streamBlob(this.#client, { ...this.#blobCall(descriptor.digest), signal: this.#client.joinSignal(options.signal) }, descriptor);
   }
 
@@ -85,11 +96,11 @@ class RegistryStore implements ImageStore {
   }
 
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
-    return await this.#head(digest, size, this.#pull);
+    return await this.#head(digest, size, this.#pull, undefined);
   }
 
-  async #head(digest: Digest, size: number | undefined, scopes: readonly Scope[]): Promise<boolean> {
-    return await this.#client.call({ ...this.#blobCall(digest), method: "HEAD", scopes, expect: [200, 404] }, async (response) => {
+  async #head(digest: Digest, size: number | undefined, scopes: readonly Scope[], signal: AbortSignal | undefined): Promise<boolean> {
+    return await this.#client.call({ ...this.#blobCall(digest), method: "HEAD", scopes, expect: [200, 404], signal }, async (response) => {
       await response.discard();
       if (response.status === 404) return false;
       const length = response.header("content-length");
@@ -97,25 +108,29 @@ class RegistryStore implements ImageStore {
     });
   }
 
-  async putBlob(descriptor: Descriptor, content: ByteSource, options: PutBlobOptions = {}): Promise<PutBlobResult> {
+  async putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions = {}): Promise<PutBlobResult> {
     const { digest, size } = descriptor;
     const { what } = this.#blobCall(digest);
     if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);
+    const signal = this.#client.joinSignal(options.signal);
     // Asked with the right to push, so that one token serves the whole upload.
-    if (await this.#head(digest, size, this.#push)) return "exists";
-    return await uploadBlob({
-      client: this.#client,
-      repository: this.#repository,
-      descriptor,
-      content,
-      what,
-      mountFrom: options.mountFrom,
-      chunkBytes: this.#uploadChunkBytes,
-      signal: this.#client.joinSignal(options.signal),
-    });
+    if (await this.#head(digest, size, this.#push, signal)) return "exists";
+    const chunkBytes = this.#uploadChunkBytes;
+    await uploadBlob({ client: this.#client, repository: this.#repository, descriptor, content, what, chunkBytes, signal });
+    return "uploaded";
   }
 
-  async putManifest(bytes: Uint8Array, mediaType: string, { tag }: { readonly tag?: string | undefined }): Promise<Descriptor> {
+  async mountBlob({ digest, size }: Descriptor, from: string, options: CallOptions = {}): Promise<boolean> {
+    const source = repositoryAt(this.#host, from);
+    const signal = this.#client.joinSignal(options.signal);
+    if (await this.#head(digest, size, this.#push, signal)) return true;
+    if (source === this.#repository) return false;
+    const { what } = this.#blobCall(digest);
+    return await mountBlob({ client: this.#client, repository: this.#repository, digest, from: source, what, signal });
+  }
+
+  async putManifest(bytes: Uint8Array, mediaType: string, { tag, signal: ownSignal }: PutManifestOptions): Promise<Descriptor> {
+    const signal = this.#client.joinSignal(ownSignal);
     const digest = digestOf(bytes);
     const call = {
       method: "PUT",
@@ -125,6 +140,7 @@ class RegistryStore implements ImageStore {
       scopes: this.#push,
       expect: [200, 201, 202],
       what: `${this.name}${tag === undefined ? `@${digest}` : `:${tag}`}`,
+      signal,
     } as const;
     const descriptor = { mediaType, digest, size: bytes.length };
     const referrer = parseReferrer(bytes, descriptor, call.what);
@@ -132,28 +148,28 @@ class RegistryStore implements ImageStore {
       await response.discard();
       return response.header("oci-subject") !== undefined;
     });
-    if (referrer && !isListed) await this.#enterInTurn(referrer);
+    if (referrer && !isListed) await this.#enterInTurn(referrer, signal);
     return descriptor;
   }
 
   /** Lists are read, changed and written: one after the other, at least within this store. */
-  async #enterInTurn(referrer: Referrer): Promise<void> {
-    const turn = this.#lastEntry.then(async () => await enterReferrer(this.#referrerPlace(), referrer));
+  async #enterInTurn(referrer: Referrer, signal: AbortSignal | undefined): Promise<void> {
+    const turn = this.#lastEntry.then(async () => await enterReferrer(this.#referrerPlace(signal), referrer));
     this.#lastEntry = turn.catch(() => undefined);
     await turn;
   }
 
   async referrers(digest: Digest, artifactType?: string): Promise<Descriptor[]> {
-    return await listReferrers(this.#referrerPlace(), digest, artifactType);
+    return await listReferrers(this.#referrerPlace(undefined), digest, artifactType);
   }
 
-  #referrerPlace(): ReferrerPlace {
+  #referrerPlace(signal: AbortSignal | undefined): ReferrerPlace {
     return {
       name: this.name,
       repository: this.#repository,
       client: this.#client,
-      resolve: async (tag) => await this.resolve({ tag }),
-      put: async (bytes, mediaType, tag) => await this.putManifest(bytes, mediaType, { tag }),
+      resolve: async (tag) => await this.#resolve({ tag }, signal),
+      put: async (bytes, mediaType, tag) => await this.putManifest(bytes, mediaType, { tag, signal }),
     };
   }
 
@@ -168,6 +184,13 @@ class RegistryStore implements ImageStore {
   #blobCall(digest: Digest): { method: "GET"; url: string; scopes: readonly Scope[]; what: string } {
     return { method: "GET", url: this.#path("blobs", digest), scopes: this.#pull, what: `${this.name}: blob ${digest}` };
   }
+}
+
+/** Throws `USAGE` for anything but a repository: what goes into the scope of a token must not be able to name others. */
+function repositoryAt(host: string, text: string): string {
+  const reference = /[:@]/.test(text) ? undefined : parseReference(`${host}/${text}`);
+  if (reference?.kind === "registry") return reference.repository;
+  throw new LazyError("USAGE", `repository ${JSON.stringify(text.slice(0, 300))}: expected its name alone, without host, tag and digest`);
 }
 
 async function readSmall(response: HttpResponse, limit: number, what: string): Promise<Uint8Array> {

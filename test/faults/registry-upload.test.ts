@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { after, afterEach, before, describe, it } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
@@ -78,23 +80,6 @@ describe("uploading a blob", () => {
     assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
   });
 
-  it("mounts what another repository holds", async () => {
-    const { descriptor, content } = newBlob(1000);
-    await store.putBlob(descriptor, content);
-    hostile.reset();
-    const other = openStore("upload/other");
-    assert.equal(await other.putBlob(descriptor, content, { mountFrom: "upload/image" }), "mounted");
-    assert.equal(methods(), "HEAD POST");
-    assert.equal(await other.hasBlob(descriptor.digest), true);
-    await other.close();
-  });
-
-  it("uses the session of a refused mount", async () => {
-    const { descriptor, content } = newBlob(1000);
-    assert.equal(await store.putBlob(descriptor, content, { mountFrom: "upload/nothing" }), "uploaded");
-    assert.equal(methods(), "HEAD POST PUT");
-  });
-
   it("checks the content itself, also when the registry would take anything", async () => {
     await using credulous = await startHostileRegistry(registry.host);
     credulous.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 201 } : undefined));
@@ -103,13 +88,6 @@ describe("uploading a blob", () => {
     const other = newBlob(1_500_000).content;
     await assert.rejects(fooled.putBlob(descriptor, other), { code: "CORRUPT", message: /content to upload has digest/ });
     await fooled.close();
-  });
-
-  it("goes on without a mount that is denied", async () => {
-    const { descriptor, content } = newBlob(1000);
-    hostile.inject(({ url }) => (url.includes("mount=") ? { kind: "answer", status: 403 } : undefined));
-    assert.equal(await store.putBlob(descriptor, content, { mountFrom: "upload/secret" }), "uploaded");
-    assert.equal(methods(), "HEAD POST POST PUT");
   });
 
   it("gives up after its tries and when it is denied", async () => {
@@ -135,6 +113,90 @@ describe("uploading a blob", () => {
     };
     await assert.rejects(store.putBlob(descriptor, content, { signal: controller.signal }), (error) => error === reason);
     assert.equal(await store.hasBlob(descriptor.digest), false);
+  });
+});
+
+describe("mounting a blob", () => {
+  it("takes it over from another repository, of a host with a port, without sending it", async () => {
+    const { descriptor, content } = newBlob(1000);
+    await store.putBlob(descriptor, content);
+    hostile.reset();
+    const other = openStore("upload/other");
+    assert.equal(await other.mountBlob(descriptor, "upload/image"), true);
+    assert.equal(methods(), "HEAD POST");
+    assert.equal(hostile.seen[1].url, `/v2/upload/other/blobs/uploads/?mount=${encodeURIComponent(descriptor.digest)}&from=upload%2Fimage`);
+    assert.equal(await other.hasBlob(descriptor.digest, descriptor.size), true);
+    hostile.reset();
+    assert.equal(await other.mountBlob(descriptor, "upload/image"), true);
+    assert.equal(methods(), "HEAD");
+    await other.close();
+  });
+
+  it("that the other repository does not hold leaves no upload behind", async () => {
+    const { descriptor } = newBlob(1000);
+    const fresh = openStore("upload/fresh");
+    assert.equal(await fresh.mountBlob(descriptor, "upload/nothing"), false);
+    assert.equal(methods(), "HEAD POST DELETE");
+    const uploads = join(registry.directory, "docker/registry/v2/repositories/upload/fresh/_uploads");
+    const left = await readdir(uploads, { recursive: true });
+    assert.deepEqual(
+      left.filter((name) => /startedat|data/.test(name)),
+      [],
+    );
+    hostile.reset();
+    hostile.inject(({ method }) => (method === "DELETE" ? { kind: "answer", status: 405 } : undefined));
+    assert.equal(await fresh.mountBlob(descriptor, "upload/nothing"), false);
+    hostile.reset();
+    assert.equal(await fresh.mountBlob(descriptor, "upload/fresh"), false);
+    assert.equal(methods(), "HEAD");
+    await fresh.close();
+  });
+
+  for (const status of [400, 403, 404, 405]) {
+    it(`that is answered with ${status} is no error`, async () => {
+      hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status } : undefined));
+      assert.equal(await store.mountBlob(newBlob(1000).descriptor, "upload/secret"), false);
+      assert.equal(methods(), "HEAD POST");
+    });
+  }
+
+  it("is tried again when the registry fails, and fails when it goes on failing", async () => {
+    const { descriptor } = newBlob(1000);
+    const fail = (times: number): void =>
+      hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status: 503 } : undefined), times);
+    fail(1);
+    assert.equal(await store.mountBlob(descriptor, "upload/nothing"), false);
+    assert.equal(methods(), "HEAD POST POST DELETE");
+    fail(Infinity);
+    await assert.rejects(store.mountBlob(descriptor, "upload/nothing"), { code: "UNAVAILABLE", status: 503 });
+  });
+
+  it("cancels no upload at another place", async () => {
+    await using stranger = await startHostileRegistry();
+    const headers = { location: `http://${stranger.host}/v2/upload/1` };
+    hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status: 202, headers } : undefined));
+    assert.equal(await store.mountBlob(newBlob(1000).descriptor, "upload/nothing"), false);
+    assert.deepEqual(stranger.seen, []);
+  });
+
+  it("refuses repositories that are none before it asks for anything", async () => {
+    const { descriptor } = newBlob(1000);
+    for (const from of ["", "127.0.0.1:5000/x", "x:pull,push", "x@sha256:0", "../x", "x y", "X"]) {
+      await assert.rejects(store.mountBlob(descriptor, from), { code: "USAGE" }, from);
+    }
+    assert.equal(methods(), "");
+  });
+
+  it("is done by a registry with a referrers API, too", async () => {
+    await using conforming = await startReferrersRegistry();
+    const open = (repository: string): ImageStore => openRegistryStore({ kind: "registry", host: conforming.host, repository });
+    const [one, two] = [open("mount/one"), open("mount/two")];
+    const { descriptor, content } = newBlob(1000);
+    assert.equal(await two.mountBlob(descriptor, "mount/one"), false);
+    await one.putBlob(descriptor, content);
+    assert.equal(await two.mountBlob(descriptor, "mount/one"), true);
+    assert.equal(await two.hasBlob(descriptor.digest, 1000), true);
+    for (const opened of [one, two]) await opened.close();
   });
 });
 

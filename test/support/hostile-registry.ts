@@ -15,8 +15,16 @@ export type Fault =
   | { readonly kind: "ignoreRange" }
   /** Resets the connection instead of answering. */
   | { readonly kind: "reset" }
+  /** Takes the connection and the head of the request, and does nothing more; the registry behind sees nothing. */
+  | { readonly kind: "hang" }
+  /** Ends the answer's body after this many bytes as if that were all of it. */
+  | { readonly kind: "shorten"; readonly toBytes: number }
   /** Resets the connection after this many bytes of the request's body. */
   | { readonly kind: "resetUpload"; readonly afterBytes: number }
+  /** Flips a bit of the request's body. */
+  | { readonly kind: "corruptUpload"; readonly at: number }
+  /** The registry behind does what it was asked to, but the connection is reset instead of its answer. */
+  | { readonly kind: "loseAnswer" }
   /** Passes the answer on with other headers. */
   | { readonly kind: "headers"; readonly headers: Record<string, string> };
 
@@ -59,6 +67,7 @@ export async function startHostileRegistry(upstream?: string): Promise<HostileRe
     if (fault?.kind === "answer" || upstream === undefined)
       return answer(request, response, fault?.kind === "answer" ? fault : { status: 404 });
     if (fault?.kind === "reset") return void request.socket.resetAndDestroy();
+    if (fault?.kind === "hang") return;
     pass(upstream, request, response, fault);
   });
   server.listen(0, "127.0.0.1");
@@ -118,11 +127,17 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
   const onward = forward({ hostname, port, method: request.method, path: request.url, headers, agent: false });
   onward.on("error", () => request.socket.destroy());
   onward.on("response", (reply) => {
-    response.writeHead(reply.statusCode ?? 502, { ...reply.headers, ...(fault?.kind === "headers" && fault.headers) });
+    if (fault?.kind === "loseAnswer") return void reply.resume().on("end", () => request.socket.resetAndDestroy());
+    const { "content-length": length, ...others } = { ...reply.headers, ...(fault?.kind === "headers" && fault.headers) };
+    response.writeHead(reply.statusCode ?? 502, {
+      ...others,
+      ...(length !== undefined && fault?.kind !== "shorten" && { "content-length": length }),
+    });
     sendBody(reply, response, fault);
   });
   let received = 0;
   request.on("data", (chunk: Buffer) => {
+    if (fault?.kind === "corruptUpload") flipBit(chunk, fault.at - received);
     received += chunk.length;
     const isLast = fault?.kind === "resetUpload" && received >= fault.afterBytes;
     if (isLast) request.pause();
@@ -138,18 +153,27 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
 }
 
 function sendBody(reply: IncomingMessage, response: ServerResponse, fault: Fault | undefined): void {
-  const limit = fault?.kind === "truncate" || fault?.kind === "stall" ? fault.afterBytes : Infinity;
+  const limit = bytesToSend(fault);
   let sent = 0;
   reply.on("error", () => response.destroy());
   reply.on("data", (chunk: Buffer) => {
     const bytes = Buffer.from(chunk.subarray(0, Math.max(0, limit - sent)));
-    if (fault?.kind === "corrupt" && fault.at >= sent && fault.at < sent + bytes.length) bytes[fault.at - sent] ^= 0x10;
+    if (fault?.kind === "corrupt") flipBit(bytes, fault.at - sent);
     sent += bytes.length;
     if (sent < limit) response.write(bytes);
     else if (fault?.kind === "truncate") response.write(bytes, () => response.destroy());
     else if (bytes.length > 0) response.write(bytes);
   });
   reply.on("end", () => {
-    if (sent < limit) response.end();
+    if (sent < limit || fault?.kind === "shorten") response.end();
   });
+}
+
+function bytesToSend(fault: Fault | undefined): number {
+  if (fault?.kind === "truncate" || fault?.kind === "stall") return fault.afterBytes;
+  return fault?.kind === "shorten" ? fault.toBytes : Infinity;
+}
+
+function flipBit(bytes: Buffer, at: number): void {
+  if (at >= 0 && at < bytes.length) bytes[at] ^= 0x10;
 }
