@@ -1,12 +1,9 @@
-import { join } from "node:path";
 import { BlockCache } from "../cache/block-cache.ts";
 import { MemorySource } from "../bytes/source.ts";
-import { LazyError } from "../errors.ts";
 import { chainIds } from "../oci/chain-id.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ImageStore } from "../oci/image-store.ts";
-import { parseManifest } from "../oci/manifest.ts";
 import type { SpoolMemory } from "./blob-spool.ts";
 import type { Claim, ClaimedLayers } from "./claimed-layers.ts";
 import { convertLayers, openSpools, type ConvertedLayer } from "./convert-layers.ts";
@@ -14,9 +11,10 @@ import type { LayerOutcome } from "./convert-observer.ts";
 import type { ConvertOptions, ImageResult } from "./convert-options.ts";
 import type { ImageNode } from "./image-graph.ts";
 import type { KnownChain, KnownLayers } from "./known-layers.ts";
+import { findKnownManifest, manifestFingerprint, outputOf } from "./known-manifest.ts";
 import type { LayerOptions } from "./layer-options.ts";
 import { LayerUploads } from "./layer-uploads.ts";
-import { isConvertedLayer, layerDescriptor, OUTPUT_TYPES, outputImage, type OutputImage } from "./output-image.ts";
+import { layerDescriptor, type OutputImage } from "./output-image.ts";
 import type { Semaphore } from "./semaphore.ts";
 import type { WorkDirectory } from "./work-directory.ts";
 
@@ -61,6 +59,8 @@ class ImageConversion {
   readonly #directory: WorkDirectory;
   readonly #claim: Claim;
   readonly #chain: readonly Digest[];
+  /** What is read of layers that are in the destination already. */
+  readonly #cache: WorkDirectory;
   readonly #outcomes: LayerOutcome[] = [];
 
   constructor(run: ConversionRun, node: ImageNode, image: number, directory: WorkDirectory, claim: Claim) {
@@ -70,54 +70,21 @@ class ImageConversion {
     this.#directory = directory;
     this.#claim = claim;
     this.#chain = chainIds(node.config.rootfs.diff_ids);
+    this.#cache = directory.inside("cache");
   }
 
   async convert(tag: string | undefined): Promise<ImageResult> {
-    const { options } = this.#run;
-    const known = options.keep ? undefined : await this.#knownManifest();
-    if (known) return await this.#reuse(known, tag);
+    const { options, destination, known, layerOptions } = this.#run;
     const { keep, dump } = options;
+    // Whoever wants to keep the blobs wants all of them.
+    const before = keep ? undefined : await findKnownManifest(this.#node, destination, known, layerOptions, options);
+    if (before) return await this.#reuse(before, tag);
     try {
       await this.#directory.create();
       return await this.#convert(tag);
     } finally {
       if (!keep && !dump) await this.#directory.remove();
     }
-  }
-
-  /** The image's documents on top of these layers. */
-  #output(layers: readonly Descriptor[]): OutputImage {
-    const { family, referrer } = this.#run.options;
-    const { manifest, config, descriptor } = this.#node;
-    return outputImage(manifest, config, layers, family, referrer ? descriptor : undefined);
-  }
-
-  #manifestFingerprint(layers: string): string {
-    return this.#run.options.referrer ? `${layers},referrer` : layers;
-  }
-
-  /** What the whole image was converted to before, if the destination still has that, and it is what would come out again. */
-  async #knownManifest(): Promise<OutputImage | undefined> {
-    const { known, destination, options, layerOptions } = this.#run;
-    const mediaType = OUTPUT_TYPES[options.family].manifest;
-    const fingerprint = this.#manifestFingerprint(layerOptions.fingerprint);
-    for (const row of await known.manifests(this.#node.descriptor.digest, mediaType, fingerprint)) {
-      const descriptor = { mediaType, digest: row.digest, size: row.size };
-      const found = await unlessGone(async () => this.#rebuilt(await destination.manifest(descriptor), descriptor));
-      if (found) return found;
-      await known.forget(row);
-    }
-    return undefined;
-  }
-
-  /** The documents, if a manifest is equal to what its own layers would give; undefined for any other. */
-  #rebuilt(bytes: Uint8Array, { mediaType, digest }: Descriptor): OutputImage | undefined {
-    const { base, family } = this.#run.options;
-    const { layers } = parseManifest(bytes, mediaType, `${this.#run.destination.name}@${digest}`);
-    const count = this.#node.manifest.layers.length + (base ? 1 : 0);
-    if (layers.length !== count || !layers.every(isConvertedLayer)) return undefined;
-    const output = this.#output(layers.map((layer) => layerDescriptor(layer.digest, layer.size, family)));
-    return output.descriptor.digest === digest ? output : undefined;
   }
 
   async #reuse(known: OutputImage, tag: string | undefined): Promise<ImageResult> {
@@ -128,16 +95,20 @@ class ImageConversion {
   }
 
   async #convert(tag: string | undefined): Promise<ImageResult> {
-    const { options, destination, known: database, signal } = this.#run;
+    const { options, layerOptions, destination, known: database, signal } = this.#run;
     const chain = await this.#findKnown();
-    for (const [index, layer] of chain.layers.entries()) if (layer) this.#layerDone(index, layer.descriptor, layer.outcome);
+    for (const [index, layer] of chain.layers.entries()) {
+      if (layer === undefined) continue;
+      this.#layerDone(index, layer.descriptor, layer.outcome);
+      this.#claim.stored(index, layer, chain.fingerprint);
+    }
     const uploads = this.#openUploads(chain.fingerprint);
     const spools = openSpools(this.#node, this.#directory.path, { keep: options.keep, memory: this.#run.memory });
     try {
       const layers = await this.#convertLayers(spools, chain, uploads);
       const { base, family } = options;
       const below = base ? [layerDescriptor(base.blob.digest, base.blob.content.size, family)] : [];
-      const output = this.#output([...below, ...layers.map((layer) => layer.descriptor)]);
+      const output = outputOf(this.#node, [...below, ...layers.map((layer) => layer.descriptor)], options);
       await this.#dump(output);
       if (options.upload) {
         for (const [index, layer] of layers.entries()) uploads.start(index, layer);
@@ -145,9 +116,8 @@ class ImageConversion {
         await uploads.finish();
         await destination.putBlob(output.configDescriptor, new MemorySource(output.config, "config"), { signal });
         await destination.putManifest(output.manifest, output.descriptor.mediaType, { tag, signal });
-        if (chain.fingerprint === this.#run.layerOptions.fingerprint) {
-          const fingerprint = this.#manifestFingerprint(chain.fingerprint);
-          await database.rememberManifest(this.#node.descriptor.digest, fingerprint, output.descriptor);
+        if (chain.fingerprint === layerOptions.fingerprint) {
+          await database.rememberManifest(this.#node.descriptor.digest, manifestFingerprint(layerOptions, options), output.descriptor);
         }
       } else {
         for (const [index, { descriptor, content }] of layers.entries()) if (content) this.#layerDone(index, descriptor, "kept");
@@ -155,13 +125,13 @@ class ImageConversion {
       return this.#result("converted", output, layers);
     } finally {
       await uploads.close();
+      await this.#cache.remove();
       await Promise.all(spools.map(async (spool) => await spool.close()));
     }
   }
 
   async #findKnown(): Promise<KnownChain> {
     const { known, layerOptions, options } = this.#run;
-    // Whoever wants to keep the blobs wants all of them.
     if (options.keep) return { layers: this.#chain.map(() => undefined), fingerprint: layerOptions.fingerprint };
     return await known.find(this.#chain, await this.#claim.below());
   }
@@ -184,13 +154,15 @@ class ImageConversion {
   async #convertLayers(spools: ReturnType<typeof openSpools>, chain: KnownChain, uploads: LayerUploads): Promise<ConvertedLayer[]> {
     const { source, destination, options, layerOptions, scans } = this.#run;
     const { family, base, compress, observer, upload } = options;
-    const cache = join(this.#directory.path, "cache");
     return await convertLayers(this.#node, spools, {
       source,
       destination,
       chain: this.#chain,
       known: chain.layers.map((layer) => layer?.descriptor),
-      openCache: async () => await BlockCache.open(cache, CACHE),
+      openCache: async () => {
+        await this.#cache.create();
+        return await BlockCache.open(this.#cache.path, CACHE);
+      },
       virtualSize: layerOptions.virtualSize,
       family,
       base,
@@ -230,15 +202,5 @@ class ImageConversion {
         outcome: this.#outcomes[index],
       })),
     };
-  }
-}
-
-/** Undefined for what is not there, or is not what it should be. */
-async function unlessGone<T>(read: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await read();
-  } catch (error) {
-    if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;
-    throw error;
   }
 }

@@ -172,6 +172,10 @@ function configPlatform({ os = "unknown", architecture = "unknown", variant }: I
 
 function noImage(name: string, node: GraphNode | undefined): LazyError {
   if (node?.kind !== "kept") return unsupported(`${name}: the index has no image in it; there is nothing to convert`);
+  const layer = node.manifest?.layers[0];
+  if (layer && isImageConfig(node.manifest.config.mediaType)) {
+    return unsupported(`${name}: layer 0 has media type ${layer.mediaType}, expected a tar layer`);
+  }
   const type = node.manifest?.artifactType ?? node.manifest?.config.mediaType ?? node.descriptor.mediaType;
   return unsupported(`${name}: is of type ${type}, not an image; there is nothing to convert`);
 }

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
-import { compressInline } from "../../src/compression/block-codec.ts";
 import { convertImage } from "../../src/convert/convert-image.ts";
 import { LazyError } from "../../src/errors.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { parseReference } from "../../src/oci/reference.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
+import { convertOptions } from "../support/convert.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type Fault, type HostileRegistry, type SeenRequest } from "../support/hostile-registry.ts";
 import { copyImage } from "../support/image-builder.ts";
@@ -54,20 +54,8 @@ async function convert(repository: string): Promise<string> {
   const [source, destination] = [openStore(hostile.host, "source"), openStore(hostile.host, repository)];
   const directory = scratch.join(repository);
   try {
-    const result = await convertImage(source, { tag: "v1" }, destination, "v1", {
-      virtualSize: 64 * 2 ** 30,
-      family: "docker",
-      platforms: [],
-      directory,
-      keep: false,
-      dump: false,
-      dryRun: false,
-      compress: compressInline,
-      concurrency: 2,
-      observer: {},
-      signal: new AbortController().signal,
-    });
-    return result.digest;
+    const result = await convertImage(source, { tag: "v1" }, destination, "v1", convertOptions(directory));
+    return result.descriptor.digest;
   } finally {
     assert.equal(existsSync(directory), false, "temporary data is gone");
     await Promise.all([source.close(), destination.close()]);

@@ -53,7 +53,7 @@ async function outcome(image: BuiltImage, damage?: (directory: string) => Promis
   await writeImage(from, "x", image);
   await damage?.(from);
   try {
-    return (await convertLayout(from, "x", to)).digest;
+    return (await convertLayout(from, "x", to)).descriptor.digest;
   } catch (error) {
     assert.ok(error instanceof LazyError, String(error));
     assert.equal(existsSync(to), false, "nothing is stored");

@@ -3,13 +3,13 @@ import { createCipheriv, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
-import { compressInline } from "../../src/compression/block-codec.ts";
 import { convertImage } from "../../src/convert/convert-image.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { run } from "../support/command.ts";
 import { tarArchive, type TarMember } from "../support/tar-builder.ts";
+import { convertOptions } from "../support/convert.ts";
 import { MountBench } from "./mount-support.ts";
 
 const FILES_PER_DIRECTORY = 40;
@@ -51,19 +51,8 @@ async function convertedImage(bench: MountBench, tars: readonly Uint8Array[]): P
   const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: configDescriptor, layers };
   await source.putManifest(Buffer.from(JSON.stringify(manifest)), OCI_MANIFEST, { tag: "latest" });
   const destination = await openLayoutStore(bench.join("image"), { create: true });
-  await convertImage(source, { tag: "latest" }, destination, "latest", {
-    virtualSize: 64 * 2 ** 30,
-    family: "oci",
-    platforms: [],
-    directory: bench.join("work"),
-    keep: false,
-    dump: false,
-    dryRun: false,
-    compress: compressInline,
-    concurrency: 1,
-    observer: {},
-    signal: new AbortController().signal,
-  });
+  const options = convertOptions(bench.join("work"), { family: "oci", concurrency: 1 });
+  await convertImage(source, { tag: "latest" }, destination, "latest", options);
   await source.close();
   await destination.close();
 }

@@ -20,7 +20,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   export: ["bytes", "native"],
   device: ["bytes", "compression", "tar", "oci", "registry", "image-layout", "cache", "formats"],
   verify: ["bytes", "compression", "tree", "tar", "oci", "device", "formats"],
-  convert: ["bytes", "compression", "tree", "tar", "oci", "registry", "image-layout", "workers", "formats"],
+  convert: ["bytes", "compression", "tree", "tar", "oci", "cache", "dedup", "workers", "device", "formats"],
   cli: ["*"],
 };
 

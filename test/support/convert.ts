@@ -1,33 +1,32 @@
 import { compressInline } from "../../src/compression/block-codec.ts";
-import { convertImage, type ConvertOptions, type ConvertResult } from "../../src/convert/convert-image.ts";
+import { convertImage } from "../../src/convert/convert-image.ts";
+import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
-import type { ImageStore } from "../../src/oci/image-store.ts";
 
-/** Converts `oci:FROM:TAG` to `oci:TO:TAG` in this process, with one thread, by default as the command does. */
-export async function convertLayout(from: string, tag: string, to: string, options: Partial<ConvertOptions> = {}): Promise<ConvertResult> {
-  const source = await openLayoutStore(from);
-  const destination = await openLayoutStore(to, { create: true });
-  return await convertStores(source, destination, tag, { directory: `${to}.work`, ...options });
-}
-
-/** The same from one opened store to another. */
-export async function convertStores(
-  source: ImageStore,
-  destination: ImageStore,
-  tag: string,
-  options: Partial<ConvertOptions> & Pick<ConvertOptions, "directory">,
-): Promise<ConvertResult> {
-  return await convertImage(source, { tag }, destination, tag, {
+/** What a conversion in this process is asked for unless a test wants something else: as the commands do it, with one thread. */
+export function convertOptions(directory: string, options: Partial<ConvertOptions> = {}): ConvertOptions {
+  return {
     virtualSize: 64 * 2 ** 30,
     family: "docker",
     platforms: [],
+    attestations: "keep",
+    referrer: false,
+    directory,
     keep: false,
     dump: false,
-    dryRun: false,
+    upload: true,
     compress: compressInline,
     concurrency: 2,
+    imagesAtOnce: 4,
     observer: {},
     signal: new AbortController().signal,
     ...options,
-  });
+  };
+}
+
+/** Converts `oci:FROM:TAG` to `oci:TO:TAG`. */
+export async function convertLayout(from: string, tag: string, to: string, options: Partial<ConvertOptions> = {}): Promise<ConvertResult> {
+  const source = await openLayoutStore(from);
+  const destination = await openLayoutStore(to, { create: true });
+  return await convertImage(source, { tag }, destination, tag, convertOptions(`${to}.work`, options));
 }
