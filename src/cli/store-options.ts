@@ -7,6 +7,7 @@ import { openLayoutStore } from "../image-layout/layout-store.ts";
 import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
 import { parseReference, type ImageReference } from "../oci/reference.ts";
 import { readCertificateDirectory, readClientCertificate, readRootFile, readSystemRoots } from "../registry/certificate-files.ts";
+import type { RegistryOptions } from "../registry/client.ts";
 import { openConfiguredStore } from "../registry/configured-store.ts";
 import { CredentialFiles } from "../registry/credential-files.ts";
 import { FixedCredentials, parseUserPassword, type CredentialSource } from "../registry/credentials.ts";
@@ -25,6 +26,8 @@ export const storeOptions = z.object({
   clientCert: z.array(z.strictObject({ certificate: z.string(), key: z.string() })).optional(),
   hostsDir: z.array(z.string()).optional(),
   tokenService: z.array(z.string()).optional(),
+  retry: z.int().optional(),
+  timeoutSeconds: z.int().optional(),
 });
 
 export type StoreOptions = z.infer<typeof storeOptions>;
@@ -142,6 +145,7 @@ export async function openReference(
     mirrorCredentials: stored,
     tokenServices: options.tokenService,
     proxy: environment.proxy,
+    ...patience(options),
     signal: environment.signal,
     notice: (message) => notify?.(message),
     observer: {
@@ -150,6 +154,15 @@ export async function openReference(
     },
   });
   return { store, target, reference };
+}
+
+/** How often and how long a registry is waited for, as far as the options say. */
+function patience({ retry, timeoutSeconds }: StoreOptions): Pick<RegistryOptions, "retry" | "timeouts"> {
+  const ms = timeoutSeconds === undefined ? undefined : timeoutSeconds * 1000;
+  return {
+    ...(retry !== undefined && { retry: { tries: retry + 1 } }),
+    ...(ms !== undefined && { timeouts: { connectMs: ms, answerMs: ms, commitMs: ms, stallMs: ms } }),
+  };
 }
 
 /** Reads what the options name, so that a missing file is said before anything is sent. */
