@@ -23,24 +23,36 @@ export function totalLine({ layers, layersDone, bytes, readBytes, work, workDone
   );
 }
 
-/** Lines for a terminal: one a layer, in order, as far as they fit into `rows`; `rates` are bytes in a second of each layer. */
-export function layerLines(tally: ConversionTally, rows: number, rateOf: (layer: LayerTally) => number): string[] {
+export interface DisplayLine {
+  readonly text: string;
+  /** Something is happening there. */
+  readonly isActive: boolean;
+}
+
+/** Lines for a terminal: one a layer, in order, as far as they fit into `rows`; `rateOf` gives bytes in a second of a layer. */
+export function layerLines(tally: ConversionTally, rows: number, rateOf: (layer: LayerTally) => number): DisplayLine[] {
   const images = tally.images.filter((image) => image !== undefined);
   const platformWidth = images.length < 2 ? 0 : Math.max(...images.map((image) => platformText(image).length));
   const all = images.flatMap((image) => image.layers.map((layer) => ({ image, layer })));
-  const line = ({ image, layer }: (typeof all)[number]): string =>
-    `${platformWidth === 0 ? "" : `${platformText(image).padEnd(platformWidth)}  `}${layerLine(layer, rateOf(layer))}`;
+  const line = ({ image, layer }: (typeof all)[number]): DisplayLine => {
+    const platform = platformWidth === 0 ? "" : `${platformText(image).padEnd(platformWidth)}  `;
+    return { text: `${platform}${layerLine(layer, rateOf(layer))}`, isActive: isActive(layer) };
+  };
   if (all.length <= rows) return all.map(line);
-  const active = all.filter(({ layer }) => layer.stage !== "done" && layer.stage !== "waiting");
+  const active = all.filter(({ layer }) => isActive(layer));
   const done = all.filter(({ layer }) => layer.stage === "done").length;
   const waiting = all.length - done - active.length;
   const room = Math.max(0, rows - (done > 0 ? 1 : 0) - (waiting > 0 || active.length > rows ? 1 : 0));
   const hidden = waiting + Math.max(0, active.length - room);
   return [
-    ...(done > 0 ? [`${done} layers done`] : []),
+    ...(done > 0 ? [{ text: `${done} layers done`, isActive: false }] : []),
     ...active.slice(0, room).map(line),
-    ...(hidden > 0 ? [`${hidden} more layers`] : []),
-  ].slice(0, rows);
+    ...(hidden > 0 ? [{ text: `${hidden} more layers`, isActive: false }] : []),
+  ].slice(0, Math.max(0, rows));
+}
+
+function isActive({ stage }: LayerTally): boolean {
+  return stage !== "done" && stage !== "waiting";
 }
 
 function platformText({ platform }: ImageTally): string {

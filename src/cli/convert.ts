@@ -1,28 +1,24 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { availableParallelism } from "node:os";
-import { join } from "node:path";
-import { InvalidArgumentError, Option, type Command } from "commander";
-import { convertImage } from "../convert/convert-image.ts";
+import { Option, type Command } from "commander";
 import { LazyError } from "../errors.ts";
-import { parsePlatform, type Platform } from "../oci/platform.ts";
-import { formatReference } from "../oci/reference.ts";
-import { CompressionPool } from "../workers/compression-pool.ts";
+import { parseReference, parseTag, type ImageReference } from "../oci/reference.ts";
+import { addImageOptions, addRunOptions, checkConversionOptions, type ConversionOptions } from "./conversion-options.ts";
+import { refuseDatabaseOptions } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
-import { Progress } from "./progress.ts";
-import { addStoreOptions, openReference, readStoreOptions, type OpenedReference } from "./store-options.ts";
+import { placeName, referenceName } from "./reference-name.ts";
+import { runConversion } from "./run-conversion.ts";
+import { addStoreOptions, readStoreOptions } from "./store-options.ts";
 
-/** 64 GiB is what images are made with by default; the filesystem takes space only for what is in it. */
-export const DEFAULT_VSIZE_GB = 64;
-const MAX_VSIZE_GB = 16383;
-const GIB = 2 ** 30;
-/** Layers read at a time: decompression uses one core each. */
-export const MIN_SCANS = 2;
-
-interface ConvertCommandOptions {
-  readonly vsize: number;
-  readonly platform: readonly Platform[];
-  readonly oci?: boolean;
+interface ConvertCommandOptions extends ConversionOptions {
+  readonly tagSuffix?: string;
 }
+
+const EXAMPLES = `
+Examples:
+  lazylayer convert registry.example/app:1 registry.example/app:1-obd
+  lazylayer convert --tag-suffix=-obd --dry-run registry.example/app:1
+  lazylayer convert --platform linux/amd64 --output json redis oci:layout:redis
+
+Then: lazylayer verify SOURCE DESTINATION proves the result, lazylayer mount mounts it.`;
 
 export function addConvertCommand(program: Command, environment: Environment): void {
   const command = program
@@ -30,78 +26,57 @@ export function addConvertCommand(program: Command, environment: Environment): v
     .summary("convert an image to overlaybd")
     .description("Converts an image to overlaybd, from one registry or layout directory to another, and prints the new image's digest.")
     .argument("<source>", "host[:port]/repository:tag, …@sha256:…, or oci:DIRECTORY[:tag]")
-    .argument("<destination>", "the same; it must have a tag")
-    .addOption(new Option("--fs <type>", "filesystem of the converted image").choices(["ext4"]).default("ext4"))
-    .option("--vsize <GB>", "size of the block device that the image shows", parseVsize, DEFAULT_VSIZE_GB)
-    .addOption(platformOption(environment))
-    .option("--oci", "OCI media types instead of docker's");
+    .argument("[destination]", "the same; it must have a tag, or get one from --tag-suffix")
+    .addOption(new Option("--fs <type>", "filesystem of the converted image").choices(["ext4"]).default("ext4"));
+  addImageOptions(command);
+  command.option("--tag-suffix <suffix>", "tag the result with the source's tag and this; the destination may then be left out");
+  addRunOptions(command, environment);
   addStoreOptions(command);
-  command.action(async (source: string, destination: string, options: ConvertCommandOptions) => {
-    const digest = await convertCommand(source, destination, options, environment);
-    environment.stdout.write(`${digest}\n`);
+  command.addHelpText("after", EXAMPLES);
+  command.action(async (source: string, destination: string | undefined, options: ConvertCommandOptions) => {
+    checkConversionOptions(options);
+    const [from, to] = [parseReference(source), destinationOf(source, destination, options)];
+    if (to.kind !== "registry") refuseDatabaseOptions(command, "only what goes into a registry is remembered");
+    const name = referenceName(to);
+    if (referenceName(from) === name && !options.force) {
+      throw new LazyError("USAGE", `${name}: source and destination are the same; name another tag, or let --force replace the source`);
+    }
+    const { timeout: timeoutSeconds } = options;
+    const stores = await readStoreOptions({ ...options, timeoutSeconds }, environment);
+    await runConversion(
+      {
+        source,
+        destination: name,
+        options,
+        stores,
+        result: ({ descriptor }) => [descriptor.digest],
+        summary: ({ images }, seconds) =>
+          `converted ${source} to ${name}${images.length === 1 ? "" : ` (${images.length} images)`} in ${seconds.toFixed(1)} s`,
+      },
+      environment,
+    );
   });
 }
 
-/** `--platform`, repeatable. */
-export function platformOption(environment: Environment): Option {
-  const collect = (text: string, before: Platform[]): Platform[] => [...before, parsePlatform(text, environment.host)];
-  return new Option("--platform <os/arch[/variant]>", "of a multi-platform image, only this one (repeatable; default: all)")
-    .argParser(collect)
-    .default([], "all");
+/** Where the result goes: a place with a tag and without a digest. */
+function destinationOf(source: string, destination: string | undefined, { tagSuffix }: ConvertCommandOptions): ImageReference {
+  if (tagSuffix === undefined) {
+    if (destination === undefined) throw new LazyError("USAGE", "missing required argument 'destination'; or give --tag-suffix");
+    const { tag, digest } = parseReference(destination);
+    if (tag !== undefined && digest === undefined) return parseReference(destination);
+    throw new LazyError("USAGE", `destination ${destination}: needs a tag, and no digest: the digest is what comes out`);
+  }
+  const { tag } = parseReference(source);
+  if (tag === undefined)
+    throw new LazyError("USAGE", `--tag-suffix: ${source} has no tag that it could be added to; name a destination with a tag`);
+  if (destination !== undefined && hasTag(destination)) {
+    throw new LazyError("USAGE", `--tag-suffix: ${destination} has a tag already; give one of them`);
+  }
+  return parseReference(`${placeName(parseReference(destination ?? source))}:${parseTag(`${tag}${tagSuffix}`)}`);
 }
 
-export function parseVsize(text: string): number {
-  if (!/^\d+$/.test(text) || Number(text) < 1 || Number(text) > MAX_VSIZE_GB) {
-    throw new InvalidArgumentError(`expected a whole number of GB from 1 to ${MAX_VSIZE_GB}`);
-  }
-  return Number(text);
-}
-
-async function convertCommand(from: string, to: string, options: ConvertCommandOptions, environment: Environment): Promise<string> {
-  const stores = await readStoreOptions(options, environment);
-  await using cleanup = new AsyncDisposableStack();
-  const progress = new Progress(environment.stderr, "converting");
-  cleanup.defer(() => progress.stop());
-  const notify = (message: string): void => progress.note(message);
-  const source = await openReference(from, stores, environment, { notify });
-  cleanup.defer(async () => await source.store.close());
-  const destination = await openReference(to, stores, environment, { create: true, notify });
-  cleanup.defer(async () => await destination.store.close());
-  const tag = destinationTag(source, destination, to);
-  const pool = new CompressionPool({ workers: availableParallelism() });
-  cleanup.defer(async () => await pool.close());
-  const directory = await mkdtemp(join(environment.temporaryDirectory, "lazylayer-"));
-  cleanup.defer(async () => await rm(directory, { recursive: true, force: true }));
-  const result = await convertImage(source.store, source.target, destination.store, tag, {
-    virtualSize: options.vsize * GIB,
-    family: options.oci === true ? "oci" : "docker",
-    platforms: options.platform,
-    directory,
-    keep: false,
-    dump: false,
-    dryRun: false,
-    compress: pool.compress,
-    concurrency: Math.max(MIN_SCANS, availableParallelism()),
-    observer: {
-      imageStarted: ({ bytes }) => progress.expect(bytes),
-      storedBytes: (bytes) => progress.advance(bytes),
-      warning: (message) => progress.note(`warning: ${message}`),
-    },
-    signal: environment.signal,
-  });
-  progress.stop();
-  const images = result.images === 1 ? "" : ` (${result.images} images)`;
-  environment.stderr.write(`converted ${from} to ${to}${images} in ${progress.seconds.toFixed(1)} s\n`);
-  return result.digest;
-}
-
-function destinationTag(source: OpenedReference, destination: OpenedReference, text: string): string {
-  const { tag, digest } = destination.target;
-  if (tag === undefined || digest !== undefined) {
-    throw new LazyError("USAGE", `destination ${text}: needs a tag, and no digest: the digest is what comes out`);
-  }
-  if (formatReference(source.reference) === formatReference(destination.reference)) {
-    throw new LazyError("USAGE", `${text}: source and destination are the same; name another tag, or the source image is lost`);
-  }
-  return tag;
+/** Whether a tag or a digest was typed; in a registry, one without is `latest`. */
+function hasTag(text: string): boolean {
+  const { tag, digest, kind } = parseReference(text);
+  return digest !== undefined || (kind === "registry" ? tag !== "latest" || text.endsWith(":latest") : tag !== undefined);
 }

@@ -2,6 +2,7 @@ import { Option, type Command } from "commander";
 import { z } from "zod";
 import type { ConversionStore } from "../dedup/conversion-store.ts";
 import { openConversionStore, STORE_TYPES } from "../dedup/open-store.ts";
+import { LazyError } from "../errors.ts";
 import type { Environment } from "./environment.ts";
 
 const databaseOptions = z.object({ dbType: z.string().optional(), dbStr: z.string().optional() });
@@ -10,7 +11,9 @@ const databaseOptions = z.object({ dbType: z.string().optional(), dbStr: z.strin
 export function addDatabaseOptions(command: Command): void {
   command
     .addOption(
-      new Option("--db-type <type>", "where conversions are remembered (default: sqlite, in the cache directory)").choices(STORE_TYPES),
+      new Option("--db-type <type>", "where conversions are remembered (default: sqlite, in the cache directory)")
+        .choices(STORE_TYPES)
+        .env("LAZYLAYER_DB_TYPE"),
     )
     .addOption(
       new Option(
@@ -21,8 +24,27 @@ export function addDatabaseOptions(command: Command): void {
     );
 }
 
+/** Whether a database is named as it must be. Whether its string is well-formed is seen when it is opened. */
+export function checkDatabaseOptions(options: unknown): void {
+  const { dbType, dbStr } = databaseOptions.parse(options);
+  if (dbStr !== undefined && dbType === undefined) {
+    throw new LazyError("USAGE", "--db-str without --db-type: say what kind of database it is, mysql, postgres or sqlite");
+  }
+  if (dbStr === undefined && (dbType === "mysql" || dbType === "postgres")) {
+    throw new LazyError("USAGE", `--db-type ${dbType} needs --db-str (or LAZYLAYER_DB_STR), which says where the server is`);
+  }
+}
+
+/** Throws if the command line names a database although there is nothing to remember. What the environment says may stand. */
+export function refuseDatabaseOptions(command: Command, why: string): void {
+  const given = ["dbType", "dbStr"].find((key) => command.getOptionValueSource(key) === "cli");
+  if (given === undefined || command.getOptionValue("dbType") === "none") return;
+  throw new LazyError("USAGE", `${given === "dbType" ? "--db-type" : "--db-str"} is of no use here: ${why}; leave it out`);
+}
+
 /** The store that the options name, in the user's cache directory if they name none; undefined for `none`. */
 export async function openDatabase(options: unknown, environment: Environment, init = false): Promise<ConversionStore | undefined> {
+  checkDatabaseOptions(options);
   const { dbType, dbStr } = databaseOptions.parse(options);
   return await openConversionStore({ type: dbType, address: dbStr, directory: environment.cacheDirectory }, { init });
 }

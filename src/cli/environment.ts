@@ -10,6 +10,7 @@ export interface Environment {
   readonly stdin: AsyncIterable<Uint8Array>;
   readonly stdout: NodeJS.WritableStream;
   readonly stderr: NodeJS.WriteStream;
+  readonly terminal: TerminalTraits;
   /** The machine's own platform. Images are Linux's, whatever it runs. */
   readonly host: HostPlatform;
   readonly proxy: ProxyOptions;
@@ -32,6 +33,13 @@ export interface Environment {
   readonly signal: AbortSignal;
 }
 
+/** What standard error can show. */
+export interface TerminalTraits {
+  /** Lines can be written over. */
+  readonly interactive: boolean;
+  readonly color: boolean;
+}
+
 export function readEnvironment(signal: AbortSignal): Environment {
   const { env } = process;
   const root = process.geteuid?.() === 0;
@@ -41,6 +49,7 @@ export function readEnvironment(signal: AbortSignal): Environment {
     stdin: addAbortSignal(signal, process.stdin),
     stdout: process.stdout,
     stderr: process.stderr,
+    terminal: terminalTraits(env),
     host: { os: "linux", architecture: process.arch },
     proxy: {
       http: env["http_proxy"] ?? env["HTTP_PROXY"] ?? env["ALL_PROXY"],
@@ -63,6 +72,11 @@ export function readEnvironment(signal: AbortSignal): Environment {
     launcher: [process.execPath, ...process.execArgv, process.argv[1] ?? ""],
     signal,
   };
+}
+
+function terminalTraits(env: NodeJS.ProcessEnv): TerminalTraits {
+  const interactive = process.stderr.isTTY === true && env["TERM"] !== "dumb";
+  return { interactive, color: interactive && !env["NO_COLOR"] };
 }
 
 function credentialFiles(env: NodeJS.ProcessEnv, runtime: string | undefined): string[] {

@@ -1,61 +1,44 @@
-import cliProgress, { type GenericFormatter } from "cli-progress";
+import { megabyteCount } from "./byte-text.ts";
+import type { Environment } from "./environment.ts";
+import { LiveLines } from "./live-lines.ts";
 
 const LOG_INTERVAL_MS = 30_000;
+const REDRAW_MS = 150;
 
-const formatBar: GenericFormatter = (options, { value, total, progress }, payload: { label: string; speed: number }) => {
-  const bar = total > 0 ? ` ${cliProgress.Format.BarFormat(Math.min(progress, 1), options)}` : "";
-  return `${payload.label}${bar} ${value}${total > 0 ? ` of ${total}` : ""} MB, ${payload.speed} MB/s`;
-};
-
-/**
- * Shows how far a command is: a bar on a terminal, elsewhere a line every half minute. Everything goes to standard error,
- * which standard output's readers never see.
- */
+/** Shows how much a command has read: a line that changes on a terminal, elsewhere one every half minute. */
 export class Progress {
   readonly #stderr: NodeJS.WriteStream;
   readonly #label: string;
-  #bar: cliProgress.SingleBar | undefined;
-  #bytes = 0;
-  #lastLine = performance.now();
+  readonly #live: LiveLines | undefined;
+  readonly #timer: NodeJS.Timeout;
   readonly #started = performance.now();
+  #bytes = 0;
 
-  constructor(stderr: NodeJS.WriteStream, label: string) {
+  constructor({ stderr, terminal }: Pick<Environment, "stderr" | "terminal">, label: string) {
     this.#stderr = stderr;
     this.#label = label;
-    if (!stderr.isTTY) return;
-    this.#bar = new cliProgress.SingleBar(
-      { stream: stderr, format: formatBar, clearOnComplete: true, hideCursor: true, barsize: 24 },
-      cliProgress.Presets.shades_classic,
-    );
-    this.#bar.start(0, 0, { label, speed: 0 });
+    if (terminal.interactive) this.#live = new LiveLines(stderr);
+    this.#timer = setInterval(() => this.#show(), this.#live ? REDRAW_MS : LOG_INTERVAL_MS).unref();
   }
 
   get seconds(): number {
     return (performance.now() - this.#started) / 1000;
   }
 
-  /** That many more bytes are to come. Commands that do not know show no bar. */
-  expect(bytes: number): void {
-    this.#bar?.setTotal(this.#bar.getTotal() + Math.ceil(bytes / 1e6));
-  }
-
   advance(bytes: number): void {
     this.#bytes += bytes;
-    this.#bar?.update(Math.floor(this.#bytes / 1e6), { speed: Math.round(this.#bytes / 1e6 / this.seconds) });
-    if (this.#bar || performance.now() - this.#lastLine < LOG_INTERVAL_MS) return;
-    this.#lastLine = performance.now();
-    this.#stderr.write(`${this.#label}: ${Math.round(this.#bytes / 1e6)} MB after ${Math.round(this.seconds)} s\n`);
   }
 
-  /** A line above the bar. */
-  note(message: string): void {
-    this.#bar?.stop();
-    this.#stderr.write(`${message}\n`);
-    this.#bar?.start(this.#bar.getTotal(), Math.floor(this.#bytes / 1e6), { label: this.#label, speed: 0 });
-  }
-
+  /** Idempotent. */
   stop(): void {
-    this.#bar?.stop();
-    this.#bar = undefined;
+    clearInterval(this.#timer);
+    this.#live?.clear();
+  }
+
+  #show(): void {
+    const { seconds } = this;
+    const line = `${this.#label}: ${megabyteCount(this.#bytes)} MB, ${megabyteCount(this.#bytes / seconds)} MB/s`;
+    if (this.#live) this.#live.show([line]);
+    else this.#stderr.write(`${line}\n`);
   }
 }

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { formatPlatform, type Platform } from "../oci/platform.ts";
 import { quoted } from "../tree/path.ts";
 import { verifyImage } from "../verify/verify-image.ts";
-import { platformOption } from "./convert.ts";
+import { platformOption } from "./conversion-options.ts";
 import type { Environment } from "./environment.ts";
 import { Progress } from "./progress.ts";
 import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
@@ -33,7 +33,7 @@ async function verifyCommand(from: string, to: string, options: VerifyCommandOpt
   const stores = await readStoreOptions(options, environment);
   const source = await openReference(from, stores, environment);
   const converted = await openReference(to, stores, environment);
-  const progress = new Progress(environment.stderr, "verifying");
+  const progress = new Progress(environment, "verifying");
   try {
     const result = await verifyImage(source, converted, {
       platforms: options.platform,

@@ -7,12 +7,13 @@ const BIN = join(import.meta.dirname, "../../bin");
 export const LAZYLAYER = join(BIN, "lazylayer");
 export const CONVERTOR = join(BIN, "convertor");
 
-/** Nothing of whoever runs the tests: no stored credentials, no proxies. */
+/** Nothing of whoever runs the tests: no stored credentials, no proxies, no conversion database. */
 export const CLEAN_ENVIRONMENT = {
   DOCKER_CONFIG: "/nonexistent",
   REGISTRY_AUTH_FILE: "",
   XDG_CONFIG_HOME: "/nonexistent",
   XDG_RUNTIME_DIR: "",
+  LAZYLAYER_DB_TYPE: "none",
 };
 
 export async function lazylayer(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {

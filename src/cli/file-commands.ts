@@ -1,0 +1,26 @@
+import type { Command } from "commander";
+import type { Environment } from "./environment.ts";
+import { catPath, listPath } from "./image-files.ts";
+import { addStoreOptions } from "./store-options.ts";
+
+export function addFileCommands(program: Command, environment: Environment): void {
+  const ls = program
+    .command("ls")
+    .summary("list a directory of a converted image")
+    .description("Lists a directory of an overlaybd image, reading only what that takes. Needs no root.")
+    .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
+    .argument("[path]", "path in the image", "/")
+    .option("-l, --long", "with type, mode, links, owner, size and time");
+  const cat = program
+    .command("cat")
+    .summary("print a file of a converted image")
+    .description("Prints a file of an overlaybd image, reading only what that takes. Needs no root.")
+    .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
+    .argument("<path>", "path in the image");
+  for (const command of [ls, cat]) {
+    command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
+    addStoreOptions(command);
+  }
+  ls.action(async (image: string, path: string, options: { long?: boolean }) => await listPath(image, path, options, environment));
+  cat.action(async (image: string, path: string, options: unknown) => await catPath(image, path, options, environment));
+}

@@ -1,0 +1,66 @@
+import { Command } from "commander";
+import packageJson from "../../package.json" with { type: "json" };
+import { selectImage } from "../oci/image-selection.ts";
+import { parsePlatform } from "../oci/platform.ts";
+import { addConvertCommand } from "./convert.ts";
+import { addDbCommand } from "./db.ts";
+import type { Environment } from "./environment.ts";
+import { addFileCommands } from "./file-commands.ts";
+import type { MountEnvironment } from "./mount-request.ts";
+import { addMountCommand } from "./mount.ts";
+import { addServeMountCommand } from "./serve-mount.ts";
+import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
+import { addUmountCommand } from "./umount.ts";
+import { addVerifyCommand } from "./verify.ts";
+
+const HELP = `
+lazylayer COMMAND --help explains a command, with examples. Images are host[:port]/repository:tag, …@sha256:… or oci:DIRECTORY[:tag].
+
+Examples:
+  lazylayer convert registry.example/app:1 registry.example/app:1-obd
+  lazylayer verify registry.example/app:1 registry.example/app:1-obd
+  lazylayer mount registry.example/app:1-obd /mnt/app`;
+
+/** The program with all its commands, as one that has not run yet. `setStatus` gets the exit status of what does not fail. */
+export function createLazylayer(environment: Environment, setStatus: (status: number) => void = () => {}): Command {
+  const program = new Command("lazylayer")
+    .description("Container images that start before they are downloaded.")
+    .version(packageJson.version)
+    .exitOverride()
+    .showHelpAfterError("(lazylayer COMMAND --help explains a command)")
+    .addHelpText("after", HELP);
+  addConvertCommand(program, environment);
+  addVerifyCommand(program, environment, setStatus);
+  addDbCommand(program, environment, setStatus);
+  const mounts = mountEnvironment(environment);
+  addMountCommand(program, mounts);
+  addUmountCommand(program, mounts);
+  addServeMountCommand(program, mounts);
+  addFileCommands(program, environment);
+  return program;
+}
+
+function mountEnvironment(environment: Environment): MountEnvironment {
+  return {
+    ...environment,
+    addStoreOptions: (command) => {
+      command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
+      addStoreOptions(command);
+    },
+    readStoreOptions: async (options) => {
+      const platform = options["platform"];
+      return { ...(await readStoreOptions(options, environment)), ...(platform !== undefined && { platform }) };
+    },
+    openImage: async (image, options) => {
+      const { store, target } = await openReference(image, await readStoreOptions(options, environment), environment);
+      try {
+        const platform = typeof options["platform"] === "string" ? options["platform"] : "local";
+        const { manifest } = await selectImage(store, target, parsePlatform(platform, environment.host));
+        return { store, manifest };
+      } catch (error) {
+        await store.close();
+        throw error;
+      }
+    },
+  };
+}
