@@ -34,7 +34,7 @@ export class ClaimedLayers {
       own.set(index, resolve);
     }
     return {
-      below: async () => lowerPart(await Promise.all(others)),
+      below: async () => lowerPart(await Promise.all(others.map(async (other) => await other))),
       stored: (index, layer, fingerprint) => own.get(index)?.({ layer, fingerprint }),
       release: () => own.forEach((resolve) => resolve(undefined)),
     };

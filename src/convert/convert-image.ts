@@ -53,7 +53,14 @@ class Conversion {
   readonly #slots: Semaphore;
   readonly #failure = new AbortController();
 
-  constructor(graph: GraphNode, source: ImageStore, destination: ImageStore, directory: WorkDirectory, layers: LayerOptions, options: ConvertOptions) {
+  constructor(
+    graph: GraphNode,
+    source: ImageStore,
+    destination: ImageStore,
+    directory: WorkDirectory,
+    layers: LayerOptions,
+    options: ConvertOptions,
+  ) {
     const { known, family, upload, observer, concurrency, imagesAtOnce } = options;
     this.#images = imagesOf(graph);
     this.#directory = directory;

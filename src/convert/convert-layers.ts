@@ -66,11 +66,7 @@ export function openSpools({ manifest }: ImageNode, directory: string, options: 
  * Converts the layers of one image into the spools: a data pass over each layer, several at a time, and a metadata pass in the order
  * of the chain. Returns when every layer has proven to be what the manifest and the config say; nothing is stored anywhere yet.
  */
-export async function convertLayers(
-  image: ImageNode,
-  spools: readonly BlobSpool[],
-  options: LayersOptions,
-): Promise<ConvertedLayer[]> {
+export async function convertLayers(image: ImageNode, spools: readonly BlobSpool[], options: LayersOptions): Promise<ConvertedLayer[]> {
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
   const scans = image.manifest.layers.map(async (layer, index): Promise<ScannedLayer | undefined> => {
@@ -107,7 +103,8 @@ export function checkLayers({ manifest, config, name }: ImageNode): void {
   if (manifest.layers.length > MAX_LAYERS)
     throw unsupported(`${name}: ${manifest.layers.length} layers; at most ${MAX_LAYERS} can be stacked`);
   for (const [index, layer] of manifest.layers.entries()) {
-    if (isConvertedLayer(layer)) throw unsupported(`${name}: layer ${index} is an overlaybd layer, but not all layers are; convert the image it was made from`);
+    if (isConvertedLayer(layer))
+      throw unsupported(`${name}: layer ${index} is an overlaybd layer, but not all layers are; convert the image it was made from`);
     if (!isTarLayer(layer.mediaType)) throw unsupported(`${name}: layer ${index} has media type ${layer.mediaType}, expected a tar layer`);
   }
 }
@@ -193,7 +190,9 @@ class LayerBuilder {
   /** Reads the filesystem from the layers that are there: range reads of its metadata, no layer as a whole. */
   async #loadFilesystem(): Promise<Ext4Writer> {
     const { base, family, destination, openCache } = this.#options;
-    const below = base ? [{ descriptor: layerDescriptor(base.blob.digest, base.blob.content.size, family), content: base.blob.content }] : [];
+    const below = base
+      ? [{ descriptor: layerDescriptor(base.blob.digest, base.blob.content.size, family), content: base.blob.content }]
+      : [];
     const layers = [...below, ...this.#layers];
     const blobSource = async (descriptor: Descriptor): Promise<ByteSource> => {
       const content = layers.find((layer) => layer.descriptor.digest === descriptor.digest)?.content;

@@ -66,7 +66,8 @@ class StreamedSource implements ByteSource {
     for (let at = 0; at < length;) {
       if (this.#rest.length === 0) {
         const next = await this.#stream?.next();
-        if (next === undefined || next.done === true) throw new LazyError("CORRUPT", `${this.name}: ends after ${this.#position + at} bytes`);
+        if (next === undefined || next.done === true)
+          throw new LazyError("CORRUPT", `${this.name}: ends after ${this.#position + at} bytes`);
         this.#rest = next.value;
       }
       const some = this.#rest.subarray(0, length - at);

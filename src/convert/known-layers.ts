@@ -155,7 +155,8 @@ export class KnownLayers {
   /** What the store says that an image was converted to; for the caller to check. */
   async manifests(source: Digest, mediaType: string, fingerprint: string): Promise<Conversion[]> {
     const { known } = this.#options;
-    const rows = known && (await this.#ask(async (store) => await store.find(known.repository, { kind: "manifest", digest: source, mediaType })));
+    const rows =
+      known && (await this.#ask(async (store) => await store.find(known.repository, { kind: "manifest", digest: source, mediaType })));
     return (rows ?? []).filter((row) => row.fingerprint === fingerprint);
   }
 
@@ -178,7 +179,8 @@ export class KnownLayers {
 
   async #insert(source: ConversionSource, fingerprint: string, digest: Digest, size: number): Promise<void> {
     const { known, purpose } = this.#options;
-    if (known && purpose === "convert") await this.#ask(async (store) => await store.insert({ ...known.repository, source, digest, size, fingerprint }));
+    if (known && purpose === "convert")
+      await this.#ask(async (store) => await store.insert({ ...known.repository, source, digest, size, fingerprint }));
   }
 
   /** A store that fails is not asked again: it may cost time, but never the conversion. */

@@ -1,9 +1,11 @@
 import { LazyError } from "../errors.ts";
+import { chainIds } from "../oci/chain-id.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import { parseManifest } from "../oci/manifest.ts";
 import type { ConvertOptions } from "./convert-options.ts";
 import type { ImageNode } from "./image-graph.ts";
+import { identityOf, isLayer } from "./layer-identity.ts";
 import type { KnownLayers } from "./known-layers.ts";
 import type { LayerOptions } from "./layer-options.ts";
 import { isConvertedLayer, layerDescriptor, OUTPUT_TYPES, outputImage, type OutputImage } from "./output-image.ts";
@@ -22,7 +24,8 @@ export function manifestFingerprint({ fingerprint }: LayerOptions, { referrer }:
 
 /**
  * What an image was converted to before, if the destination still has it. The manifest counts only if it is, byte by byte, what would
- * come out again on top of the layers that it names; rows that name another are removed.
+ * come out again on top of the layers that it names, and if the topmost of those says that it is the top of this chain; rows that name
+ * another are removed.
  */
 export async function findKnownManifest(
   node: ImageNode,
@@ -34,7 +37,7 @@ export async function findKnownManifest(
   const mediaType = OUTPUT_TYPES[options.family].manifest;
   for (const row of await known.manifests(node.descriptor.digest, mediaType, manifestFingerprint(layerOptions, options))) {
     const descriptor = { mediaType, digest: row.digest, size: row.size };
-    const found = await readAgain(node, destination, descriptor, options);
+    const found = await readAgain(node, destination, descriptor, layerOptions, options);
     if (found) return found;
     await known.forget(row);
   }
@@ -45,6 +48,7 @@ async function readAgain(
   node: ImageNode,
   destination: ImageStore,
   descriptor: Descriptor,
+  layerOptions: LayerOptions,
   options: ImageOptions,
 ): Promise<OutputImage | undefined> {
   try {
@@ -56,10 +60,28 @@ async function readAgain(
     if (layers.length !== node.manifest.layers.length + (options.base ? 1 : 0) || !layers.every(isConvertedLayer)) return undefined;
     const again = layers.map((layer) => layerDescriptor(layer.digest, layer.size, options.family));
     const output = outputOf(node, again, options);
-    return output.descriptor.digest === descriptor.digest ? output : undefined;
+    if (output.descriptor.digest !== descriptor.digest) return undefined;
+    return (await isTopOf(node, destination, again, layerOptions)) ? output : undefined;
   } catch (error) {
     // Gone, or something else altogether.
     if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;
     throw error;
+  }
+}
+
+/** A layer's UUID stands for its chain, so that of the topmost tells images apart that differ in their layers alone. */
+async function isTopOf(
+  { config }: ImageNode,
+  destination: ImageStore,
+  layers: readonly Descriptor[],
+  { virtualSize }: LayerOptions,
+): Promise<boolean> {
+  const chain = chainIds(config.rootfs.diff_ids);
+  if (chain.length === 0) return true;
+  const top = await destination.blobSource(layers[layers.length - 1]);
+  try {
+    return await isLayer(top, identityOf(chain, chain.length - 1, virtualSize));
+  } finally {
+    await top.close();
   }
 }
