@@ -39,6 +39,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
       "cli/",
       "registry/credential",
       "registry/certificate-files",
+      "registry/upload-journal",
       "convert/blob-spool",
       "convert/work-directory",
     ],
