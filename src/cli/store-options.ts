@@ -3,9 +3,12 @@ import { rootCertificates } from "node:tls";
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import { LazyError } from "../errors.ts";
+import { openArchiveFile, openArchiveStream } from "../image-archive/archive-store.ts";
+import { openFileTarget, sinkTarget } from "../image-archive/archive-target.ts";
+import { createArchive } from "../image-archive/written-archive.ts";
 import { openLayoutStore } from "../image-layout/layout-store.ts";
 import type { ImageStore, ResolveTarget } from "../oci/image-store.ts";
-import { parseReference, type ImageReference } from "../oci/reference.ts";
+import { parseReference, type ArchiveReference, type ImageReference, type RegistryReference } from "../oci/reference.ts";
 import { readCertificateDirectory, readClientCertificate, readRootFile, readSystemRoots } from "../registry/certificate-files.ts";
 import type { RegistryOptions } from "../registry/client.ts";
 import { openConfiguredStore } from "../registry/configured-store.ts";
@@ -14,6 +17,7 @@ import { FixedCredentials, parseUserPassword, type CredentialSource } from "../r
 import { HostDirectories } from "../registry/host-directories.ts";
 import type { ClientCertificate, TlsOptions } from "../registry/tls.ts";
 import type { Environment } from "./environment.ts";
+import { standardOutputSink, takeStandardInput } from "./standard-streams.ts";
 
 /** How to reach registries: the options that every command with an image reference has. */
 export const storeOptions = z.object({
@@ -85,17 +89,26 @@ function collectClientCertificate(text: string, before: readonly ClientCertifica
   return [...before, { certificate: resolve(certificate), key: resolve(key) }];
 }
 
-/** Options as commander parsed them, with the password read where it was promised. */
-export async function readStoreOptions(values: unknown, environment: Environment): Promise<StoreOptions> {
+/**
+ * Options as commander parsed them, with the password read where it was promised. Throws `USAGE` if one of the references needs
+ * standard input too.
+ */
+export async function readStoreOptions(
+  values: unknown,
+  environment: Environment,
+  references: readonly string[] = [],
+): Promise<StoreOptions> {
   const parsed = storeOptions.extend({ passwordStdin: z.boolean().optional() }).parse(values);
   const { passwordStdin, ...options } = parsed;
   if (passwordStdin !== true) return options;
+  if (references.includes("-")) throw new LazyError("USAGE", `--password-stdin: ${BOTH_ON_STDIN}`);
   if (!options.username || options.username.includes(":")) {
     throw new LazyError("USAGE", "--password-stdin needs --username with a name alone");
   }
   return { ...options, password: await readPassword(environment) };
 }
 
+const BOTH_ON_STDIN = "standard input cannot be an image and the password; put one of them into a file";
 const MAX_PASSWORD_BYTES = 64 * 1024; // tokens can be long
 
 async function readPassword(environment: Environment): Promise<string> {
@@ -124,20 +137,65 @@ export interface OpenedReference {
   readonly store: ImageStore;
   readonly target: ResolveTarget;
   readonly reference: ImageReference;
+  /** The image goes to standard output: nothing else may be written there. */
+  readonly usesStdout: boolean;
 }
 
-/** Opens the place that a reference names. `create` makes a missing layout directory at the first write. */
+export interface OpenOptions {
+  /** For writing: makes a missing layout directory at the first write, and archives when an image gets its tag. */
+  readonly create?: boolean;
+  readonly notify?: ((message: string) => void) | undefined;
+}
+
+/** Opens the place that a reference names. An archive that is written without a tag gets `latest`. */
 export async function openReference(
   text: string,
   options: StoreOptions,
   environment: Environment,
-  { create = false, notify }: { create?: boolean; notify?: ((message: string) => void) | undefined } = {},
+  { create = false, notify }: OpenOptions = {},
 ): Promise<OpenedReference> {
   const reference = parseReference(text);
-  const target = { tag: reference.tag, digest: reference.digest };
-  if (reference.kind === "layout") return { store: await openLayoutStore(reference.directory, { create }), target, reference };
+  const { tag, digest } = reference;
+  const opened = { target: { tag, digest }, reference, usesStdout: false };
+  if (reference.kind === "registry") return { ...opened, store: await openRegistry(reference, options, environment, notify) };
+  if (reference.kind === "layout") return { ...opened, store: await openLayoutStore(reference.directory, { create }) };
+  if (!create) {
+    const store = reference.kind === "stream" ? await readStdin(options, environment) : await readArchive(reference, environment);
+    return { ...opened, store };
+  }
+  const usesStdout = reference.kind === "stream";
+  const store = usesStdout ? await writeStdout(environment) : await writeArchive(reference, environment);
+  return { store, target: { tag: tag ?? "latest", digest }, reference, usesStdout };
+}
+
+async function readArchive({ kind, file, repository }: ArchiveReference, environment: Environment): Promise<ImageStore> {
+  const { temporaryDirectory, signal } = environment;
+  return await openArchiveFile(file, { format: kind === "oci-archive" ? "oci" : "docker", repository, temporaryDirectory, signal });
+}
+
+async function writeArchive({ kind, file, repository }: ArchiveReference, { signal }: Environment): Promise<ImageStore> {
+  return await createArchive(await openFileTarget(file), { format: kind === "oci-archive" ? "oci" : "docker", repository, signal });
+}
+
+async function readStdin(options: StoreOptions, environment: Environment): Promise<ImageStore> {
+  const { temporaryDirectory, signal } = environment;
+  if (options.password !== undefined) throw new LazyError("USAGE", `- : ${BOTH_ON_STDIN}`);
+  return await openArchiveStream(takeStandardInput(environment), "standard input", { temporaryDirectory, signal });
+}
+
+async function writeStdout(environment: Environment): Promise<ImageStore> {
+  const target = sinkTarget(standardOutputSink(environment), "standard output", environment.temporaryDirectory);
+  return await createArchive(target, { format: "oci", signal: environment.signal });
+}
+
+async function openRegistry(
+  reference: RegistryReference,
+  options: StoreOptions,
+  environment: Environment,
+  notify: OpenOptions["notify"],
+): Promise<ImageStore> {
   const stored = new CredentialFiles(environment.credentialFiles, { environment: environment.variables });
-  const store = await openConfiguredStore(reference, {
+  return await openConfiguredStore(reference, {
     plainHttp: options.plainHttp,
     tls: await tlsOptions(options, environment),
     hosts: new HostDirectories(options.hostsDir ?? environment.registryHosts),
@@ -153,7 +211,6 @@ export async function openReference(
         notify?.(`${reference.host}: ${reason}; trying again in ${(milliseconds / 1000).toFixed(1)} s`),
     },
   });
-  return { store, target, reference };
 }
 
 /** How often and how long a registry is waited for, as far as the options say. */

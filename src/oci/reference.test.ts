@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { LazyError } from "../errors.ts";
-import { formatReference, parseReference } from "./reference.ts";
+import { formatReference, parseReference, replacesImage } from "./reference.ts";
 
 const D = `sha256:${"0123456789abcdef".repeat(4)}`;
 const registry = (host: string, repository: string, tag?: string, digest?: string): object => ({
@@ -37,6 +37,18 @@ describe("parsing a reference", () => {
     ["oci:/a:b/c", { kind: "layout", directory: "/a:b/c" }],
     ["oci:./x@y/z:1", { kind: "layout", directory: "./x@y/z", tag: "1" }],
     [`oci:dir@${D}`, { kind: "layout", directory: "dir", digest: D }],
+    ["-", { kind: "stream" }],
+    ["oci-archive:/a/b.tar", { kind: "oci-archive", file: "/a/b.tar" }],
+    ["oci-archive:b.tar:v1", { kind: "oci-archive", file: "b.tar", tag: "v1" }],
+    ["oci-archive:b.tar:x.y/app:v1", { kind: "oci-archive", file: "b.tar", repository: "x.y/app", tag: "v1" }],
+    [`oci-archive:b@c.tar@${D}`, { kind: "oci-archive", file: "b@c.tar", digest: D }],
+    ["docker-archive:./b.tar", { kind: "docker-archive", file: "./b.tar" }],
+    ["docker-archive:b.tar:app", { kind: "docker-archive", file: "b.tar", repository: "app", tag: "latest" }],
+    [
+      "docker-archive:b.tar:localhost:5000/a/app:v1",
+      { kind: "docker-archive", file: "b.tar", repository: "localhost:5000/a/app", tag: "v1" },
+    ],
+    [`docker-archive:b.tar:app:v1@${D}`, { kind: "docker-archive", file: "b.tar", repository: "app", tag: "v1", digest: D }],
     [`oci:dir:v@${D}`, { kind: "layout", directory: "dir", tag: "v", digest: D }],
   ] as const) {
     it(`understands ${text.replace(D, "sha256:…").slice(0, 60)}`, () => {
@@ -74,6 +86,17 @@ describe("parsing a reference", () => {
     ["oci::v1", /no directory/],
     ["oci:dir:", /tag/],
     ["a\nb", /lower-case/],
+    ["oci-archive:", /no file after oci-archive:/],
+    ["docker-archive::app:v1", /no file after docker-archive:/],
+    ["oci-archive:a\0b", /no file/],
+    ["oci-archive:a.tar:", /tag ""/],
+    ["oci-archive:a.tar:-x", /tag "-x"/],
+    ["oci-archive:a.tar:App:v1", /lower-case/],
+    ["docker-archive:a.tar:app:", /tag ""/],
+    ["docker-archive:a.tar:App", /lower-case/],
+    ["docker-archive:a.tar:../x:v1", /".."/],
+    ["docker-archive:a.tar:-h.x/a:v1", /no host/],
+    [`docker-archive:a.tar@sha512:${"a".repeat(128)}`, /no digest/],
   ] as const) {
     it(`refuses ${JSON.stringify(text.slice(0, 60))} with a hint`, () => {
       assert.throws(() => parseReference(text), { code: "USAGE", message: hint });
@@ -92,6 +115,8 @@ describe("parsing a reference", () => {
       "-",
       "_",
       "oci:",
+      "oci-archive:",
+      "docker-archive:",
       "sha256:",
       D,
       "localhost",
@@ -122,4 +147,23 @@ describe("parsing a reference", () => {
       assert.throws(() => parseReference(text), { code: "USAGE" });
     }
   });
+});
+
+describe("an image that is put", () => {
+  for (const [destination, source, expected] of [
+    ["h.x/a:v1", "h.x/a:v1", true],
+    ["redis", "docker.io/library/redis:latest", true],
+    ["h.x/a:v2", "h.x/a:v1", false],
+    ["oci:d:v1", "oci:d:v1", true],
+    ["oci:d:v1", "oci:d:v2", false],
+    ["oci-archive:a.tar:v1", "oci-archive:./a.tar:v2", true],
+    ["docker-archive:d/../a.tar", "oci-archive:a.tar", true],
+    ["oci-archive:a.tar", "oci-archive:b.tar", false],
+    ["oci-archive:a", "oci:a", false],
+    ["-", "-", false],
+  ] as const) {
+    it(`as ${destination} ${expected ? "takes the place of" : "leaves"} ${source}`, () => {
+      assert.equal(replacesImage(parseReference(destination), parseReference(source)), expected);
+    });
+  }
 });

@@ -71,6 +71,12 @@ export class Authenticator {
     return header === used ? undefined : header;
   }
 
+  /** A header for a registry that has asked for one before; undefined if it has not. */
+  async renew(scopes: readonly Scope[]): Promise<string | undefined> {
+    const challenge = this.#lastChallenge;
+    return challenge && (await this.#once(scopes, () => this.#grant(challenge, scopes)));
+  }
+
   #forget(header: string | undefined): void {
     const at = this.#grants.findIndex((grant) => grant.header === header);
     if (at >= 0) this.#grants.splice(at, 1);

@@ -1,122 +1,141 @@
 import type { ByteSource } from "../bytes/source.ts";
-import { corrupt } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { DigestHash } from "../oci/digest.ts";
-import type { Scope } from "./auth.ts";
-import type { RegistryClient } from "./client.ts";
 import type { HttpResponse } from "./http.ts";
 import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
+import type { RememberedUpload, UploadJournal, UploadKey } from "./upload-journal.ts";
+import { openSession, pushScopes, resumeSession, type SessionPlace, type UploadSession } from "./upload-session.ts";
+import { VerifiedContent } from "./verified-content.ts";
 
-const READ_BYTES = 1 << 20;
 /** A connection that brought this much was worth having; failures before it do not count any more. */
 const PROGRESS_BYTES = 1 << 20;
-const FALLBACK_CHUNK_BYTES = 8 << 20;
+/** For registries that refuse a body as too large. */
+const SMALL_CHUNK_BYTES = 8 << 20;
+/** Pieces of an upload that another process may go on with: each costs an exchange, and at most one is sent in vain. */
+const JOURNALED_CHUNK_BYTES = 16 << 20;
 const OCTETS = { "content-type": "application/octet-stream" };
 
-export interface BlobUpload {
-  readonly client: RegistryClient;
-  readonly repository: string;
+export interface BlobUpload extends SessionPlace {
   readonly descriptor: Descriptor;
   readonly content: ByteSource;
-  /** Names the blob in messages. */
-  readonly what: string;
-  readonly chunkBytes?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
+  /** Pieces of this size instead of one body. Undefined: as the registry and the journal want it. */
+  readonly chunkBytes: number | undefined;
+  readonly journal: UploadJournal | undefined;
 }
 
 /**
- * Sends the blob. After a broken connection it asks the registry how much has arrived and goes
- * on from there; where the registry cannot tell, and after any other failure, it starts over with a new session.
+ * Sends the blob. After a failure it asks the registry how much has arrived and goes on from there; where the registry cannot tell, it
+ * starts over with a new session. With a journal, an upload that another process began is gone on with in the same way.
  */
 export async function uploadBlob(upload: BlobUpload): Promise<void> {
-  const { client, signal } = upload;
-  let { chunkBytes } = upload;
-  let session: Session | undefined;
+  const { client, descriptor, signal } = upload;
+  const memory = memoryOf(upload);
+  let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES);
+  let session = await rememberedSession(upload, memory);
+  let furthest = session?.arrived ?? 0;
   let failures = 0;
   for (;;) {
     try {
       session ??= await openSession(upload);
-      await send(upload, session, session.arrived > 0 ? (chunkBytes ?? FALLBACK_CHUNK_BYTES) : chunkBytes);
+      await send(upload, session, session.arrived > 0 ? (chunkBytes ?? SMALL_CHUNK_BYTES) : chunkBytes, memory);
+      await memory?.forget();
       return;
     } catch (error) {
-      const isTooLarge = session !== undefined && error instanceof RegistryError && error.status === 413 && chunkBytes === undefined;
-      if (isTooLarge) chunkBytes = FALLBACK_CHUNK_BYTES;
+      const otherSize = session && otherChunkBytes(upload, session, chunkBytes, error);
+      if (otherSize) ({ chunkBytes } = otherSize);
+      const isPassing = session !== undefined && (otherSize !== undefined || isOfSession(error));
       failures++;
-      await client.backoff.pauseOrThrow(session && isOfSession(error, isTooLarge) ? startOver(error) : error, failures, signal);
-      const resumed = session && isBroken(error) ? await resumeSession(upload, session) : undefined;
-      if (resumed && session && resumed.arrived - session.arrived >= PROGRESS_BYTES) failures = 0;
-      session = resumed;
+      await client.backoff.pauseOrThrow(isPassing ? startOver(error) : error, failures, signal);
+      session = session && mayHaveArrived(error, session) ? await resumeSession(upload, session, descriptor.size) : undefined;
+      if (!session) await memory?.forget();
+      else if (session.arrived - furthest >= PROGRESS_BYTES) [furthest, failures] = [session.arrived, 0];
     }
   }
 }
 
-/** 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way. */
-function isOfSession(error: unknown, isTooLarge: boolean): error is RegistryError {
-  return error instanceof RegistryError && (isTooLarge || [401, 404, 416].includes(error.status ?? 0));
+/** The journal's entry for one upload. */
+interface UploadMemory {
+  find(): Promise<RememberedUpload | undefined>;
+  remember(session: UploadSession): Promise<void>;
+  forget(): Promise<void>;
 }
 
-/** No answer came: what was sent may have arrived. */
-function isBroken(error: unknown): boolean {
-  return error instanceof RegistryError && error.status === undefined;
+/** Undefined for blobs that are sent again sooner than looked up. */
+function memoryOf({ journal, client, repository, descriptor, chunkBytes }: BlobUpload): UploadMemory | undefined {
+  if (!journal || descriptor.size <= (chunkBytes ?? JOURNALED_CHUNK_BYTES)) return undefined;
+  const { origin } = client.origin;
+  const key: UploadKey = { origin, repository, digest: descriptor.digest };
+  return {
+    find: async () => await journal.find(key),
+    // Sessions elsewhere are not taken up again, so there is nothing to keep of them.
+    remember: async ({ url, arrived }) => (url.origin === origin ? await journal.remember(key, { location: url, arrived }) : undefined),
+    forget: async () => await journal.forget(key),
+  };
 }
 
-/** Where the registry stands; undefined if it has nothing of the blob, or does not say. */
-async function resumeSession(upload: BlobUpload, { url, minChunkBytes }: Session): Promise<Session | undefined> {
-  const { client, descriptor, what, signal } = upload;
-  try {
-    const response = await client.open({ method: "GET", url, scopes: pushScopes(upload), expect: [204], what, signal });
-    await response.discard();
-    const last = /^(?:bytes=)?0-(\d{1,15})$/.exec(response.header("range") ?? "")?.[1];
-    // Registries write 0-0 for nothing, too.
-    const arrived = last === undefined || last === "0" ? 0 : Number(last) + 1;
-    if (arrived === 0 || arrived > descriptor.size) return undefined;
-    const location = response.header("location");
-    return { url: location === undefined ? url : resolveLocation(response, location), minChunkBytes, arrived };
-  } catch (error) {
-    signal?.throwIfAborted();
-    if (error instanceof RegistryError) return undefined;
-    throw error;
-  }
+/** What another process began, if the registry agrees that it got at least that far. A file must not be able to send credentials elsewhere. */
+async function rememberedSession(upload: BlobUpload, memory: UploadMemory | undefined): Promise<UploadSession | undefined> {
+  const remembered = await memory?.find();
+  if (!remembered) return undefined;
+  const { location, arrived } = remembered;
+  const isOwn = location.origin === upload.client.origin.origin && !location.username && !location.password;
+  const session = isOwn ? await resumeSession(upload, { url: location, minChunkBytes: 0 }, upload.descriptor.size) : undefined;
+  if (session && session.arrived >= arrived) return session;
+  await memory?.forget();
+  return undefined;
+}
+
+/**
+ * How to cut what the registry refuses as it was cut: too large a body into pieces, too large pieces into smaller ones; and not at all
+ * where the registry refuses the first of the pieces that only the journal wanted. Undefined: the failure has nothing to do with it.
+ */
+function otherChunkBytes(
+  { chunkBytes: wanted }: BlobUpload,
+  { arrived }: UploadSession,
+  chunkBytes: number | undefined,
+  error: unknown,
+): { readonly chunkBytes: number | undefined } | undefined {
+  const isRefusal = error instanceof RegistryError && error.status !== undefined && !error.retryable && wanted === undefined;
+  if (!isRefusal || error.status === 401 || error.status === 403) return undefined;
+  if (error.status === 413) return (chunkBytes ?? Infinity) > SMALL_CHUNK_BYTES ? { chunkBytes: SMALL_CHUNK_BYTES } : undefined;
+  return chunkBytes === JOURNALED_CHUNK_BYTES && arrived === 0 ? { chunkBytes: undefined } : undefined;
+}
+
+/**
+ * 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way. That the content is not
+ * what it should be is the session's fault, too, as it was checked before it was sent.
+ */
+function isOfSession(error: unknown): boolean {
+  if (!(error instanceof RegistryError)) return false;
+  return [401, 404, 416].includes(error.status ?? 0) || (error.status === 400 && error.code === "CORRUPT");
+}
+
+/** No answer came, or the registry failed in the middle of an upload: what was sent may have arrived. */
+function mayHaveArrived(error: unknown, session: UploadSession): boolean {
+  if (!(error instanceof RegistryError)) return false;
+  return error.status === undefined || (session.arrived > 0 && (error.retryable || error.status === 401 || error.status === 416));
 }
 
 /** The same failure, but of the session and not of the blob: another session may go through. */
-function startOver(error: RegistryError): RegistryError {
+function startOver(error: unknown): unknown {
+  if (!(error instanceof RegistryError)) return error;
   const { status, url, retryAfterMs, message } = error;
   const code = status === 401 ? "DENIED" : "UNAVAILABLE";
   return new RegistryError(code, message, { status, url, retryAfterMs, retryable: true }, { cause: error });
 }
 
-interface Session {
-  /** Where the next piece goes; changes with each. */
-  url: URL;
-  readonly minChunkBytes: number;
-  /** Bytes that the registry has acknowledged. */
-  readonly arrived: number;
-}
-
-async function openSession(upload: BlobUpload): Promise<Session> {
-  const { client, repository, what, signal } = upload;
-  const headers = { "content-length": "0" };
-  const url = `/${repository}/blobs/uploads/`;
-  const response = await client.open({ method: "POST", url, headers, scopes: pushScopes(upload), expect: [202], what, signal });
-  await response.discard();
-  const minimum = response.header("oci-chunk-min-length") ?? "";
-  const minChunkBytes = /^\d{1,12}$/.test(minimum) ? Number(minimum) : 0;
-  return { url: resolveLocation(response, response.header("location")), minChunkBytes, arrived: 0 };
-}
-
-function pushScopes(upload: BlobUpload): Scope[] {
-  return [{ repository: upload.repository, actions: "pull,push" }];
-}
-
-async function send(upload: BlobUpload, session: Session, chunkBytes: number | undefined): Promise<void> {
-  const { client, descriptor, what, signal } = upload;
-  const reader = new VerifiedContent(upload);
-  await reader.skip(session.arrived);
+async function send(
+  upload: BlobUpload,
+  session: UploadSession,
+  chunkBytes: number | undefined,
+  memory: UploadMemory | undefined,
+): Promise<void> {
+  const { client, descriptor, content, what, signal } = upload;
+  const reader = new VerifiedContent(content, descriptor, what);
+  await reader.skip(session.arrived, signal);
   let lastBytes = descriptor.size;
   if (chunkBytes !== undefined) {
-    await sendChunks(upload, session, Math.max(chunkBytes, session.minChunkBytes), reader);
+    await sendChunks(upload, session, { chunkBytes: Math.max(chunkBytes, session.minChunkBytes), reader, memory });
     lastBytes = 0;
   }
   const url = new URL(session.url);
@@ -137,10 +156,17 @@ async function send(upload: BlobUpload, session: Session, chunkBytes: number | u
   await response.discard();
 }
 
+interface ChunkSending {
+  readonly chunkBytes: number;
+  readonly reader: VerifiedContent;
+  readonly memory: UploadMemory | undefined;
+}
+
 /** PATCHes all of the content that has not arrived yet. */
-async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: number, reader: VerifiedContent): Promise<void> {
+async function sendChunks(upload: BlobUpload, session: UploadSession, { chunkBytes, reader, memory }: ChunkSending): Promise<void> {
   const { client, descriptor, what, signal } = upload;
-  for (let start = session.arrived; start < descriptor.size; start += chunkBytes) {
+  while (session.arrived < descriptor.size) {
+    const start = session.arrived;
     const length = Math.min(chunkBytes, descriptor.size - start);
     const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };
     const response: HttpResponse = await reader.translating(async () =>
@@ -157,54 +183,7 @@ async function sendChunks(upload: BlobUpload, session: Session, chunkBytes: numb
     );
     await response.discard();
     session.url = resolveLocation(response, response.header("location"));
-  }
-}
-
-/** Hands out the content once, front to back, and holds its last bytes back until the digest has been checked. */
-class VerifiedContent {
-  readonly #content: ByteSource;
-  readonly #descriptor: Descriptor;
-  readonly #what: string;
-  readonly #hash = new DigestHash();
-  #failure: unknown;
-
-  constructor({ content, descriptor, what }: BlobUpload) {
-    this.#content = content;
-    this.#descriptor = descriptor;
-    this.#what = what;
-  }
-
-  /** Takes what has been sent before into the digest. */
-  async skip(length: number): Promise<void> {
-    for await (const _ of this.read(0, length));
-  }
-
-  async *read(start: number, length: number): AsyncGenerator<Uint8Array> {
-    try {
-      for (let at = start; at < start + length; at += READ_BYTES) {
-        const bytes = await this.#content.read(at, Math.min(READ_BYTES, start + length - at));
-        this.#hash.update(bytes);
-        if (at + bytes.length === this.#descriptor.size) this.#check();
-        yield bytes;
-      }
-    } catch (error) {
-      this.#failure = error;
-      throw error;
-    }
-  }
-
-  /** A request that fails because its body could not be read fails with the body's error, not with the connection's. */
-  async translating<T>(request: () => Promise<T>): Promise<T> {
-    try {
-      return await request();
-    } catch (error) {
-      throw this.#failure ?? error;
-    }
-  }
-
-  #check(): void {
-    const found = this.#hash.digest();
-    const { digest } = this.#descriptor;
-    if (found !== digest) throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${digest}`);
+    session.arrived += length;
+    await memory?.remember(session);
   }
 }

@@ -7,6 +7,7 @@ import { followRedirects } from "./redirect.ts";
 import { Backoff, type RetryPolicy } from "./retry.ts";
 import { statusError } from "./status-error.ts";
 import type { TlsOptions } from "./tls.ts";
+import type { UploadJournal } from "./upload-journal.ts";
 
 export interface RegistryOptions {
   /** Where the registry's API is, with the path before the repository, when that is not `/v2` at the reference's host. */
@@ -27,8 +28,10 @@ export interface RegistryOptions {
   readonly retry?: Partial<RetryPolicy> | undefined;
   /** Connections at once. Streams that are not read on keep theirs. */
   readonly connectionsPerHost?: number | undefined;
-  /** Uploads in pieces of this size instead of one body. Undefined: only when the registry refuses a body as too large. */
+  /** Uploads in pieces of this size instead of one body. Undefined: with a journal, or when the registry refuses a body as too large. */
   readonly uploadChunkBytes?: number | undefined;
+  /** Where large uploads are remembered, so that another process goes on with what this one leaves half-made. */
+  readonly uploads?: UploadJournal | undefined;
   readonly userAgent?: string | undefined;
   /** Ends whatever is under way, with its reason. */
   readonly signal?: AbortSignal | undefined;
@@ -112,7 +115,8 @@ export class RegistryClient {
   }
 
   async #sendAuthorized(call: RegistryCall, url: URL): Promise<HttpResponse> {
-    const used = this.#auth.current(call.scopes);
+    // A body that is read once is not offered to a registry that is known to refuse it.
+    const used = this.#auth.current(call.scopes) ?? (isStream(call.body) ? await this.#auth.renew(call.scopes) : undefined);
     const response = await this.#send(call, url, used);
     const refused = response.status === 401 || response.status === 403;
     // Storage that a redirect led to must not be able to ask for credentials.

@@ -16,6 +16,7 @@ import { uploadBlob } from "./blob-upload.ts";
 import { RegistryClient, type RegistryOptions } from "./client.ts";
 import { readBody, type HttpResponse } from "./http.ts";
 import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts";
+import type { UploadJournal } from "./upload-journal.ts";
 
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
 
@@ -31,6 +32,7 @@ class RegistryStore implements ImageStore {
   readonly #repository: string;
   readonly #client: RegistryClient;
   readonly #uploadChunkBytes: number | undefined;
+  readonly #uploads: UploadJournal | undefined;
   readonly #pull: readonly Scope[];
   readonly #push: readonly Scope[];
   #lastEntry: Promise<unknown> = Promise.resolve();
@@ -41,6 +43,7 @@ class RegistryStore implements ImageStore {
     this.#repository = repository;
     this.#client = new RegistryClient(host, repository, options);
     this.#uploadChunkBytes = options.uploadChunkBytes;
+    this.#uploads = options.uploads;
     this.#pull = [{ repository, actions: "pull" }];
     this.#push = [{ repository, actions: "pull,push" }];
   }
@@ -115,8 +118,8 @@ class RegistryStore implements ImageStore {
     const signal = this.#client.joinSignal(options.signal);
     // Asked with the right to push, so that one token serves the whole upload.
     if (await this.#head(digest, size, this.#push, signal)) return "exists";
-    const chunkBytes = this.#uploadChunkBytes;
-    await uploadBlob({ client: this.#client, repository: this.#repository, descriptor, content, what, chunkBytes, signal });
+    const place = { client: this.#client, repository: this.#repository, what, signal };
+    await uploadBlob({ ...place, descriptor, content, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads });
     return "uploaded";
   }
 

@@ -14,7 +14,7 @@ export async function statusError(response: HttpResponse, what: string): Promise
     status,
     url: redactUrl(response.url),
     retryAfterMs: parseRetryAfter(response.header("retry-after"), response.header("date")),
-    retryable: PASSING.has(status) || status >= 500,
+    retryable: PASSING.has(status) || (status >= 500 && status !== 501),
   };
   return new RegistryError(codeFor(status, said), `${what}: ${status}${said && ` ${said}`}${hintFor(status)}`, details);
 }
@@ -24,7 +24,7 @@ function codeFor(status: number, said: string): ErrorCode {
   if (status === 404) return "NOT_FOUND";
   if (status === 416) return "CORRUPT";
   if (status === 400 && /^(?:DIGEST|SIZE|MANIFEST)_INVALID/.test(said)) return "CORRUPT";
-  if (status === 400 || status === 405 || status === 413 || status === 415) return "UNSUPPORTED";
+  if ([400, 405, 413, 415, 501].includes(status)) return "UNSUPPORTED";
   return "UNAVAILABLE";
 }
 

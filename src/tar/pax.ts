@@ -4,6 +4,7 @@ import { quoted } from "../tree/path.ts";
 
 const MAX_XATTR_BYTES = 64 * 1024; // Linux XATTR_SIZE_MAX
 const MAX_LENGTH_DIGITS = 7; // a header holds at most 1 MiB
+const MAX_RECORDS = 1 << 16; // global ones stay, so that headers without end would take memory without end
 const SCHILY_XATTR = "SCHILY.xattr.";
 const LIBARCHIVE_XATTR = "LIBARCHIVE.xattr.";
 
@@ -29,6 +30,7 @@ export function parsePaxRecords(body: Buffer, earlier: PaxRecords): PaxRecords {
     const equals = body.indexOf(0x3d, keyStart);
     if (equals <= keyStart || equals >= end - 1) throw corrupt(`extended header record at ${at} of its body has no "KEY="`);
     addRecord(records, sparsePairs, body.toString("latin1", keyStart, equals), body.toString("latin1", equals + 1, end - 1));
+    if (records.size > MAX_RECORDS) throw unsupported(`extended headers have more than ${MAX_RECORDS} records`);
     at = end;
   }
   if (sparsePairs.length > 0) records.set("GNU.sparse.map", sparsePairs.join(","));

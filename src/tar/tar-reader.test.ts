@@ -327,6 +327,62 @@ test("broken extended headers are refused", () => {
   assert.equal(readTar(Buffer.concat([tarPax("x", []), tarMember({ name: "f" })]))[0].path, "f");
 });
 
+test("global records without end are refused", () => {
+  const many = (from: number): Uint8Array =>
+    tarPax(
+      "g",
+      Array.from({ length: 40_000 }, (_, at) => [`k${from + at}`, "v"]),
+    );
+  assert.deepEqual(readTar(Buffer.concat([many(0), many(0), tarMember({ name: "f" })])).length, 1);
+  refused(Buffer.concat([many(0), many(40_000)]), /more than 65536 records/, "UNSUPPORTED");
+});
+
+test("data can be passed over without being read, and nothing else", () => {
+  const archive = Buffer.concat([
+    tarArchive([
+      { name: "a", data: "x".repeat(1300), pax: [["comment", "y"]] },
+      { name: "h", type: "hardlink", link: "a", data: "x".repeat(700), pax: [["size", "700"]] },
+      { name: "s", data: "abc", sparse: { size: 9000, extents: [{ offset: 7, length: 3 }] } },
+      { name: "e" },
+    ]),
+    Buffer.alloc(5000, "junk"),
+  ]);
+  const whole = readTar(archive).map(({ path, dataOffset, storedBytes }) => [path, dataOffset, storedBytes]);
+  const seen: unknown[] = [];
+  let [open, read] = [0, 0];
+  const reader = new TarReader(
+    {
+      entry: ({ path, dataOffset, storedBytes }) => void (open++, seen.push([path, dataOffset, storedBytes])),
+      data: () => assert.fail("data was read"),
+      entryEnd: () => void open--,
+    },
+    "archive",
+  );
+  while (reader.position < archive.length) {
+    if (reader.skip(archive.length - reader.position) > 0) continue;
+    reader.write(archive.subarray(reader.position, reader.position + BLOCK));
+    read += BLOCK;
+  }
+  reader.close();
+  assert.deepEqual([seen, open, read], [whole, 0, (3 + 3 + 4 + 1 + 2) * BLOCK]);
+});
+
+test("an archive that ends in data that was passed over stops in the middle", () => {
+  for (const [available, stops] of [
+    [1299, true],
+    [1300, true],
+    [1535, true],
+    [1536, false],
+  ] as const) {
+    const reader = new TarReader({ entry: () => {}, data: () => {}, entryEnd: () => {} }, "archive");
+    reader.write(tarHeader({ name: "a" }, 1300));
+    assert.equal(reader.skip(available), available);
+    if (stops) assert.throws(() => reader.close(), { code: "CORRUPT", message: /stops in the middle, after/ });
+    else reader.close();
+    assert.equal(reader.skip(0), 0);
+  }
+});
+
 test("two blocks of zeros or the end of the input end an archive", () => {
   assert.deepEqual(readTar(new Uint8Array(0)), []);
   assert.deepEqual(readTar(END), []);

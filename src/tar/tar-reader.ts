@@ -63,6 +63,19 @@ export class TarReader {
     for (let at = 0; at < bytes.length;) at += this.#take(bytes, at);
   }
 
+  /**
+   * Passes over those of the next `available` bytes that are data, padding or behind the end, and returns how many they are. The
+   * visitor gets no `data` for them. For archives that can be read anywhere: what is left is headers.
+   */
+  skip(available: number): number {
+    const start = this.#position;
+    if (this.#state === "data") this.#passData(Math.min(this.#dataLeft, available));
+    const left = available - (this.#position - start);
+    if (this.#state === "skip") this.#passSkipped(Math.min(this.#skipLeft, left));
+    else if (this.#state === "end") this.#position += left;
+    return this.#position - start;
+  }
+
   /** Ends the archive; throws `CORRUPT` when it stops anywhere but at the end of a member. */
   close(): void {
     const isBetweenMembers = this.#blockFilled === 0 && (this.#state === "header" || this.#state === "end");
@@ -89,11 +102,15 @@ export class TarReader {
 
   #takeData(bytes: Buffer, at: number): number {
     const taken = Math.min(this.#dataLeft, bytes.length - at);
-    this.#dataLeft -= taken;
-    this.#position += taken;
     this.#visitor.data(bytes.subarray(at, at + taken));
-    if (this.#dataLeft === 0) this.#endEntry(0);
+    this.#passData(taken);
     return taken;
+  }
+
+  #passData(length: number): void {
+    this.#dataLeft -= length;
+    this.#position += length;
+    if (this.#dataLeft === 0) this.#endEntry(0);
   }
 
   #endEntry(ignoredBytes: number): void {
@@ -110,10 +127,14 @@ export class TarReader {
 
   #takeSkipped(bytes: Buffer, at: number): number {
     const taken = Math.min(this.#skipLeft, bytes.length - at);
-    this.#skipLeft -= taken;
-    this.#position += taken;
-    if (this.#skipLeft === 0) this.#state = "header";
+    this.#passSkipped(taken);
     return taken;
+  }
+
+  #passSkipped(length: number): void {
+    this.#skipLeft -= length;
+    this.#position += length;
+    if (this.#skipLeft === 0) this.#state = "header";
   }
 
   #takeExtended(bytes: Buffer, at: number): number {

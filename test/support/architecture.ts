@@ -16,6 +16,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   formats: ["bytes", "compression", "tree"],
   registry: ["bytes", "oci"],
   "image-layout": ["bytes", "oci"],
+  "image-archive": ["bytes", "compression", "tree", "tar", "oci", "image-layout"],
   workers: ["bytes", "compression"],
   export: ["bytes", "native"],
   device: ["bytes", "compression", "tar", "oci", "registry", "image-layout", "cache", "formats"],
@@ -31,6 +32,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
     allowed: [
       "bytes/file",
       "image-layout/",
+      "image-archive/",
       "cache/",
       "native/",
       "export/",
@@ -39,6 +41,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
       "cli/",
       "registry/credential",
       "registry/certificate-files",
+      "registry/upload-journal",
       "convert/blob-spool",
       "convert/work-directory",
     ],

@@ -1,0 +1,56 @@
+import type { ByteSource } from "../bytes/source.ts";
+import { corrupt } from "../errors.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { DigestHash } from "../oci/digest.ts";
+
+const READ_BYTES = 1 << 20;
+
+/** Hands out the content once, front to back, and holds its last bytes back until the digest has been checked. */
+export class VerifiedContent {
+  readonly #content: ByteSource;
+  readonly #descriptor: Descriptor;
+  readonly #what: string;
+  readonly #hash = new DigestHash();
+  #failure: unknown;
+
+  /** `what` names the blob in messages. */
+  constructor(content: ByteSource, descriptor: Descriptor, what: string) {
+    this.#content = content;
+    this.#descriptor = descriptor;
+    this.#what = what;
+  }
+
+  /** Takes what has been sent before into the digest. */
+  async skip(length: number, signal: AbortSignal | undefined): Promise<void> {
+    for await (const _ of this.read(0, length)) signal?.throwIfAborted();
+  }
+
+  async *read(start: number, length: number): AsyncGenerator<Uint8Array> {
+    try {
+      for (let at = start; at < start + length; at += READ_BYTES) {
+        const bytes = await this.#content.read(at, Math.min(READ_BYTES, start + length - at));
+        this.#hash.update(bytes);
+        if (at + bytes.length === this.#descriptor.size) this.#check();
+        yield bytes;
+      }
+    } catch (error) {
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  /** A request that fails because its body could not be read fails with the body's error, not with the connection's. */
+  async translating<T>(request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+  }
+
+  #check(): void {
+    const found = this.#hash.digest();
+    const { digest } = this.#descriptor;
+    if (found !== digest) throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${digest}`);
+  }
+}
