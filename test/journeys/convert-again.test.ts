@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { after, before, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { convertImage } from "../../src/convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
 import type { Conversion, ConversionStore } from "../../src/dedup/conversion-store.ts";
@@ -7,6 +9,8 @@ import { openConversionStore } from "../../src/dedup/open-store.ts";
 import { LazyError } from "../../src/errors.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import type { Digest } from "../../src/oci/digest.ts";
+import { parseManifest } from "../../src/oci/manifest.ts";
+import { OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { parseReference } from "../../src/oci/reference.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
@@ -291,4 +295,44 @@ test("two runs that convert the same image at the same time are both right", asy
   assert.equal((await rowsHere("layer")).length, 3);
   assert.equal((await rowsHere("manifest")).length, 1);
   assert.deepEqual((await convert("three")).outcomes, ["reused"]);
+});
+
+test("what a run that failed has finished of large layers is not converted again", async () => {
+  const large = layerOf([{ name: "opt/large", data: randomBytes(12 << 20) }]);
+  const layout = scratch.join("images");
+  await writeImage(layout, "large", { layers: [large, TOP] });
+  const whole = await openLayoutStore(layout);
+  const [first] = parseManifest((await whole.resolve({ tag: "large" })).bytes, OCI_MANIFEST, "large").layers;
+  const known = { store, repository: { host: "registry.example:5000", repository } };
+  const destination = registryStore(registry.host, repository);
+  /** Gives the upper layer only up once the lower one is stored. */
+  const breaksOff: ImageStore = {
+    name: whole.name,
+    resolve: async (target) => await whole.resolve(target),
+    manifest: async (descriptor) => await whole.manifest(descriptor),
+    blob: async (descriptor) => await whole.blob(descriptor),
+    blobStream: (descriptor, streaming) => (descriptor.digest === first.digest ? whole.blobStream(descriptor, streaming) : endsLater()),
+    blobSource: async (descriptor) => await whole.blobSource(descriptor),
+    hasBlob: async (digest) => await whole.hasBlob(digest),
+    mountBlob: async () => false,
+    putBlob: async () => await Promise.reject(new Error("a source is not written to")),
+    putManifest: async () => await Promise.reject(new Error("a source is not written to")),
+    referrers: async () => [],
+    close: async () => {},
+  };
+  async function* endsLater(): AsyncGenerator<Uint8Array> {
+    while ((await rowsHere("layer")).length === 0) yield* await sleep(10, []);
+    throw new LazyError("UNAVAILABLE", "it broke off");
+  }
+  const options = convertOptions(scratch.join("work"), { known });
+  await assert.rejects(convertImage(breaksOff, { tag: "large" }, destination, "large", options), { message: /it broke off/ });
+  const { images } = await convertImage(whole, { tag: "large" }, destination, "large", options);
+  assert.deepEqual(
+    images[0].layers.map((layer) => layer.outcome),
+    ["reused", "uploaded"],
+  );
+  const fresh = registryStore(registry.host, `fresh-${counter++}`);
+  const anew = await convertImage(whole, { tag: "large" }, fresh, "large", { ...options, known: undefined });
+  assert.equal(images[0].converted.digest, anew.descriptor.digest);
+  await Promise.all([destination.close(), fresh.close()]);
 });
