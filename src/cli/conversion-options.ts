@@ -2,7 +2,7 @@ import { InvalidArgumentError, Option, type Command } from "commander";
 import { LazyError } from "../errors.ts";
 import { parsePlatform, type Platform } from "../oci/platform.ts";
 import { parseUserPassword } from "../registry/credentials.ts";
-import { addDatabaseOptions, checkDatabaseOptions } from "./database-options.ts";
+import { checkDatabaseOptions } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
 import { PROGRESS_MODES, type ProgressMode } from "./progress-display.ts";
 
@@ -43,7 +43,6 @@ export function addImageOptions(command: Command): void {
     .option("--oci", "OCI media types instead of docker's")
     .option("--referrer", "make the result a referrer of its source: subject and artifact type (implies --oci)")
     .option("--concurrency-limit <n>", "images of an index that are converted at once; 0: no limit", parseCount, DEFAULT_IMAGES_AT_ONCE);
-  addDatabaseOptions(command);
 }
 
 /** What only we have. */
@@ -55,9 +54,10 @@ export function addRunOptions(command: Command, environment: Environment): void 
     .option("--dry-run", "convert nothing, print what would be fetched, converted, reused and pushed")
     .addOption(new Option("--output <format>", "what is printed to standard output").choices(OUTPUT_FORMATS).default("text"))
     .addOption(
-      new Option("--progress <mode>", "on standard error: lines that change on a terminal, a line now and then, or JSON lines").choices(
-        PROGRESS_MODES,
-      ),
+      new Option(
+        "--progress <mode>",
+        "on standard error: lines that change on a terminal, a line now and then, JSON lines, or only warnings (default: auto)",
+      ).choices(PROGRESS_MODES),
     )
     .option("--quiet", "nothing on standard error but errors")
     .option("--retry <n>", "how often a request that failed is tried again (default: 4)", parseRetries)
@@ -71,7 +71,7 @@ export function addRunOptions(command: Command, environment: Environment): void 
 /** `--platform`, repeatable. */
 export function platformOption(environment: Environment): Option {
   const collect = (text: string, before: Platform[]): Platform[] => [...before, parsePlatform(text, environment.host)];
-  return new Option("--platform <os/arch[/variant]>", "of a multi-platform image, only this one (repeatable; default: all)")
+  return new Option("--platform <os/arch[/variant]>", "of a multi-platform image, only this one (repeatable)")
     .argParser(collect)
     .default([], "all");
 }
@@ -98,10 +98,10 @@ function parseWhole(text: string, what: string, least: number, most: number, hin
 }
 
 /** Options that make no sense together: what is wrong, and what to do. Nothing has been opened yet. */
-export function checkConversionOptions(options: ConversionOptions): void {
+export function checkConversionOptions(options: ConversionOptions, command: Command): void {
   const { quiet, progress, username, passwordStdin } = options;
   if (quiet && progress !== undefined)
     throw new LazyError("USAGE", `--quiet and --progress ${progress} contradict each other; give one of them`);
   if (username !== undefined && passwordStdin !== true) parseUserPassword(username);
-  checkDatabaseOptions(options);
+  checkDatabaseOptions(command);
 }

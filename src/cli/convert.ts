@@ -2,7 +2,7 @@ import { Option, type Command } from "commander";
 import { LazyError } from "../errors.ts";
 import { parseReference, parseTag, type ImageReference } from "../oci/reference.ts";
 import { addImageOptions, addRunOptions, checkConversionOptions, type ConversionOptions } from "./conversion-options.ts";
-import { refuseDatabaseOptions } from "./database-options.ts";
+import { addDatabaseOptions, refuseDatabaseOptions } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
 import { placeName, referenceName } from "./reference-name.ts";
 import { runConversion } from "./run-conversion.ts";
@@ -31,10 +31,13 @@ export function addConvertCommand(program: Command, environment: Environment): v
   addImageOptions(command);
   command.option("--tag-suffix <suffix>", "tag the result with the source's tag and this; the destination may then be left out");
   addRunOptions(command, environment);
+  command.optionsGroup("Conversion database:");
+  addDatabaseOptions(command);
+  command.optionsGroup("Registries:");
   addStoreOptions(command);
   command.addHelpText("after", EXAMPLES);
   command.action(async (source: string, destination: string | undefined, options: ConvertCommandOptions) => {
-    checkConversionOptions(options);
+    checkConversionOptions(options, command);
     const [from, to] = [parseReference(source), destinationOf(source, destination, options)];
     if (to.kind !== "registry") refuseDatabaseOptions(command, "only what goes into a registry is remembered");
     const name = referenceName(to);

@@ -2,6 +2,7 @@ import { Command, type Option } from "commander";
 import { LazyError } from "../errors.ts";
 import { parseReference, parseTag } from "../oci/reference.ts";
 import { addImageOptions, addRunOptions, checkConversionOptions, type ConversionOptions } from "./conversion-options.ts";
+import { addDatabaseOptions } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
 import { referenceName } from "./reference-name.ts";
 import { runConversion } from "./run-conversion.ts";
@@ -44,6 +45,7 @@ export function createConvertor(environment: Environment): Command {
   const program = new Command("convertor")
     .description("Converts a container image to overlaybd within its repository, without root, containerd or kernel modules.")
     .exitOverride()
+    .configureOutput({ writeOut: (text) => environment.stdout.write(text), writeErr: (text) => environment.stderr.write(text) })
     .requiredOption("-r, --repository <repository>", "host[:port]/repository, without a tag")
     .option("-u, --username <user:password>", "registry user and password (default: what docker or podman have stored)")
     .option("--plain", "connections over plain HTTP (loopback registries: always)")
@@ -68,11 +70,16 @@ export function createConvertor(environment: Environment): Command {
     .helpOption("-h, --help", "help for convertor")
     .addHelpText("after", EXAMPLES);
   addImageOptions(program);
+  addDatabaseOptions(program);
   addTlsOptions(program);
-  program.optionsGroup("Options that the standalone convertor does not have:");
+  program.optionsGroup("Not in the standalone convertor:");
   addRunOptions(program, environment);
   for (const option of registryOptions(OWN_REGISTRY_OPTIONS)) program.addOption(option);
-  program.action(async (options: ConvertorOptions) => await convert(options, environment));
+  program.action(async (options: ConvertorOptions) => {
+    checkConversionOptions(options, program);
+    checkFlags(options);
+    await convert(options, environment);
+  });
   return program;
 }
 
@@ -83,8 +90,6 @@ function registryOptions(names: readonly string[]): Option[] {
 }
 
 async function convert(options: ConvertorOptions, environment: Environment): Promise<void> {
-  checkConversionOptions(options);
-  checkFlags(options);
   const { mkfs, upload, plain: plainHttp, timeout: timeoutSeconds } = options;
   const { source, destination } = references(options);
   const stores = await readStoreOptions({ ...options, plainHttp, timeoutSeconds }, environment);

@@ -25,10 +25,18 @@ export function addDatabaseOptions(command: Command): void {
 }
 
 /** Whether a database is named as it must be. Whether its string is well-formed is seen when it is opened. */
-export function checkDatabaseOptions(options: unknown): void {
-  const { dbType, dbStr } = databaseOptions.parse(options);
+export function checkDatabaseOptions(command: Command): void {
+  const { dbType, dbStr } = databaseOptions.parse(command.opts());
   if (dbStr !== undefined && dbType === undefined) {
     throw new LazyError("USAGE", "--db-str without --db-type: say what kind of database it is, mysql, postgres or sqlite");
+  }
+  if (dbType === "none" && command.getOptionValueSource("dbStr") === "cli") {
+    const isVariable = command.getOptionValueSource("dbType") === "env";
+    const type = isVariable ? "LAZYLAYER_DB_TYPE=none" : "--db-type none";
+    throw new LazyError(
+      "USAGE",
+      `--db-str and ${type} contradict each other; say with --db-type what kind of database it is, or leave it out`,
+    );
   }
   if (dbStr === undefined && (dbType === "mysql" || dbType === "postgres")) {
     throw new LazyError("USAGE", `--db-type ${dbType} needs --db-str (or LAZYLAYER_DB_STR), which says where the server is`);
@@ -44,7 +52,6 @@ export function refuseDatabaseOptions(command: Command, why: string): void {
 
 /** The store that the options name, in the user's cache directory if they name none; undefined for `none`. */
 export async function openDatabase(options: unknown, environment: Environment, init = false): Promise<ConversionStore | undefined> {
-  checkDatabaseOptions(options);
   const { dbType, dbStr } = databaseOptions.parse(options);
   return await openConversionStore({ type: dbType, address: dbStr, directory: environment.cacheDirectory }, { init });
 }

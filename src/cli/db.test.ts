@@ -128,7 +128,8 @@ describe("lazylayer db", () => {
       [["ls", "--db-type", "none"], /no database to work on/],
       [["ls", "--db-type", "oracle"], /Allowed choices are none, sqlite, mysql, postgres/],
       [["init", "--db-type", "mysql"], /needs --db-str/],
-      [["init", "--db-str", "u:secret@/d"], /--db-str without --db-type/],
+      [["init", "--db-str", "u:secret@/d"], /--db-str and LAZYLAYER_DB_TYPE=none contradict each other/],
+      [["init", "--db-str", "u:secret@/d", "--db-type", "none"], /--db-str and --db-type none contradict each other/],
       [["gc", "--db-type", "mysql", "--db-str", "u:secret"], /no slash/],
     ];
     for (const [args, expected] of rows) {

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { Conversion, ConversionStore, RepositoryName } from "../dedup/conversion-store.ts";
 import { LazyError } from "../errors.ts";
-import { addDatabaseOptions, openDatabase } from "./database-options.ts";
+import { addDatabaseOptions, checkDatabaseOptions, openDatabase } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
 import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
 
@@ -10,23 +10,37 @@ export function addDbCommand(program: Command, environment: Environment, setStat
   const db = program
     .command("db")
     .summary("look after the conversion database")
-    .description("Looks after the database of what was converted.");
+    .description("Looks after the database of what was converted.")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  lazylayer db ls
+  lazylayer db gc --dry-run
+  LAZYLAYER_DB_STR='user:password@tcp(db.example:3306)/conversions' lazylayer db init --db-type mysql`,
+    );
   const init = db
     .command("init")
+    .summary("make the database's tables")
     .description("Makes the database's tables if they are missing. Tables and rows that are there stay as they are.");
   const ls = db
     .command("ls")
+    .summary("print what is remembered")
     .description(
       "Prints a line for each row: host/repository, layer or manifest, what was converted (chain ID or digest), what it became, its size,\nand the options it was made with (- for rows of the standalone convertor).",
     )
     .option("--json", "a JSON object on each line");
   const gc = db
     .command("gc")
+    .summary("forget what registries have lost")
     .description(
       "Removes rows whose layers or manifests are gone from their registries. A registry that cannot be reached or refuses\naccess keeps its rows; the status is then 1.",
     )
     .option("--dry-run", "say what would be removed, and leave it");
-  for (const command of [init, ls, gc]) addDatabaseOptions(command);
+  for (const command of [init, ls, gc]) {
+    addDatabaseOptions(command);
+    command.hook("preAction", () => checkDatabaseOptions(command));
+  }
   addStoreOptions(gc);
   init.action(async (options: unknown) => {
     await withStore(options, environment, true, async (store) => environment.stderr.write(`${store.name}: ready\n`));

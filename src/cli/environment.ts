@@ -9,7 +9,7 @@ import type { ProxyOptions } from "../registry/connections.ts";
 export interface Environment {
   readonly stdin: AsyncIterable<Uint8Array>;
   readonly stdout: NodeJS.WritableStream;
-  readonly stderr: NodeJS.WriteStream;
+  readonly stderr: NodeJS.WritableStream & { readonly columns?: number; readonly rows?: number };
   readonly terminal: TerminalTraits;
   /** The machine's own platform. Images are Linux's, whatever it runs. */
   readonly host: HostPlatform;

@@ -10,13 +10,27 @@ export function addFileCommands(program: Command, environment: Environment): voi
     .description("Lists a directory of an overlaybd image, reading only what that takes. Needs no root.")
     .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
     .argument("[path]", "path in the image", "/")
-    .option("-l, --long", "with type, mode, links, owner, size and time");
+    .option("-l, --long", "with type, mode, links, owner, size and time")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  lazylayer ls registry.example/app:1-obd /etc
+  lazylayer ls -l --platform linux/arm64 oci:layout:app /usr/bin`,
+    );
   const cat = program
     .command("cat")
     .summary("print a file of a converted image")
     .description("Prints a file of an overlaybd image, reading only what that takes. Needs no root.")
     .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
-    .argument("<path>", "path in the image");
+    .argument("<path>", "path in the image")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  lazylayer cat registry.example/app:1-obd /etc/os-release
+  lazylayer cat oci:layout:app /usr/bin/app >app`,
+    );
   for (const command of [ls, cat]) {
     command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
     addStoreOptions(command);

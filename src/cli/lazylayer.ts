@@ -2,6 +2,7 @@ import { Command } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";
+import { addCompletionCommand } from "./completion.ts";
 import { addConvertCommand } from "./convert.ts";
 import { addDbCommand } from "./db.ts";
 import type { Environment } from "./environment.ts";
@@ -27,6 +28,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
     .description("Container images that start before they are downloaded.")
     .version(packageJson.version)
     .exitOverride()
+    .configureOutput({ writeOut: (text) => environment.stdout.write(text), writeErr: (text) => environment.stderr.write(text) })
     .showHelpAfterError("(lazylayer COMMAND --help explains a command)")
     .addHelpText("after", HELP);
   addConvertCommand(program, environment);
@@ -37,6 +39,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addUmountCommand(program, mounts);
   addServeMountCommand(program, mounts);
   addFileCommands(program, environment);
+  addCompletionCommand(program, environment);
   return program;
 }
 

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { InvalidArgumentError, type Command } from "commander";
+import { InvalidArgumentError, Option, type Command } from "commander";
 import { LazyError } from "../errors.ts";
 import { mountAt } from "../native/mounts.ts";
 import { parseMountReply, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
@@ -10,6 +10,13 @@ import { createRuntime, LOG_NAME, processEnds, realDirectory, removeRuntime, sen
 const DEFAULT_CACHE_GB = 4;
 /** How long a serving process that was told to stop may take, before it is killed. */
 const STOP_TIMEOUT_MS = 10_000;
+
+const EXAMPLES = `
+Examples:
+  lazylayer mount registry.example/app:1-obd /mnt/app
+  lazylayer mount --cache-dir /var/cache/images --cache-size 20 registry.example/app:1-obd /mnt/app
+
+lazylayer umount takes it down again; lazylayer ls and lazylayer cat read an image without root.`;
 
 interface MountOptions {
   readonly cacheDir: string;
@@ -27,8 +34,13 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .argument("<directory>", "an existing directory that nothing is mounted on")
     .option("--cache-dir <directory>", "where fetched blocks are kept", environment.cacheDirectory)
-    .option("--cache-size <GB>", "disk space for fetched blocks", parseGigabytes, DEFAULT_CACHE_GB * 1e9);
+    .addOption(
+      new Option("--cache-size <GB>", "disk space for fetched blocks")
+        .argParser(parseGigabytes)
+        .default(DEFAULT_CACHE_GB * 1e9, String(DEFAULT_CACHE_GB)),
+    );
   environment.addStoreOptions?.(command);
+  command.addHelpText("after", EXAMPLES);
   command.action(async (image: string, directory: string, options: MountOptions) => {
     const { cacheDir, cacheSize, ...parsed } = options;
     requireRoot("mount");

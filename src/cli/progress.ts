@@ -7,7 +7,7 @@ const REDRAW_MS = 150;
 
 /** Shows how much a command has read: a line that changes on a terminal, elsewhere one every half minute. */
 export class Progress {
-  readonly #stderr: NodeJS.WriteStream;
+  readonly #stderr: Environment["stderr"];
   readonly #label: string;
   readonly #live: LiveLines | undefined;
   readonly #timer: NodeJS.Timeout;

@@ -16,6 +16,13 @@ export function addUmountCommand(program: Command, environment: Pick<MountEnviro
     .description("Unmounts DIRECTORY and ends its serving process, also when that was killed before.")
     .argument("<directory>", "the directory that was given to mount")
     .option("--lazy", "also while files in it are in use; reading them fails from now on")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  lazylayer umount /mnt/app
+  lazylayer umount --lazy /mnt/app`,
+    )
     .action(async (directory: string, { lazy }: { lazy?: true }) => {
       requireRoot("umount");
       await endMount(directory, environment.stateDirectory, lazy ? "lazy" : "plain");

@@ -24,6 +24,13 @@ export function addVerifyCommand(program: Command, environment: Environment, set
     .argument("<converted>", "what it was converted to")
     .addOption(platformOption(environment));
   addStoreOptions(command);
+  command.addHelpText(
+    "after",
+    `
+Examples:
+  lazylayer verify registry.example/app:1 registry.example/app:1-obd
+  lazylayer verify --platform linux/arm64 redis oci:layout:redis`,
+  );
   command.action(async (source: string, converted: string, options: VerifyCommandOptions) => {
     setStatus(await verifyCommand(source, converted, options, environment));
   });
