@@ -1,59 +1,123 @@
 import assert from "node:assert/strict";
-import { PassThrough } from "node:stream";
 import { test } from "node:test";
-import { Command } from "commander";
-import { addConvertCommand } from "./convert.ts";
-import { readEnvironment, type Environment } from "./environment.ts";
-import { exitStatus } from "./exit-status.ts";
-import { addVerifyCommand } from "./verify.ts";
+import { convertorInProcess, lazylayerInProcess } from "../../test/support/programs.ts";
 
-const SOURCE = "localhost/source:a"; // opened, but not asked
+const SOURCE = "oci:/nonexistent-source:a"; // must not even be looked for
 const TARGET = "oci:/nonexistent-target:b";
+const REGISTRY_TARGET = "localhost:1/target:b";
 
-/** The commands in this process, silent, with `input` on standard input. */
-async function failureOf(args: readonly string[], input = ""): Promise<{ status: number; message: string }> {
-  const environment: Environment = { ...readEnvironment(new AbortController().signal), stdin: PassThrough.from([Buffer.from(input)]) };
-  const program = new Command("lazylayer").exitOverride().configureOutput({ writeErr: () => {} });
-  addConvertCommand(program, environment);
-  addVerifyCommand(program, environment, () => {});
-  try {
-    await program.parseAsync(args, { from: "user" });
-  } catch (error) {
-    assert.ok(error instanceof Error);
-    return { status: exitStatus(error), message: error.message };
+type Row = readonly [args: readonly string[], expected: RegExp, input?: string];
+
+async function assertRefused(run: typeof lazylayerInProcess, rows: readonly Row[]): Promise<void> {
+  for (const [args, expected, input] of rows) {
+    const { status, stdout, stderr } = await run(args, { input });
+    assert.match(stderr, expected, args.join(" "));
+    assert.deepEqual([status, stdout.toString()], [2, ""], args.join(" "));
+    assert.doesNotMatch(stderr, /secret|name-alone/);
+    assert.doesNotMatch(stderr, /nonexistent-source: does not exist/);
   }
-  throw new Error("it was accepted");
 }
 
-test("a command line that contradicts itself or makes no sense has status 2 and says why", async () => {
-  const rows: [args: string[], expected: RegExp, input?: string][] = [
+test("lazylayer: what contradicts itself or makes no sense has status 2 and says why", async () => {
+  const call = ["convert", SOURCE, TARGET];
+  await assertRefused(lazylayerInProcess, [
     [["convert"], /missing required argument 'source'/],
-    [["convert", SOURCE, TARGET, "more"], /too many arguments/],
-    [["convert", SOURCE, TARGET, "--nope"], /unknown option '--nope'/],
+    [["convert", SOURCE], /missing required argument 'destination'; or give --tag-suffix/],
+    [[...call, "more"], /too many arguments/],
+    [[...call, "--nope"], /unknown option '--nope'/],
     [["convert", SOURCE, "http://host/repo:tag"], /no scheme/],
     [["convert", SOURCE, "oci:"], /no directory after oci:/],
-    [["convert", SOURCE, TARGET, "--vsize", "1e3"], /from 1 to 16383/],
-    [["convert", SOURCE, TARGET, "--vsize", "-1"], /from 1 to 16383/],
-    [["convert", SOURCE, TARGET, "--vsize", "16384"], /from 1 to 16383/],
-    [["convert", SOURCE, TARGET, "--fs", "xfs"], /Allowed choices are ext4/],
-    [["convert", SOURCE, TARGET, "--platform", "a/b/c/d"], /platform/],
-    [["convert", SOURCE, TARGET, "--password-stdin"], /--password-stdin needs --username/],
-    [["convert", SOURCE, TARGET, "-u", "name:secret", "--password-stdin"], /with a name alone/],
-    [["convert", SOURCE, TARGET, "-u", "name", "--password-stdin"], /standard input is empty/, "\n"],
-    [["convert", SOURCE, TARGET, "-u", "name", "--password-stdin"], /longer than 65536 bytes/, "x".repeat(70_000)],
-    [["convert", "localhost/a:b", "localhost/c:d", "-u", "name-alone"], /expected USER:PASSWORD/],
+    [["convert", SOURCE, "oci:/nonexistent-target"], /needs a tag/],
+    [["convert", SOURCE, `${REGISTRY_TARGET}@sha256:${"0".repeat(64)}`], /needs a tag, and no digest/],
+    [["convert", SOURCE, SOURCE], /are the same; name another tag, or let --force replace the source/],
+    [["convert", "redis", "docker.io/library/redis:latest"], /^lazylayer: docker\.io\/library\/redis:latest: .* are the same/],
+    [[...call, "--vsize", "1e3"], /from 1 to 16383/],
+    [[...call, "--vsize", "-1"], /from 1 to 16383/],
+    [[...call, "--vsize", "16384"], /from 1 to 16383/],
+    [[...call, "--vsize", ""], /from 1 to 16383/],
+    [[...call, "--fs", "xfs"], /Allowed choices are ext4/],
+    [[...call, "--platform", "a/b/c/d"], /platform/],
+    [[...call, "--concurrency-limit", "-1"], /a whole number, or 0 for no limit/],
+    [[...call, "--retry", "many"], /a whole number from 0 to 100/],
+    [[...call, "--timeout", "0"], /a whole number of seconds from 1 to 86400/],
+    [[...call, "--progress", "tty"], /Allowed choices are auto, plain, json, none/],
+    [[...call, "--output", "yaml"], /Allowed choices are text, json/],
+    [[...call, "--quiet", "--progress", "none"], /--quiet and --progress none contradict each other; give one of them/],
+    [[...call, "--tag-suffix=-obd"], /oci:\/nonexistent-target:b has a tag already/],
+    [["convert", `localhost/a@sha256:${"0".repeat(64)}`, "localhost/b", "--tag-suffix=-obd"], /has no tag that it could be added to/],
+    [["convert", SOURCE, "--tag-suffix=/x"], /tag "a\/x"/],
+    [["convert", SOURCE, "--tag-suffix="], /are the same/],
+    [[...call, "--db-type", "oracle"], /Allowed choices are none, sqlite, mysql, postgres/],
+    [[...call, "--db-type", "sqlite"], /--db-type is of no use here: only what goes into a registry is remembered/],
+    [["convert", SOURCE, REGISTRY_TARGET, "--db-type", "mysql"], /--db-type mysql needs --db-str/],
+    [["convert", SOURCE, REGISTRY_TARGET, "--db-type", "postgres"], /--db-type postgres needs --db-str/],
+    [["convert", SOURCE, REGISTRY_TARGET, "--db-type", "none", "--db-str", "secret"], /contradict each other/],
+    [["convert", SOURCE, REGISTRY_TARGET, "--db-type", "mysql", "--db-str", "u:secret"], /no slash/],
+    [[...call, "--password-stdin"], /--password-stdin needs --username/],
+    [[...call, "-u", "name:secret", "--password-stdin"], /with a name alone/],
+    [[...call, "-u", "name", "--password-stdin"], /standard input is empty/, "\n"],
+    [[...call, "-u", "name", "--password-stdin"], /longer than 65536 bytes/, "x".repeat(70_000)],
+    [[...call, "-u", "name-alone"], /expected USER:PASSWORD/],
+    [[...call, "--client-cert", "one"], /expected CERT:KEY/],
     [["verify", SOURCE], /missing required argument 'converted'/],
-  ];
-  for (const [args, expected, input] of rows) {
-    const { status, message } = await failureOf(args, input);
-    assert.match(message, expected);
-    assert.equal(status, 2, args.join(" "));
-    assert.doesNotMatch(message, /secret|name-alone/);
-  }
+    [["completion", "powershell"], /Allowed choices are bash, zsh, fish/],
+    [["db", "ls", "--db-type", "mysql"], /needs --db-str/],
+  ]);
+});
+
+test("convertor: what contradicts itself or makes no sense has status 2 and says why", async () => {
+  const place = ["-r", "oci:/nonexistent-source/x"];
+  const call = ["-r", "localhost:1/app", "-i", "v1", "-o", "v1_obd"];
+  await assertRefused(convertorInProcess, [
+    [[], /required option '-r, --repository <repository>' not specified/],
+    [[...call, "argument"], /too many arguments/],
+    [["-r", "localhost:1/app", "-o", "x"], /one of --input-tag \(-i\) and --input-digest \(-g\) is required/],
+    [["-r", "localhost:1/app", "-i", "", "-o", "x"], /one of --input-tag/],
+    [["-r", "localhost:1/app", "-i", "v1"], /a tag for the result is required/],
+    [[...call, "-g", `sha256:${"0".repeat(64)}`], /name the image twice/],
+    [["-r", "localhost:1/app", "-g", "sha256:0", "-o", "x"], /is no digest/],
+    [[...call, "--overlaybd", "other"], /-o v1_obd and --overlaybd other name two results/],
+    [["-r", "localhost:1/app", "-i", "v1", "-o", "v1"], /-o v1 is the tag of the source, .* or say --force/],
+    [[...place, "-i", "v1", "--overlaybd", "v1"], /is the tag of the source/],
+    [[...call, "--turboOCI", "t"], /--turboOCI is not supported/],
+    [["-r", "localhost:1/app", "-i", "v1", "--fastoci=t"], /--fastoci is not supported/],
+    [[...call, "--fstype", "erofs"], /--fstype erofs is not supported/],
+    [[...call, "--vsize", "0"], /from 1 to 16383/],
+    [[...call, "--vsize="], /from 1 to 16383/],
+    [[...call, "--mkfs=maybe"], /expected true or false/],
+    [[...call, "--dry-run=2"], /expected true or false/],
+    [[...call, "--concurrency-limit", "-1"], /or 0 for no limit/],
+    [[...call, "-u", "name-alone"], /expected USER:PASSWORD/],
+    [[...call, "-u", "name:secret", "--password-stdin"], /with a name alone/],
+    [[...call, "--client-cert", "one"], /expected CERT:KEY/],
+    [["-r", "localhost:1/app:v1", "-i", "v1", "-o", "x"], /without tag or digest/],
+    [["-r", "https://localhost:1/app", "-i", "v1", "-o", "x"], /without https:\/\//],
+    [["-r", "localhost:1/app", "-i", "v1", "-o", "ne/ver"], /tag "ne\/ver"/],
+    [[...call, "--db-type", "redis"], /Allowed choices are none, sqlite, mysql, postgres/],
+    [[...call, "--db-type", "mysql"], /--db-type mysql needs --db-str/],
+    [[...call, "--db-str", "u:secret@/d"], /--db-str without --db-type/],
+    [[...call, "--db-type", "mysql", "--db-str", "u:secret"], /no slash/],
+    [[...call, "--db-type", "postgres", "--db-str", "secret"], /--db-str/],
+    [[...call, "--quiet", "--verbose"], /--quiet and --verbose contradict each other/],
+    [[...call, "--quiet", "--progress", "auto"], /--quiet and --progress auto contradict each other/],
+    [[...call, "--dry-run", "--no-upload"], /--no-upload is of no use with --dry-run/],
+    [[...call, "--dry-run", "--reserve"], /--reserve is of no use with --dry-run/],
+    [[...call, "--dry-run", "--dump-manifest"], /--dump-manifest is of no use with --dry-run/],
+    [[...call, "--platform", "linux"], /expected os\/arch/],
+  ]);
 });
 
 test("a source that is not there has status 1", async () => {
-  const { status, message } = await failureOf(["convert", "oci:/nonexistent-source:a", TARGET]);
-  assert.match(message, /nonexistent-source: does not exist/);
+  const { status, stderr } = await lazylayerInProcess(["convert", SOURCE, TARGET]);
+  assert.match(stderr, /nonexistent-source: does not exist/);
   assert.equal(status, 1);
+});
+
+test("help ends with examples, for every command", async () => {
+  for (const args of [["convert"], ["verify"], ["ls"], ["cat"], ["mount"], ["umount"], ["db"], ["completion"], []]) {
+    const { status, stdout } = await lazylayerInProcess([...args, "--help"]);
+    assert.equal(status, 0);
+    assert.match(stdout.toString(), /\nExamples:\n {2}(.*\n)*.*lazylayer /, args.join(" "));
+  }
+  assert.match((await convertorInProcess(["-h"])).stdout.toString(), /\nExamples:\n {2}convertor -r /);
 });

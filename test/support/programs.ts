@@ -33,7 +33,7 @@ export async function convertor(args: readonly string[], options: CommandOptions
 }
 
 export interface InProcessOptions extends Partial<Environment> {
-  readonly input?: string;
+  readonly input?: string | undefined;
 }
 
 /**
@@ -56,7 +56,7 @@ async function runInProcess(
 ): Promise<CommandResult> {
   const [stdout, stderr] = [new Collector(), new Collector()];
   const environment: Environment = {
-    ...readEnvironment(new AbortController().signal),
+    ...machine(),
     stdin: PassThrough.from([Buffer.from(input)]),
     stdout,
     stderr,
@@ -76,6 +76,12 @@ async function runInProcess(
     stderr.write(`${name}: ${messageOf(error)}\n`);
   }
   return { status, stdout: stdout.bytes, stderr: stderr.bytes.toString() };
+}
+
+/** Read once: it listens to standard input. */
+let environmentRead: Environment | undefined;
+function machine(): Environment {
+  return (environmentRead ??= readEnvironment(new AbortController().signal));
 }
 
 class Collector extends Writable {
