@@ -58,8 +58,9 @@ export function commandTable(command: Command): CommandTable {
 }
 
 function optionRow(option: Option): OptionRow {
-  const { flags, short, long, description, argChoices, defaultValue, defaultValueDescription, envVar, helpGroupHeading } = option;
-  const isShown = defaultValue !== undefined && !(typeof defaultValue === "boolean");
+  const { flags, short, long, description, argChoices, defaultValueDescription, envVar, helpGroupHeading } = option;
+  const defaultValue: unknown = option.defaultValue;
+  const isShown = defaultValue !== undefined && typeof defaultValue !== "boolean";
   return {
     flags,
     names: [short, long].filter((name) => name !== undefined),
@@ -74,7 +75,8 @@ function optionRow(option: Option): OptionRow {
 
 function argumentRow(argument: Argument): ArgumentRow {
   const name = argument.name();
-  const { required, description, argChoices, defaultValue } = argument;
+  const { required, description, argChoices } = argument;
+  const defaultValue: unknown = argument.defaultValue;
   return {
     name,
     isRequired: required,
