@@ -59,15 +59,13 @@ export function commandTable(command: Command): CommandTable {
 
 function optionRow(option: Option): OptionRow {
   const { flags, short, long, description, argChoices, defaultValueDescription, envVar, helpGroupHeading } = option;
-  const defaultValue: unknown = option.defaultValue;
-  const isShown = defaultValue !== undefined && typeof defaultValue !== "boolean";
   return {
     flags,
     names: [short, long].filter((name) => name !== undefined),
     description,
     value: option.required || option.optional ? valueKind(flags) : undefined,
     choices: argChoices ?? [],
-    defaultText: isShown ? (defaultValueDescription ?? String(defaultValue)) : undefined,
+    defaultText: defaultValueDescription ?? defaultText(option.defaultValue),
     variable: envVar,
     group: helpGroupHeading ?? "",
   };
@@ -76,15 +74,19 @@ function optionRow(option: Option): OptionRow {
 function argumentRow(argument: Argument): ArgumentRow {
   const name = argument.name();
   const { required, description, argChoices } = argument;
-  const defaultValue: unknown = argument.defaultValue;
   return {
     name,
     isRequired: required,
-    defaultText: defaultValue === undefined ? undefined : String(defaultValue),
+    defaultText: defaultText(argument.defaultValue),
     description,
     value: IMAGES.test(name) ? "image" : valueKind(`<${name}>`),
     choices: argChoices ?? [],
   };
+}
+
+/** Flags that are on by default say so themselves. */
+function defaultText(value: unknown): string | undefined {
+  return typeof value === "string" || typeof value === "number" ? String(value) : undefined;
 }
 
 function valueKind(flags: string): ValueKind {
