@@ -8,6 +8,9 @@ import { createLazylayer } from "../../src/cli/lazylayer.ts";
 import { messageOf } from "../../src/errors.ts";
 import type { CommandResult } from "./command.ts";
 
+// The option parser looks into the process's own environment.
+for (const name of ["LAZYLAYER_DB_TYPE", "LAZYLAYER_DB_STR"]) delete process.env[name];
+
 export interface InProcessOptions extends Partial<Environment> {
   readonly input?: string | undefined;
 }
