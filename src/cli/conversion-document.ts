@@ -1,6 +1,6 @@
 import type { ConvertResult, LayerResult } from "../convert/convert-options.ts";
 import { formatPlatform, type Platform } from "../oci/platform.ts";
-import type { ByteCounts } from "./conversion-tally.ts";
+import type { ByteCounts } from "./progress/conversion-tally.ts";
 
 export interface ConversionFigures {
   /** What the result is called now. */

@@ -4,7 +4,7 @@ import { parsePlatform, type Platform } from "../oci/platform.ts";
 import { parseUserPassword } from "../registry/credentials.ts";
 import { checkDatabaseOptions } from "./database-options.ts";
 import type { Environment } from "./environment.ts";
-import { PROGRESS_MODES, type ProgressMode } from "./progress-display.ts";
+import { PROGRESS_MODES, type ProgressMode } from "./progress/progress-display.ts";
 
 /** 64 GiB is what images are made with by default; the filesystem takes space only for what is in it. */
 const DEFAULT_VSIZE_GB = 64;

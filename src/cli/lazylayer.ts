@@ -2,7 +2,7 @@ import { Command } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";
-import { addCompletionCommand } from "./completion.ts";
+import { addCompletionCommand } from "./completion/completion.ts";
 import { addConvertCommand } from "./convert.ts";
 import { addDbCommand } from "./db.ts";
 import type { Environment } from "./environment.ts";

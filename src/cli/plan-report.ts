@@ -1,8 +1,8 @@
 import type { ConversionPlan, ImagePlan } from "../convert/convert-options.ts";
-import { byteText } from "./byte-text.ts";
+import { byteText } from "./progress/byte-text.ts";
 import { platformName } from "./conversion-document.ts";
-import { shortDigest } from "./conversion-lines.ts";
-import { BLOB_BYTES_PER_STORED_BYTE } from "./conversion-tally.ts";
+import { shortDigest } from "./progress/conversion-lines.ts";
+import { BLOB_BYTES_PER_STORED_BYTE } from "./progress/conversion-tally.ts";
 
 /** Bytes of layers that a conversion would handle; `push` is an estimate as far as layers are yet to be converted. */
 interface PlanBytes {

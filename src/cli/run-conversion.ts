@@ -9,7 +9,7 @@ import { parseReference, type ImageReference } from "../oci/reference.ts";
 import { CompressionPool } from "../workers/compression-pool.ts";
 import { conversionDocument } from "./conversion-document.ts";
 import type { ConversionOptions } from "./conversion-options.ts";
-import { ConversionProgress } from "./conversion-progress.ts";
+import { ConversionProgress } from "./progress/conversion-progress.ts";
 import type { Environment } from "./environment.ts";
 import { openKnownConversions } from "./known-conversions.ts";
 import { planDocument, planTable } from "./plan-report.ts";

@@ -4,7 +4,7 @@ import { quoted } from "../tree/path.ts";
 import { verifyImage } from "../verify/verify-image.ts";
 import { platformOption } from "./conversion-options.ts";
 import type { Environment } from "./environment.ts";
-import { Progress } from "./progress.ts";
+import { Progress } from "./progress/progress.ts";
 import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
 
 interface VerifyCommandOptions {

@@ -1,4 +1,4 @@
-import { formatPlatform } from "../oci/platform.ts";
+import { formatPlatform } from "../../oci/platform.ts";
 import type { ConversionTally, TallyChange } from "./conversion-tally.ts";
 import type { NoteKind, ProgressDisplay } from "./progress-display.ts";
 

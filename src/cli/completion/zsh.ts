@@ -1,4 +1,4 @@
-import type { ArgumentRow, CommandTable, OptionRow, ValueKind } from "./command-table.ts";
+import type { ArgumentRow, CommandTable, OptionRow, ValueKind } from "../command-table.ts";
 
 const ACTIONS: Readonly<Record<ValueKind, string>> = { file: "_files", image: "_files", directory: "_files -/", word: "" };
 

@@ -1,4 +1,4 @@
-import type { CommandTable, OptionRow } from "./command-table.ts";
+import type { CommandTable, OptionRow } from "../command-table.ts";
 
 /** A script for bash that completes commands, options and their values for each of the programs. */
 export function bashCompletion(programs: readonly CommandTable[]): string {

@@ -1,5 +1,5 @@
 import { megabyteCount } from "./byte-text.ts";
-import type { Environment } from "./environment.ts";
+import type { Environment } from "../environment.ts";
 import { LiveLines } from "./live-lines.ts";
 
 const LOG_INTERVAL_MS = 30_000;

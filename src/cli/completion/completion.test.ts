@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
-import { execute, run } from "../../test/support/command.ts";
-import { lazylayerInProcess } from "../../test/support/in-process.ts";
-import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
+import { execute, run } from "../../../test/support/command.ts";
+import { lazylayerInProcess } from "../../../test/support/in-process.ts";
+import { TemporaryDirectory } from "../../../test/support/temporary-directory.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 

@@ -1,6 +1,6 @@
-import type { ConvertObserver, ImageOutcome, ImageStarted, LayerOutcome, LayerPlace } from "../convert/convert-observer.ts";
-import type { Digest } from "../oci/digest.ts";
-import type { Platform } from "../oci/platform.ts";
+import type { ConvertObserver, ImageOutcome, ImageStarted, LayerOutcome, LayerPlace } from "../../convert/convert-observer.ts";
+import type { Digest } from "../../oci/digest.ts";
+import type { Platform } from "../../oci/platform.ts";
 
 /**
  * Measured with `bench/convert`: a converted layer is about this many times its gzip layer, because it can be read at any offset.

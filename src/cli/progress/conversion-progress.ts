@@ -1,7 +1,7 @@
-import type { ConvertObserver } from "../convert/convert-observer.ts";
-import { formatPlatform } from "../oci/platform.ts";
+import type { ConvertObserver } from "../../convert/convert-observer.ts";
+import { formatPlatform } from "../../oci/platform.ts";
 import { ConversionTally, type ByteCounts, type TallyChange } from "./conversion-tally.ts";
-import type { Environment } from "./environment.ts";
+import type { Environment } from "../environment.ts";
 import { JsonDisplay } from "./json-display.ts";
 import { PlainDisplay } from "./plain-display.ts";
 import { noteText, type NoteKind, type ProgressDisplay, type ProgressMode } from "./progress-display.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { describe, it } from "node:test";
-import { digestOf } from "../oci/digest.ts";
+import { digestOf } from "../../oci/digest.ts";
 import { byteText, durationText } from "./byte-text.ts";
 import { totalLine } from "./conversion-lines.ts";
 import { ConversionProgress } from "./conversion-progress.ts";

@@ -1,10 +1,10 @@
 import { Argument, type Command } from "commander";
-import { commandTable, type CommandTable } from "./command-table.ts";
-import { bashCompletion } from "./completion-bash.ts";
-import { fishCompletion } from "./completion-fish.ts";
-import { zshCompletion } from "./completion-zsh.ts";
-import { createConvertor } from "./convertor-command.ts";
-import type { Environment } from "./environment.ts";
+import { commandTable, type CommandTable } from "../command-table.ts";
+import { bashCompletion } from "./bash.ts";
+import { fishCompletion } from "./fish.ts";
+import { zshCompletion } from "./zsh.ts";
+import { createConvertor } from "../convertor-command.ts";
+import type { Environment } from "../environment.ts";
 
 const SHELLS = { bash: bashCompletion, zsh: zshCompletion, fish: fishCompletion } satisfies Record<
   string,

@@ -1,4 +1,4 @@
-import type { CommandTable, OptionRow } from "./command-table.ts";
+import type { CommandTable, OptionRow } from "../command-table.ts";
 
 /** A script for fish. */
 export function fishCompletion(programs: readonly CommandTable[]): string {

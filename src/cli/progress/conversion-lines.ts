@@ -1,4 +1,4 @@
-import { formatPlatform } from "../oci/platform.ts";
+import { formatPlatform } from "../../oci/platform.ts";
 import { byteText, durationText, megabyteCount } from "./byte-text.ts";
 import type { ConversionTally, ImageTally, LayerTally, Totals } from "./conversion-tally.ts";
 
