@@ -10,14 +10,14 @@ export async function convertLayout(from: string, tag: string, to: string, optio
   return await convertStores(source, destination, tag, { directory: `${to}.work`, ...options });
 }
 
-/** The same from one opened store to another. */
+/** The same from one opened store to another, there under the tag `to`. */
 export async function convertStores(
   source: ImageStore,
   destination: ImageStore,
   tag: string,
-  options: Partial<ConvertOptions> & Pick<ConvertOptions, "directory">,
+  { to = tag, ...options }: Partial<ConvertOptions> & Pick<ConvertOptions, "directory"> & { readonly to?: string },
 ): Promise<ConvertResult> {
-  return await convertImage(source, { tag }, destination, tag, {
+  return await convertImage(source, { tag }, destination, to, {
     virtualSize: 64 * 2 ** 30,
     family: "docker",
     platforms: [],
