@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, readlink, symlink, writeFile } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
 import { join } from "node:path";
 import { readTar } from "../../test/support/tar-events.ts";
@@ -155,6 +155,18 @@ describe("an archive that is written", () => {
     await putImage(again, "v1");
     await again.close();
     assert.ok((await readFile(file)).length > LAYER.length);
+  });
+
+  it("is written behind a symlink, which stays", async () => {
+    const [directory, other] = [await newDirectory(), await newDirectory()];
+    await writeFile(join(other, "real.tar"), "thesis");
+    await symlink(join(other, "real.tar"), join(directory, "a.tar"));
+    const store = await written(join(directory, "a.tar"));
+    await putImage(store, "v1");
+    await store.close();
+    assert.equal(await readlink(join(directory, "a.tar")), join(other, "real.tar"));
+    assert.ok((await readFile(join(other, "real.tar"))).length > LAYER.length);
+    assert.deepEqual([await readdir(directory), await readdir(other)], [["a.tar"], ["real.tar"]]);
   });
 
   it("leaves nothing when it is interrupted, or has got no tag", async () => {
