@@ -12,10 +12,12 @@ import { blobPath } from "../image-layout/layout-blobs.ts";
 import { createLayout } from "../image-layout/layout-index.ts";
 import { openLayoutStore } from "../image-layout/layout-store.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { digestOf } from "../oci/digest.ts";
+import { digestOf, hexOf } from "../oci/digest.ts";
 import { describeImageStore } from "../oci/image-store.contract.ts";
 import type { CallOptions, ImageStore, PutManifestOptions } from "../oci/image-store.ts";
+import { encodeJson } from "../oci/json.ts";
 import { parseManifest } from "../oci/manifest.ts";
+import { OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
 import { openArchiveFile, openArchiveStream, type ArchiveOptions } from "./archive-store.ts";
 
 let scratch: TemporaryDirectory;
@@ -366,6 +368,29 @@ describe("an archive", () => {
         },
       );
     }
+  });
+
+  it("with one image of an index, as docker saves what it has pulled, is that image unless the index is asked for", async () => {
+    const members = await layoutMembers("v1");
+    const { manifests } = JSON.parse(String(members.find(({ name }) => name === "index.json")?.data)) as { manifests: Descriptor[] };
+    const [{ annotations: _, ...present }] = manifests;
+    const absent = { ...present, digest: digestOf(Buffer.from("absent")) };
+    const attestation = { ...absent, annotations: { "vnd.docker.reference.type": "attestation-manifest" } };
+    const top = async (...images: Descriptor[]): Promise<string> => {
+      const bytes = encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: images });
+      const descriptor = { mediaType: OCI_INDEX, digest: digestOf(bytes), size: bytes.length };
+      const others = members.filter(({ name }) => name !== "index.json");
+      const index = { name: "index.json", data: encodeJson({ schemaVersion: 2, manifests: [descriptor] }) };
+      const blob = { name: `blobs/sha256/${hexOf(descriptor.digest)}`, data: bytes };
+      return await opened([...others, index, blob], async (store) => {
+        assert.equal((await store.resolve({ digest: descriptor.digest })).descriptor.digest, descriptor.digest);
+        return (await store.resolve({})).descriptor.mediaType;
+      });
+    };
+    assert.equal(await top(absent, present, attestation), OCI_MANIFEST);
+    assert.equal(await top(present, attestation), OCI_INDEX);
+    assert.equal(await top(absent, { ...absent, size: 5 }), OCI_INDEX);
+    assert.equal(await top(present, present, absent), OCI_INDEX);
   });
 
   it("cannot be changed", async () => {
