@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { open, rename, rm, stat } from "node:fs/promises";
+import { open, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ByteSink } from "../bytes/sink.ts";
 import { LazyError } from "../errors.ts";
@@ -15,7 +15,8 @@ export interface ArchiveTarget {
 }
 
 /** A file, which is replaced. Throws `NOT_FOUND` without a directory to put it into, `USAGE` for anything but a regular file. */
-export async function openFileTarget(file: string): Promise<ArchiveTarget> {
+export async function openFileTarget(name: string): Promise<ArchiveTarget> {
+  const file = await pathBehind(name);
   const directory = dirname(file);
   const place = await find(directory);
   if (place === undefined) throw new LazyError("NOT_FOUND", `${directory}: does not exist; make it, or name another file`);
@@ -24,10 +25,19 @@ export async function openFileTarget(file: string): Promise<ArchiveTarget> {
   if (before !== undefined && !before.isFile()) throw new LazyError("USAGE", `${file}: is not a regular file, which could be replaced`);
   const stagingDirectory = join(directory, `.lazylayer-${randomUUID()}`);
   return {
-    name: file,
+    name,
     stagingDirectory,
     publish: async (archive, signal) => await replaceFile(file, join(stagingDirectory, "archive.tar"), archive, signal),
   };
+}
+
+/** Where a symlink leads: what it names is replaced, not the link. */
+async function pathBehind(name: string): Promise<string> {
+  try {
+    return await realpath(name);
+  } catch {
+    return name; // there is nothing yet
+  }
 }
 
 async function find(path: string): Promise<Awaited<ReturnType<typeof stat>> | undefined> {

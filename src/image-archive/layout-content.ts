@@ -3,10 +3,11 @@ import { unsupported } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { hexOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType } from "../oci/document.ts";
+import { isAttestation } from "../oci/image-selection.ts";
 import type { ResolveTarget } from "../oci/image-store.ts";
 import { parseIndex, type ImageIndex } from "../oci/index.ts";
 import { parseJsonObject } from "../oci/json.ts";
-import { OCI_INDEX } from "../oci/media-types.ts";
+import { documentKind, OCI_INDEX } from "../oci/media-types.ts";
 import { isReferrersTag, referrersTag } from "../oci/referrers.ts";
 import { readDocument, type ArchiveContent } from "./archive-content.ts";
 import { imagesNamed, noSuchImage, tooManyImages, type NamedImage } from "./image-names.ts";
@@ -56,7 +57,17 @@ export class LayoutContent implements ArchiveContent {
     const different = new Set(found.map(({ descriptor }) => descriptor.digest));
     if (different.size > 1) throw tooManyImages(this.#name, wanted, found);
     if (different.size === 0) throw noSuchImage(this.#name, wanted, this.#images);
-    return found[0].descriptor;
+    return await this.#presentImage(found[0].descriptor);
+  }
+
+  /** docker saves an index whole, but of its images only those that it has. Where that is one of several, it is what is meant. */
+  async #presentImage(descriptor: Descriptor): Promise<Descriptor> {
+    const blob = documentKind(descriptor.mediaType) === "index" ? this.open(descriptor.digest) : undefined;
+    if (!blob) return descriptor;
+    const { manifests } = parseIndex(await readDocument(blob), descriptor.mediaType, blob.name);
+    const images = manifests.filter((entry) => !isAttestation(entry));
+    const present = images.filter(({ digest }) => this.open(digest) !== undefined);
+    return present.length === 1 && images.length > 1 ? present[0] : descriptor;
   }
 
   async #findDigest(digest: Digest): Promise<Descriptor> {

@@ -29,7 +29,10 @@ export class RegistryBlobSource implements ByteSource {
     checkRange(this, offset, length);
     if (length === 0) return new Uint8Array(0);
     const range = { first: offset, last: offset + length - 1 };
-    return await this.#client.backoff.run(async () => await readRangeAnswer(await this.#open(range), range, this.size), this.#signal);
+    return await this.#client.backoff.run(async () => await readRangeAnswer(await this.#open(range), range, this.size), {
+      what: this.name,
+      signal: this.#signal,
+    });
   }
 
   async close(): Promise<void> {

@@ -30,7 +30,7 @@ export async function* streamBlob(
     } catch (error) {
       failures = done - lastFailureAt >= PROGRESS_BYTES ? 1 : failures + 1;
       lastFailureAt = done;
-      await client.backoff.pauseOrThrow(error, failures, call.signal);
+      await client.backoff.pauseOrThrow(error, failures, call);
     }
   }
   const found = hash.digest();

@@ -28,7 +28,7 @@ export interface BlobUpload extends SessionPlace {
  * starts over with a new session. With a journal, an upload that another process began is gone on with in the same way.
  */
 export async function uploadBlob(upload: BlobUpload): Promise<void> {
-  const { client, descriptor, signal } = upload;
+  const { client, descriptor } = upload;
   const memory = memoryOf(upload);
   let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES);
   let session = await rememberedSession(upload, memory);
@@ -43,9 +43,9 @@ export async function uploadBlob(upload: BlobUpload): Promise<void> {
     } catch (error) {
       const otherSize = session && otherChunkBytes(upload, session, chunkBytes, error);
       if (otherSize) ({ chunkBytes } = otherSize);
-      const isPassing = session !== undefined && (otherSize !== undefined || isOfSession(error));
+      const isPassing = session !== undefined && (otherSize !== undefined || isOfSession(error, session));
       failures++;
-      await client.backoff.pauseOrThrow(isPassing ? startOver(error) : error, failures, signal);
+      await client.backoff.pauseOrThrow(isPassing ? startOver(error) : error, failures, upload);
       session = session && mayHaveArrived(error, session) ? await resumeSession(upload, session, descriptor.size) : undefined;
       if (!session) await memory?.forget();
       else if (session.arrived - furthest >= PROGRESS_BYTES) [furthest, failures] = [session.arrived, 0];
@@ -102,12 +102,12 @@ function otherChunkBytes(
 }
 
 /**
- * 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way. That the content is not
- * what it should be is the session's fault, too, as it was checked before it was sent.
+ * 404: the session is gone, 416: registry and we disagree on what arrived, 401: the token ran out on the way. A session that was gone on
+ * with may hold something else than what was sent.
  */
-function isOfSession(error: unknown): boolean {
+function isOfSession(error: unknown, { isResumed }: UploadSession): boolean {
   if (!(error instanceof RegistryError)) return false;
-  return [401, 404, 416].includes(error.status ?? 0) || (error.status === 400 && error.code === "CORRUPT");
+  return [401, 404, 416].includes(error.status ?? 0) || (isResumed && error.status === 400 && error.code === "CORRUPT");
 }
 
 /** No answer came, or the registry failed in the middle of an upload: what was sent may have arrived. */

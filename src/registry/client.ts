@@ -1,11 +1,14 @@
 import { Authenticator, type Scope } from "./auth.ts";
 import type { ProxyOptions } from "./connections.ts";
 import type { CredentialSource } from "./credentials.ts";
-import { HttpClient, type HttpMethod, type HttpObserver, type HttpRequest, type HttpResponse, type HttpTimeouts } from "./http.ts";
+import { HttpClient, type HttpMethod, type HttpObserver, type HttpRequest, type HttpResponse } from "./http.ts";
 import { isLoopback } from "./origin.ts";
+import { explainPlainHttp } from "./plain-http.ts";
 import { followRedirects } from "./redirect.ts";
+import type { RegistryError } from "./registry-error.ts";
 import { Backoff, type RetryPolicy } from "./retry.ts";
 import { statusError } from "./status-error.ts";
+import { DEFAULT_TIMEOUTS, type HttpTimeouts } from "./timeouts.ts";
 import type { TlsOptions } from "./tls.ts";
 import type { UploadJournal } from "./upload-journal.ts";
 
@@ -37,7 +40,6 @@ export interface RegistryOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const DEFAULT_TIMEOUTS: HttpTimeouts = { connectMs: 15_000, answerMs: 60_000, commitMs: 600_000, stallMs: 30_000 };
 const DEFAULT_RETRY: RetryPolicy = { tries: 5, firstDelayMs: 200, maxDelayMs: 10_000, maxRetryAfterMs: 120_000 };
 
 export interface RegistryCall {
@@ -64,11 +66,16 @@ export class RegistryClient {
   readonly #http: HttpClient;
   readonly #auth: Authenticator;
   readonly #signal: AbortSignal | undefined;
+  readonly #isPlainByDefault: boolean;
+  readonly #isProxied: boolean;
+  #hasAnswered = false;
 
   constructor(host: string, repository: string, options: RegistryOptions) {
     const plain = options.plainHttp ?? isLoopback(host);
     const observer = options.observer ?? {};
     this.#signal = options.signal;
+    this.#isPlainByDefault = options.plainHttp === undefined && options.base === undefined;
+    this.#isProxied = options.proxy?.http !== undefined;
     this.#base = options.base ?? new URL(`${plain ? "http" : "https"}://${host}/v2`);
     this.origin = new URL(this.#base.origin);
     this.#namespace = options.namespace;
@@ -88,15 +95,25 @@ export class RegistryClient {
 
   /** One exchange, repeated until `read` has what it wants from the answer or the failure is final. */
   async call<T>(call: RegistryCall, read: (response: HttpResponse) => Promise<T>): Promise<T> {
-    return await this.backoff.run(async () => await read(await this.open(call)), call.signal ?? this.#signal);
+    return await this.backoff.run(async () => await read(await this.open(call)), { what: call.what, signal: call.signal ?? this.#signal });
   }
 
   /** One exchange, not repeated; the answer's body is the caller's. */
   async open(call: RegistryCall): Promise<HttpResponse> {
     const url = typeof call.url === "string" ? this.#resolve(call.url) : call.url;
-    const response = url.origin === this.origin.origin ? await this.#sendAuthorized(call, url) : await this.#send(call, url, undefined);
-    if (call.expect.includes(response.status)) return response;
-    throw await statusError(response, call.what);
+    try {
+      const response = url.origin === this.origin.origin ? await this.#sendAuthorized(call, url) : await this.#send(call, url, undefined);
+      if (call.expect.includes(response.status)) return response;
+      throw await statusError(response, call.what);
+    } catch (error) {
+      throw (await this.#explain(error)) ?? error;
+    }
+  }
+
+  /** Before a registry has answered over plain HTTP, its silence may mean that it wants TLS. Behind a proxy there is no telling. */
+  async #explain(error: unknown): Promise<RegistryError | undefined> {
+    if (this.#hasAnswered || this.origin.protocol !== "http:" || (this.#isProxied && !isLoopback(this.origin.host))) return undefined;
+    return await explainPlainHttp(error, this.origin, this.#isPlainByDefault);
   }
 
   #resolve(path: string): URL {
@@ -131,7 +148,9 @@ export class RegistryClient {
     const { method, body, signal = this.#signal } = call;
     const own = url.origin === this.origin.origin ? this.#headers : {};
     const headers = { ...own, ...call.headers, ...(authorization !== undefined && { authorization }) };
-    return await followRedirects({ method, url, headers, body, signal }, (request) => this.#http.send(request));
+    const response = await followRedirects({ method, url, headers, body, signal }, (request) => this.#http.send(request));
+    this.#hasAnswered ||= response.status !== 400;
+    return response;
   }
 }
 

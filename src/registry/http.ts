@@ -4,6 +4,10 @@ import { corrupt } from "../errors.ts";
 import { Connections, type ConnectionOptions } from "./connections.ts";
 import { networkError } from "./network-error.ts";
 import { brokenTransfer, redactUrl } from "./registry-error.ts";
+import type { HttpTimeouts } from "./timeouts.ts";
+
+/** Bodies go to the connection in pieces of this size: a connection that takes one now and then has not stalled. */
+const PIECE_BYTES = 64 << 10;
 
 export type HttpMethod = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
 
@@ -24,17 +28,6 @@ export interface HttpResponse {
   /** Throws `RegistryError`. */
   readonly body: AsyncIterable<Uint8Array>;
   discard(): Promise<void>;
-}
-
-export interface HttpTimeouts {
-  /** Connecting, with TLS. */
-  readonly connectMs: number;
-  /** From the end of a request to the head of its answer. */
-  readonly answerMs: number;
-  /** The same for requests that end an upload: registries hash and move the blob meanwhile. */
-  readonly commitMs: number;
-  /** Between two pieces of a body. */
-  readonly stallMs: number;
 }
 
 /** Called as it happens; must not throw. */
@@ -74,7 +67,7 @@ export class HttpClient {
         method: what.method,
         // Content codings would change the bytes whose digest was promised.
         headers: { "user-agent": userAgent, "accept-encoding": "identity", ...what.headers },
-        body: requestBody(what.body, observer),
+        body: requestBody(what, timeouts.stallMs, observer),
         signal: what.signal ?? null,
         headersTimeout: what.method === "PUT" ? timeouts.commitMs : timeouts.answerMs,
         bodyTimeout: timeouts.stallMs,
@@ -137,19 +130,36 @@ class Answer implements HttpResponse {
   }
 }
 
-function requestBody(body: HttpRequest["body"], observer: HttpObserver): string | Buffer | Readable | null {
+function requestBody({ body, url }: HttpRequest, stallMs: number, observer: HttpObserver): string | Buffer | Readable | null {
   if (body === undefined) return null;
   if (typeof body === "string" || body instanceof Uint8Array) {
     observer.sent?.(body.length);
     return typeof body === "string" ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   }
-  return Readable.from(counted(body, observer));
+  const stalled = (): void => void stream.destroy(brokenTransfer(url, "stalled: no bytes were taken within the time limit"));
+  const stream = Readable.from(timed(body, { stallMs, stalled, observer }));
+  return stream;
 }
 
-async function* counted(body: AsyncIterable<Uint8Array>, observer: HttpObserver): AsyncGenerator<Uint8Array> {
+interface Timing {
+  readonly stallMs: number;
+  readonly stalled: () => void;
+  readonly observer: HttpObserver;
+}
+
+/** Counts what is sent, and notices when it is not taken. That the body itself takes time is not the connection's fault. */
+async function* timed(body: AsyncIterable<Uint8Array>, { stallMs, stalled, observer }: Timing): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
-    observer.sent?.(chunk.length);
-    yield chunk;
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+      const piece = chunk.subarray(at, at + PIECE_BYTES);
+      observer.sent?.(piece.length);
+      const timer = setTimeout(stalled, stallMs);
+      try {
+        yield piece;
+      } finally {
+        clearTimeout(timer);
+      }
+    }
   }
 }
 

@@ -17,6 +17,13 @@ export interface Pause {
   readonly reason: string;
 }
 
+/** What is tried, and tried again. */
+export interface Attempted {
+  /** For messages. */
+  readonly what: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Waits after failure number `failures` (from 1), or throws the error if it is final. */
 export class Backoff {
   readonly #policy: RetryPolicy;
@@ -27,22 +34,26 @@ export class Backoff {
     this.#onPause = onPause;
   }
 
-  async pauseOrThrow(error: unknown, failures: number, signal?: AbortSignal): Promise<void> {
-    if (!(error instanceof RegistryError) || !error.retryable || failures >= this.#policy.tries) throw error;
+  async pauseOrThrow(error: unknown, failures: number, { what, signal }: Attempted): Promise<void> {
+    if (!(error instanceof RegistryError) || !error.retryable) throw error;
+    const { tries, maxRetryAfterMs } = this.#policy;
     const asked = error.retryAfterMs ?? 0;
-    if (asked > this.#policy.maxRetryAfterMs) throw error;
+    if (asked > maxRetryAfterMs) {
+      throw givenUp(error, what, `wants to be asked again in ${Math.ceil(asked / 1000)} s, which is longer than is waited for`);
+    }
+    if (failures >= tries) throw failures === 1 ? error : givenUp(error, what, `gave up after ${failures} tries`);
     const milliseconds = Math.max(asked, this.#delay(failures));
     this.#onPause({ milliseconds, reason: messageOf(error) });
     await sleep(milliseconds, undefined, signal ? { signal } : {}).catch(() => signal?.throwIfAborted());
   }
 
   /** Runs the attempt until it succeeds or fails for good. */
-  async run<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async run<T>(attempt: () => Promise<T>, what: Attempted): Promise<T> {
     for (let failures = 1; ; failures++) {
       try {
         return await attempt();
       } catch (error) {
-        await this.pauseOrThrow(error, failures, signal);
+        await this.pauseOrThrow(error, failures, what);
       }
     }
   }
@@ -51,6 +62,13 @@ export class Backoff {
     const { firstDelayMs, maxDelayMs } = this.#policy;
     return Math.min(maxDelayMs, firstDelayMs * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
   }
+}
+
+/** The last failure, with what was tried and why it is not tried again. */
+function givenUp(error: RegistryError, what: string, why: string): RegistryError {
+  const { code, message, status, url, retryAfterMs } = error;
+  const named = message.includes(what) ? message : `${what}: ${message}`;
+  return new RegistryError(code, `${named}; ${why}`, { status, url, retryAfterMs, retryable: true }, { cause: error });
 }
 
 /** `Retry-After` as milliseconds: seconds, or a date counted from the answer's own `Date`. Anything else is ignored. */

@@ -10,6 +10,8 @@ export interface UploadSession {
   readonly minChunkBytes: number;
   /** Bytes that the registry has acknowledged. */
   arrived: number;
+  /** Whether it was gone on with after a failure, of this process or of another. */
+  readonly isResumed: boolean;
 }
 
 /** Whom to ask about sessions, and for what. */
@@ -33,7 +35,7 @@ export async function openSession(place: SessionPlace): Promise<UploadSession> {
   await response.discard();
   const minimum = response.header("oci-chunk-min-length") ?? "";
   const minChunkBytes = /^\d{1,12}$/.test(minimum) ? Number(minimum) : 0;
-  return { url: resolveLocation(response, response.header("location")), minChunkBytes, arrived: 0 };
+  return { url: resolveLocation(response, response.header("location")), minChunkBytes, arrived: 0, isResumed: false };
 }
 
 /** Where the registry stands; undefined if it has nothing of the blob, claims more than its `size`, or does not say. */
@@ -51,7 +53,7 @@ export async function resumeSession(
     const arrived = last === undefined || last === "0" ? 0 : Number(last) + 1;
     if (arrived === 0 || arrived > size) return undefined;
     const location = response.header("location");
-    return { url: location === undefined ? url : resolveLocation(response, location), minChunkBytes, arrived };
+    return { url: location === undefined ? url : resolveLocation(response, location), minChunkBytes, arrived, isResumed: true };
   } catch (error) {
     signal?.throwIfAborted();
     if (error instanceof RegistryError) return undefined;

@@ -167,6 +167,19 @@ describe("a registry with a token service", () => {
     assert.equal(tokens.seen.length, 1);
   });
 
+  it("gives a new token before each piece of a long upload that has outlived the last", async () => {
+    tokens.inject(() => ({ kind: "answer", status: 200, body: JSON.stringify({ token: `${++issued}-push`, expires_in: 1 }) }), Infinity);
+    guard((token) => token !== "");
+    const content = Buffer.alloc(10_000, "p");
+    const descriptor = { mediaType: OCI_LAYER_TAR, digest: digestOf(content), size: content.length };
+    const store = openStore(front.host, user, { uploadChunkBytes: 4000 });
+    assert.equal(await store.putBlob(descriptor, new MemorySource(content)), "uploaded");
+    const pieces = front.seen.filter(({ method }) => method === "PATCH");
+    assert.equal(pieces.length, 3);
+    assert.equal(new Set(authorizations(pieces)).size, 3);
+    assert.ok(!authorizations(pieces).includes(undefined));
+  });
+
   for (const status of [401, 403]) {
     it(`renews a token that is refused with ${status}, once`, async () => {
       serveTokens();

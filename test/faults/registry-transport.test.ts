@@ -8,10 +8,17 @@ import { digestOf } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import type { RegistryOptions } from "../../src/registry/client.ts";
+import { openConfiguredStore } from "../../src/registry/configured-store.ts";
 import { FixedCredentials } from "../../src/registry/credentials.ts";
+import { HostDirectories } from "../../src/registry/host-directories.ts";
+import { RegistryError } from "../../src/registry/registry-error.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
+import { timeoutsOf } from "../../src/registry/timeouts.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
+import { startReferrersRegistry, type ReferrersRegistry } from "../support/referrers-registry.ts";
+import { TemporaryDirectory } from "../support/temporary-directory.ts";
+import { startTlsRegistry, tlsFile } from "../support/tls-registry.ts";
 
 const manifest = Buffer.from(`{"schemaVersion":2,"mediaType":"${OCI_MANIFEST}","config":{},"layers":[]}`);
 const bytes = Buffer.alloc(3_000_000, "text ");
@@ -74,6 +81,119 @@ describe("a registry with TLS", () => {
       message: /does not speak TLS/,
     });
     await plain.stop();
+  });
+});
+
+describe("a registry with TLS that is asked over plain HTTP", () => {
+  const explained = (host: string, options: RegistryOptions, hint: RegExp): Promise<void> =>
+    assert.rejects(openStore(host, options).resolve({ tag: "v1" }), (error: Error) => {
+      assert.ok(error instanceof RegistryError);
+      assert.equal(error.code, "UNAVAILABLE");
+      assert.match(error.message, /the registry speaks TLS/);
+      assert.match(error.message, hint);
+      return true;
+    });
+
+  it("is recognised whatever it does with such requests, at the first try, and the option is named", async () => {
+    await using node = await startTlsRegistry(); // closes the connection
+    await using directory = await TemporaryDirectory.create();
+    const tls = { certificate: tlsFile("server"), key: tlsFile("server-key"), clientAuthority: tlsFile("ca") };
+    await using docker = await startDockerRegistry({ tls }); // answers 400 in plain HTTP
+    const pauses: unknown[] = [];
+    const options = { observer: { waiting: (pause: unknown) => pauses.push(pause) } };
+    for (const { host } of [node, docker]) {
+      await explained(host, options, /--root-ca FILE .*or --insecure/);
+      await explained(host, { ...options, plainHttp: true }, /leave out --plain-http \(--plain\).*--root-ca FILE/);
+      const reference = { kind: "registry", host, repository: "a/b" } as const;
+      const store = await openConfiguredStore(reference, { hosts: new HostDirectories([directory.path]), notice: () => undefined });
+      stores.push(store);
+      await assert.rejects(store.resolve({ tag: "v1" }), { message: /--root-ca FILE .*or --insecure/ });
+    }
+    assert.deepEqual(pauses, []);
+  });
+
+  it("is not what every failure over plain HTTP is taken for", async () => {
+    await using upstream = await startReferrersRegistry();
+    await using plain = await startHostileRegistry(upstream.host);
+    plain.inject(() => ({ kind: "reset" }), Infinity);
+    await assert.rejects(openStore(plain.host).resolve({ tag: "v1" }), { message: /connection failed/ });
+    plain.inject(() => ({ kind: "answer", status: 400 }), Infinity);
+    await assert.rejects(openStore(plain.host).resolve({ tag: "v1" }), { code: "UNSUPPORTED", status: 400 });
+  });
+});
+
+describe("patience", () => {
+  let upstream: ReferrersRegistry;
+  let registry: HostileRegistry;
+  const content = Buffer.alloc(24 << 20);
+  const large = { mediaType: OCI_LAYER_TAR, digest: digestOf(content), size: content.length };
+
+  before(async () => {
+    upstream = await startReferrersRegistry();
+    registry = await startHostileRegistry(upstream.host);
+  });
+  afterEach(() => registry.reset());
+  after(async () => {
+    await registry.stop();
+    await upstream.stop();
+  });
+
+  for (const [retries, times] of [
+    [0, ""],
+    [1, "; gave up after 2 tries"],
+    [3, "; gave up after 4 tries"],
+  ] as const) {
+    it(`with ${retries} retries ends with the last failure, what it was about and how often it was tried`, async () => {
+      registry.inject(() => ({ kind: "answer", status: 503 }), Infinity);
+      registry.inject(() => ({ kind: "answer", status: 500 }), retries);
+      const store = openStore(registry.host, { retry: { tries: retries + 1, firstDelayMs: 1 } });
+      await assert.rejects(store.resolve({ tag: "v1" }), {
+        code: "UNAVAILABLE",
+        status: 503,
+        message: `${registry.host}/a/b:v1: 503${times}`,
+      });
+      assert.equal(registry.seen.length, retries + 1);
+    });
+  }
+
+  it("that ends in an upload or a download names the blob, also when the address does not", async () => {
+    registry.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
+    registry.inject(
+      ({ method }) => (method === "POST" ? { kind: "answer", status: 202, headers: { location: "/v2/upload/7" } } : undefined),
+      Infinity,
+    );
+    const store = openStore(registry.host);
+    await assert.rejects(store.putBlob(layer, new MemorySource(bytes)), (error: Error) => {
+      assert.ok(error.message.startsWith(`${registry.host}/a/b: blob ${layer.digest}: http`), error.message);
+      return /\/v2\/upload\/7: connection failed: .*; gave up after 3 tries$/.test(error.message);
+    });
+    registry.reset();
+    registry.inject(({ method }) => (method === "GET" ? { kind: "reset" } : undefined), Infinity);
+    const message = /blobs\/sha256:[0-9a-f]{64}: connection failed: .*; gave up after 3 tries$/;
+    await assert.rejects(store.blobStream(layer)[Symbol.asyncIterator]().next(), { message });
+    await assert.rejects((await store.blobSource(layer)).read(0, 5), { message });
+  });
+
+  it("does not reach for a registry that asks to be left alone for longer", async () => {
+    registry.inject(() => ({ kind: "answer", status: 429, headers: { "retry-after": "3600" } }), Infinity);
+    const message = /429.*limits the rate.*; wants to be asked again in 3600 s, which is longer than is waited for$/;
+    await assert.rejects(openStore(registry.host).resolve({ tag: "v1" }), { status: 429, message });
+    assert.equal(registry.seen.length, 1);
+  });
+
+  it("has one time limit for answers and for progress, up and down", async () => {
+    const impatient = openStore(registry.host, { retry: { tries: 1 }, timeouts: timeoutsOf(200) });
+    registry.inject(() => ({ kind: "hang" }), Infinity);
+    await assert.rejects(impatient.resolve({ tag: "v1" }), { code: "UNAVAILABLE", message: /stalled: no bytes within the time limit/ });
+    registry.reset();
+    registry.inject(({ method }) => (method === "PUT" ? { kind: "hang" } : undefined), Infinity);
+    registry.inject(({ method }) =>
+      method === "POST" ? { kind: "answer", status: 202, headers: { location: "/v2/upload/7" } } : undefined,
+    );
+    await assert.rejects(impatient.putBlob(large, new MemorySource(content)), {
+      code: "UNAVAILABLE",
+      message: /stalled: no bytes were taken/,
+    });
   });
 });
 

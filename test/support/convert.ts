@@ -2,6 +2,7 @@ import { compressInline } from "../../src/compression/block-codec.ts";
 import { convertImage } from "../../src/convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
+import type { ImageStore } from "../../src/oci/image-store.ts";
 
 /** What a conversion in this process is asked for unless a test wants something else: as the commands do it, with one thread. */
 export function convertOptions(directory: string, options: Partial<ConvertOptions> = {}): ConvertOptions {
@@ -29,4 +30,14 @@ export async function convertLayout(from: string, tag: string, to: string, optio
   const source = await openLayoutStore(from);
   const destination = await openLayoutStore(to, { create: true });
   return await convertImage(source, { tag }, destination, tag, convertOptions(`${to}.work`, options));
+}
+
+/** Converts an image from one opened store to another, there under the tag `to`. */
+export async function convertStores(
+  source: ImageStore,
+  destination: ImageStore,
+  tag: string,
+  { to = tag, directory, ...options }: Partial<ConvertOptions> & Pick<ConvertOptions, "directory"> & { readonly to?: string },
+): Promise<ConvertResult> {
+  return await convertImage(source, { tag }, destination, to, convertOptions(directory, options));
 }

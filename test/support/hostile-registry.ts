@@ -138,11 +138,12 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
   let received = 0;
   request.on("data", (chunk: Buffer) => {
     if (fault?.kind === "corruptUpload") flipBit(chunk, fault.at - received);
+    const cut = fault?.kind === "resetUpload" ? fault.afterBytes - received : Infinity;
     received += chunk.length;
-    const isLast = fault?.kind === "resetUpload" && received >= fault.afterBytes;
+    const isLast = chunk.length >= cut;
     if (isLast) request.pause();
     // What came before the cut reaches the registry.
-    onward.write(chunk, () => {
+    onward.write(isLast ? chunk.subarray(0, cut) : chunk, () => {
       if (!isLast) return;
       onward.destroy();
       request.socket.resetAndDestroy();
