@@ -85,11 +85,12 @@ export async function runConversion(request: ConversionRequest, environment: Env
     progress.note("summary", "dry run: nothing was converted, pushed or remembered");
     return;
   }
-  const result = await convertImage(source.store, source.target, destination.store, to.tag, convertOptions);
+  const tag = to.tag ?? destination.target.tag;
+  const result = await convertImage(source.store, source.target, destination.store, tag, convertOptions);
   const { bytes, seconds } = progress;
   progress.stop();
   if (options.output === "json") print(JSON.stringify(conversionDocument(result, { reference, bytes, seconds })));
-  else for (const line of request.result(result)) print(line);
+  else if (!destination.usesStdout) for (const line of request.result(result)) print(line);
   progress.note("summary", request.summary(result, seconds));
 }
 
@@ -103,10 +104,15 @@ async function openPlaces(
   const notify = (message: string): void => progress.note("notice", message);
   const source = await openReference(from, stores, environment, { notify });
   cleanup.defer(async () => await source.store.close());
-  if (placeName(parseReference(from)) === placeName(parseReference(to))) return { source, destination: source };
+  if (isOnePlace(parseReference(from), parseReference(to))) return { source, destination: source };
   const destination = await openReference(to, stores, environment, { create: true, notify });
   cleanup.defer(async () => await destination.store.close());
   return { source, destination };
+}
+
+/** Archives are read in one place and made anew in another, even if they have one name. */
+function isOnePlace(from: ImageReference, to: ImageReference): boolean {
+  return (to.kind === "registry" || to.kind === "layout") && placeName(from) === placeName(to);
 }
 
 function mountSource(from: ImageReference, to: ImageReference): string | undefined {
