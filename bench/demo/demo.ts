@@ -46,7 +46,9 @@ async function demonstrate(image: string | undefined): Promise<void> {
     await step(`push it to a registry at ${registry.host}`, () => skopeoCopy(debian.value, source));
   }
   const before = await readImageFigures(debian?.value ?? source);
-  const conversion = await step(`lazylayer convert ${source} ${converted}`, () => lazylayer("convert", source, converted));
+  const conversion = await step(`lazylayer convert ${source} ${converted}`, () =>
+    lazylayer("convert", source, converted, "--db-type", "none"),
+  );
   const after = await readImageFigures(converted);
   table.push(["source image", describeImage(before)], ["converted image", describeImage(after)]);
   table.push(["conversion", `${seconds(conversion.ms)}, ${rate(before, conversion.ms)}`]);

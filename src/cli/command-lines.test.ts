@@ -29,7 +29,7 @@ test("lazylayer: what contradicts itself or makes no sense has status 2 and says
     [["convert", SOURCE, "oci:"], /no directory after oci:/],
     [["convert", SOURCE, "oci:/nonexistent-target"], /needs a tag/],
     [["convert", SOURCE, `${REGISTRY_TARGET}@sha256:${"0".repeat(64)}`], /needs a tag, and no digest/],
-    [["convert", SOURCE, SOURCE], /are the same; name another tag, or let --force replace the source/],
+    [["convert", SOURCE, SOURCE], /are the same; name another tag or file, or let --force replace the source/],
     [["convert", "redis", "docker.io/library/redis:latest"], /^lazylayer: docker\.io\/library\/redis:latest: .* are the same/],
     [[...call, "--vsize", "1e3"], /from 1 to 16383/],
     [[...call, "--vsize", "-1"], /from 1 to 16383/],

@@ -9,7 +9,8 @@ import { messageOf } from "../../src/errors.ts";
 import type { CommandResult } from "./command.ts";
 
 // The option parser looks into the process's own environment.
-for (const name of ["LAZYLAYER_DB_TYPE", "LAZYLAYER_DB_STR"]) delete process.env[name];
+delete process.env["LAZYLAYER_DB_TYPE"];
+delete process.env["LAZYLAYER_DB_STR"];
 
 export interface InProcessOptions extends Partial<Environment> {
   readonly input?: string | undefined;
