@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { rootCertificates } from "node:tls";
 import { Option, type Command } from "commander";
 import { z } from "zod";
@@ -16,6 +16,7 @@ import { CredentialFiles } from "../registry/credential-files.ts";
 import { FixedCredentials, parseUserPassword, type CredentialSource } from "../registry/credentials.ts";
 import { HostDirectories } from "../registry/host-directories.ts";
 import type { ClientCertificate, TlsOptions } from "../registry/tls.ts";
+import { UploadDirectory } from "../registry/upload-journal.ts";
 import type { Environment } from "./environment.ts";
 import { standardOutputSink, takeStandardInput } from "./standard-streams.ts";
 
@@ -204,6 +205,7 @@ async function openRegistry(
     tokenServices: options.tokenService,
     proxy: environment.proxy,
     ...patience(options),
+    uploads: new UploadDirectory(join(environment.cacheDirectory, "uploads"), { now: () => Date.now(), notice: notify }),
     signal: environment.signal,
     notice: (message) => notify?.(message),
     observer: {

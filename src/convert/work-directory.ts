@@ -1,5 +1,6 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { makeDirectories } from "../bytes/file-directories.ts";
 import { LazyError, messageOf } from "../errors.ts";
 
 /** Where a conversion keeps what it needs on disk. It comes with the first file and goes with the conversion, unless kept. */
@@ -14,7 +15,7 @@ export class WorkDirectory {
 
   /** Makes the directory. Throws `UNAVAILABLE` if that cannot be. */
   async create(): Promise<void> {
-    this.#made ??= await attempt(this.path, async () => await mkdir(this.path, { recursive: true }));
+    this.#made ??= await attempt(this.path, async () => await makeDirectories(this.path));
   }
 
   /** Writes a file for the user to find. */

@@ -1,6 +1,7 @@
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { resolve as absolutePath } from "node:path";
 import { FileSource } from "../bytes/file.ts";
+import { makeDirectories } from "../bytes/file-directories.ts";
 import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import { MAX_CONFIG_BYTES } from "../oci/config.ts";
@@ -173,7 +174,7 @@ class LayoutStore implements ImageStore {
   async #create(): Promise<void> {
     if (this.#exists) return;
     try {
-      await mkdir(this.#directory, { recursive: true });
+      await makeDirectories(this.#directory);
     } catch (error) {
       throw placeError(this.#directory, error);
     }

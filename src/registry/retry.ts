@@ -35,6 +35,7 @@ export class Backoff {
   }
 
   async pauseOrThrow(error: unknown, failures: number, { what, signal }: Attempted): Promise<void> {
+    signal?.throwIfAborted(); // what was stopped has not failed
     if (!(error instanceof RegistryError) || !error.retryable) throw error;
     const { tries, maxRetryAfterMs } = this.#policy;
     const asked = error.retryAfterMs ?? 0;

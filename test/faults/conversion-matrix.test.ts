@@ -141,7 +141,7 @@ async function convert(front: HostileRegistry, tag: string, repository: string, 
   const [source, destination] = [openStore(front.host, "source", how), openStore(front.host, repository, how)];
   const directory = scratch.join(`${repository}.work`);
   try {
-    return (await convertStores(source, destination, tag, { directory, to: "v1", virtualSize: 2 ** 30 })).digest;
+    return (await convertStores(source, destination, tag, { directory, to: "v1", virtualSize: 2 ** 30 })).descriptor.digest;
   } finally {
     await Promise.all([source.close(), destination.close()]);
     assert.equal(existsSync(directory), false, "temporary data is gone");

@@ -1,0 +1,27 @@
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+
+/**
+ * Makes a directory and what is missing above it; gives the outermost that was made. One step at a time: where a file system says
+ * that nothing is there and lets nothing be made, as /proc does, Node's own recursive way never ends.
+ */
+export async function makeDirectories(path: string): Promise<string | undefined> {
+  const missing: string[] = [];
+  for (let at = resolve(path); !(await isDirectory(at)); at = dirname(at)) missing.unshift(at);
+  let made: string | undefined;
+  for (const directory of missing) {
+    try {
+      await mkdir(directory);
+      made ??= directory;
+    } catch (error) {
+      // Somebody else may have been faster.
+      if (!(await isDirectory(directory))) throw error;
+    }
+  }
+  return made;
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found?.isDirectory() ?? false;
+}
