@@ -106,6 +106,19 @@ describe("a layout directory", () => {
     );
   });
 
+  it("whose index or manifest has a path for a digest leads nowhere", async () => {
+    const directory = join(root, "paths");
+    const store = await openLayoutStore(directory, { create: true });
+    const { size } = await putText(store, "one", "v1");
+    await writeFile(join(root, "outside"), "x".repeat(size));
+    const path = join(directory, "index.json");
+    const index = await readIndexFile(directory);
+    for (const digest of ["sha256:../../../outside", "../outside", "sha256:", `sha256:${"0".repeat(64)}/../../../../outside`]) {
+      await writeFile(path, JSON.stringify({ ...index, manifests: [{ ...index.manifests[0], digest }] }));
+      await assert.rejects(store.resolve({ tag: "v1" }), { code: "CORRUPT", message: /digest/ });
+    }
+  });
+
   it("replaces a damaged blob and refuses an ambiguous or damaged index", async () => {
     const directory = join(root, "damaged");
     const store = await openLayoutStore(directory, { create: true });

@@ -1,4 +1,5 @@
 import { Agent, EnvHttpProxyAgent, type Dispatcher } from "undici";
+import { LazyError } from "../errors.ts";
 import { guardedLookup } from "./address-guard.ts";
 import { tlsSettings, type HostTls, type TlsOptions, type TlsSettings } from "./tls.ts";
 
@@ -79,9 +80,18 @@ function openPool(options: ConnectionOptions, tls: TlsSettings, proxyTls: TlsSet
     requestTls: tls,
     ...(proxyTls && { proxyTls }),
   };
-  const { http, https, no } = options.proxy ?? {};
+  const { no } = options.proxy ?? {};
+  const [http, https] = [proxyAddress(options.proxy?.http), proxyAddress(options.proxy?.https)];
   if (!http && !https) return new Agent(shared);
   // Empty strings keep the agent from looking at the environment by itself.
   const noProxy = [no, "localhost", "127.0.0.1", "[::1]"].filter(Boolean).join(",");
   return new EnvHttpProxyAgent({ ...shared, httpProxy: http ?? "", httpsProxy: https ?? "", noProxy });
+}
+
+/** An address may lack `http://`, as it may for other tools. Throws `USAGE` without repeating it: it may hold a password. */
+function proxyAddress(text: string | undefined): string | undefined {
+  if (!text) return undefined;
+  const url = URL.parse(text.includes("://") ? text : `http://${text}`);
+  if (url && (url.protocol === "http:" || url.protocol === "https:")) return url.href;
+  throw new LazyError("USAGE", "the address of the proxy (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) is none; expected http://HOST:PORT");
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { CredentialFiles } from "./credential-files.ts";
 import { askHelper } from "./credential-helper.ts";
@@ -130,6 +130,21 @@ describe("credential helpers", () => {
   it("are asked with get and the server's name, Docker Hub's being an old URL", async () => {
     assert.deepEqual(await ask({ credsStore: "good" }, HUB), basic("u@https://index.docker.io/v1/", "s"));
     assert.equal((await readFile(join(directory, "log"), "utf8")).split("\n").at(-2), "get https://index.docker.io/v1/");
+  });
+
+  it("are looked for in absolute directories alone, so that no image's or checkout's directory can bring one", async () => {
+    const bin = join(directory, "bin");
+    for (const path of [relative(process.cwd(), bin), `:${relative(process.cwd(), bin)}/.`]) {
+      const asking = askHelper("good", "r.x", { environment: { ...environment(), PATH: path } });
+      await assert.rejects(asking, { code: "DENIED", message: /no docker-credential-good is in PATH/ });
+    }
+    assert.deepEqual(await askHelper("good", "r.x", { environment: { ...environment(), PATH: bin } }), basic("u@r.x", "s"));
+  });
+
+  it("get the server's name on standard input, where nothing of it is run", async () => {
+    const server = "r.x; touch /tmp/never $(id) `id`";
+    assert.deepEqual(await askHelper("good", server, { environment: environment() }), basic(`u@${server}`, "s"));
+    assert.equal((await readFile(join(directory, "log"), "utf8")).split("\n").at(-2), `get ${server}`);
   });
 
   for (const [name, message] of [

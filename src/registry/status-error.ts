@@ -37,6 +37,11 @@ function hintFor(status: number): string {
   return "";
 }
 
+/** Servers repeat what they were asked with: addresses with their signatures, headers with their tokens. */
+function withoutSecrets(text: string): string {
+  return text.replace(/\?[^\s"'<>]*=[^\s"'<>]*/g, "?…").replace(/\b(Bearer|Basic)\s+[\w.~+/=-]+/gi, "$1 …");
+}
+
 /** `CODE: message` of the first error in a registry's answer, as printable text; empty if there is none. */
 async function readReason(response: HttpResponse): Promise<string> {
   let text: string;
@@ -47,5 +52,5 @@ async function readReason(response: HttpResponse): Promise<string> {
   }
   const code = /"code"\s*:\s*"([A-Za-z0-9_ -]{1,64})"/.exec(text)?.[1] ?? "";
   const message = /"message"\s*:\s*"((?:[^"\\]|\\.){1,200})/.exec(text)?.[1] ?? "";
-  return [code, message.replace(/[^\x20-\x7e]/g, "?")].filter(Boolean).join(": ");
+  return [code, withoutSecrets(message.replace(/[^\x20-\x7e]/g, "?"))].filter(Boolean).join(": ");
 }
