@@ -19,6 +19,10 @@ export interface DockerRegistry extends AsyncDisposable {
   readonly host: string;
   /** Where it keeps its data; a test may damage files in there. */
   readonly directory: string;
+  /** Ends it as a power cut does; its data stays. */
+  kill(): Promise<void>;
+  /** Starts it again after `kill`: the same data on the same port. */
+  restart(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -34,22 +38,28 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
   const config = join(directory, "config.yml");
   await writeFile(join(directory, "htpasswd"), HTPASSWD);
   await writeFile(config, configText(directory, port, options));
-  const child = spawn(PROGRAM, ["serve", config], { stdio: ["ignore", "ignore", "pipe"] });
+  let child: ChildProcess | undefined;
+  const restart = async (): Promise<void> => {
+    child = spawn(PROGRAM, ["serve", config], { stdio: ["ignore", "ignore", "pipe"] });
+    await waitUntilReady(child, port);
+  };
+  const kill = async (): Promise<void> => {
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  };
   const stop = async (): Promise<void> => {
-    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
-      child.kill("SIGKILL");
-      await once(child, "exit");
-    }
+    await kill();
     await rm(directory, { recursive: true, force: true });
   };
   try {
-    await waitUntilReady(child, port);
+    await restart();
   } catch (error) {
     await stop();
     throw error;
   }
   const host = `127.0.0.1:${port}`;
-  return { host, directory: join(directory, "data"), stop, [Symbol.asyncDispose]: stop };
+  return { host, directory: join(directory, "data"), kill, restart, stop, [Symbol.asyncDispose]: stop };
 }
 
 function configText(directory: string, port: number, { basicAuth, tls }: DockerRegistryOptions): string {
