@@ -15,6 +15,7 @@ import { openConfiguredStore } from "../registry/configured-store.ts";
 import { CredentialFiles } from "../registry/credential-files.ts";
 import { FixedCredentials, parseUserPassword, type CredentialSource } from "../registry/credentials.ts";
 import { HostDirectories } from "../registry/host-directories.ts";
+import { timeoutsOf } from "../registry/timeouts.ts";
 import type { ClientCertificate, TlsOptions } from "../registry/tls.ts";
 import { UploadDirectory } from "../registry/upload-journal.ts";
 import type { Environment } from "./environment.ts";
@@ -217,10 +218,9 @@ async function openRegistry(
 
 /** How often and how long a registry is waited for, as far as the options say. */
 function patience({ retry, timeoutSeconds }: StoreOptions): Pick<RegistryOptions, "retry" | "timeouts"> {
-  const ms = timeoutSeconds === undefined ? undefined : timeoutSeconds * 1000;
   return {
     ...(retry !== undefined && { retry: { tries: retry + 1 } }),
-    ...(ms !== undefined && { timeouts: { connectMs: ms, answerMs: ms, commitMs: ms, stallMs: ms } }),
+    ...(timeoutSeconds !== undefined && { timeouts: timeoutsOf(timeoutSeconds * 1000) }),
   };
 }
 
