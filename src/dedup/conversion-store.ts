@@ -26,11 +26,6 @@ export interface Conversion extends RepositoryName {
   readonly fingerprint?: string | undefined;
 }
 
-export interface InsertOptions {
-  /** Also where the standalone convertor looks, if the store has such a place: it will use the row whatever options it runs with. */
-  readonly shared?: boolean | undefined;
-}
-
 /**
  * What has been converted already, and where it is. Three databases, one contract: `conversion-store.contract.ts`.
  *
@@ -60,7 +55,7 @@ export interface ConversionStore {
    * Adds a row. True if it is new; false if there is a row of this repository, source and fingerprint, which stays as it is, whatever
    * its digest: of several writers the first wins, and all of them are right.
    */
-  insert(conversion: Conversion, options?: InsertOptions): Promise<boolean>;
+  insert(conversion: Conversion): Promise<boolean>;
 
   /** Removes a row if it is still the same, down to the digest. False if it is not there any more: somebody has replaced it. */
   remove(conversion: Conversion): Promise<boolean>;

@@ -1,5 +1,5 @@
 import { sourceKey } from "./conversion-row.ts";
-import type { Conversion, ConversionSource, ConversionStore, InsertOptions, RepositoryName } from "./conversion-store.ts";
+import type { Conversion, ConversionSource, ConversionStore, RepositoryName } from "./conversion-store.ts";
 import { ConversionTable } from "./conversion-table.ts";
 import { ConvertorTables } from "./convertor-tables.ts";
 import type { SqlDatabase } from "./sql-database.ts";
@@ -28,11 +28,9 @@ export class SharedStore implements ConversionStore {
     return merge(await this.#own.findElsewhere(repository, source), await this.#convertor.findElsewhere(repository, source));
   }
 
-  async insert(conversion: Conversion, { shared = false }: InsertOptions = {}): Promise<boolean> {
-    if (conversion.fingerprint === undefined) return await this.#convertor.insert(conversion);
-    const isNew = await this.#own.insert(conversion);
-    if (shared) await this.#convertor.insert(conversion);
-    return isNew;
+  /** Rows with a fingerprint stay out of the convertor's tables, where they could not be told from its own. */
+  async insert(conversion: Conversion): Promise<boolean> {
+    return await (conversion.fingerprint === undefined ? this.#convertor : this.#own).insert(conversion);
   }
 
   /** What is gone for us is gone for the convertor too, as far as it has the same row. */

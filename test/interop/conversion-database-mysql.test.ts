@@ -82,14 +82,13 @@ describe("a conversion store that shares MySQL with the standalone convertor", (
     await store.close();
   });
 
-  it("writes where the convertor looks only what is shared, with its columns and no others", async () => {
+  it("writes where the convertor looks only what has no fingerprint, with its columns and no others", async () => {
     const address = await newDatabase();
     const store = await openStore(address);
-    const shared = conversion();
-    const ours = conversion({ repository: "ours", digest: named("ours") });
-    const manifest = conversion({ source: MANIFEST, digest: named("manifest"), size: 7 });
-    for (const row of [shared, manifest]) assert.equal(await store.insert(row, { shared: true }), true);
-    assert.equal(await store.insert(ours), true);
+    const theirs = withoutUndefined(conversion({ fingerprint: undefined }));
+    const manifest = withoutUndefined(conversion({ source: MANIFEST, digest: named("manifest"), size: 7, fingerprint: undefined }));
+    const ours = conversion({ digest: named("ours") });
+    for (const row of [theirs, manifest, ours]) assert.equal(await store.insert(row), true);
     const database = `conv${databases}`;
     const [host, repository] = [APP.host, APP.repository];
     assert.equal(
@@ -101,24 +100,22 @@ describe("a conversion store that shares MySQL with the standalone convertor", (
       "host\trepo\tsrc_digest\tout_digest\tdata_size\tmediatype\n" +
         `${host}\t${repository}\t${named("source")}\t${named("manifest")}\t7\t${MANIFEST.mediaType}\n`,
     );
-    // Both tables say the same: that is one row, and ours.
-    assert.deepEqual(await store.find(APP, LAYER), [shared]);
-    assert.deepEqual(await store.list(APP), [shared, manifest]);
-    assert.equal(await store.remove(shared), true);
-    assert.equal(await server.sql("select * from overlaybd_layers", database), "");
-    await store.close();
-  });
-
-  it("leaves the convertor's row alone when ours has other options", async () => {
-    const address = await newDatabase();
-    const store = await openStore(address);
-    await server.sql(layerStatement(APP.host, APP.repository, named("theirs")), `conv${databases}`);
-    const ours = conversion();
-    assert.equal(await store.insert(ours, { shared: true }), true);
-    const theirs = withoutUndefined(conversion({ fingerprint: undefined, digest: named("theirs") }));
     assert.deepEqual(await store.find(APP, LAYER), [ours, theirs]);
     assert.equal(await store.remove(ours), true);
     assert.deepEqual(await store.find(APP, LAYER), [theirs]);
+    await store.close();
+  });
+
+  it("takes a row that both tables have for ours, and removes it from both", async () => {
+    const address = await newDatabase();
+    const store = await openStore(address);
+    const ours = conversion();
+    await store.insert(withoutUndefined({ ...ours, fingerprint: undefined }));
+    await store.insert(ours);
+    assert.deepEqual(await store.find(APP, LAYER), [ours]);
+    assert.deepEqual(await store.list(APP), [ours]);
+    assert.equal(await store.remove(ours), true);
+    assert.equal(await server.sql("select * from overlaybd_layers", `conv${databases}`), "");
     await store.close();
   });
 
