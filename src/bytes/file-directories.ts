@@ -7,7 +7,7 @@ import { dirname, resolve } from "node:path";
  */
 export async function makeDirectories(path: string): Promise<string | undefined> {
   const missing: string[] = [];
-  for (let at = resolve(path); !(await isDirectory(at)); at = dirname(at)) missing.unshift(at);
+  for (let at = resolve(path); (await kindOf(at)) === "missing"; at = dirname(at)) missing.unshift(at);
   let made: string | undefined;
   for (const directory of missing) {
     try {
@@ -15,13 +15,14 @@ export async function makeDirectories(path: string): Promise<string | undefined>
       made ??= directory;
     } catch (error) {
       // Somebody else may have been faster.
-      if (!(await isDirectory(directory))) throw error;
+      if ((await kindOf(directory)) !== "directory") throw error;
     }
   }
   return made;
 }
 
-async function isDirectory(path: string): Promise<boolean> {
+async function kindOf(path: string): Promise<"directory" | "other" | "missing"> {
   const found = await stat(path).catch(() => undefined);
-  return found?.isDirectory() ?? false;
+  if (found === undefined) return "missing";
+  return found.isDirectory() ? "directory" : "other";
 }

@@ -48,6 +48,7 @@ export class BlobSpool implements ByteSink, ByteSource {
   #taken = 0;
   #memory: Buffer | undefined;
   #file: FileHandle | undefined;
+  #closed = false;
 
   constructor(options: SpoolOptions) {
     this.#options = options;
@@ -75,6 +76,7 @@ export class BlobSpool implements ByteSink, ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
+    if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
     if (!this.#file) return new Uint8Array(this.#joined().subarray(offset, offset + length));
     const bytes = Buffer.allocUnsafe(length);
     const { bytesRead } = await this.#file.read(bytes, 0, length, offset);
@@ -84,6 +86,7 @@ export class BlobSpool implements ByteSink, ByteSource {
 
   async close(): Promise<void> {
     const file = this.#file;
+    this.#closed = true;
     this.#chunks = [];
     this.#memory = undefined;
     this.#file = undefined;

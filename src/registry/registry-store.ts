@@ -2,7 +2,7 @@ import type { ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import { MAX_CONFIG_BYTES } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { digestOf, type Digest } from "../oci/digest.ts";
+import { digestOf, isDigest, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
@@ -149,6 +149,9 @@ class RegistryStore implements ImageStore {
     const referrer = parseReferrer(bytes, descriptor, call.what);
     const isListed = await this.#client.call(call, async (response) => {
       await response.discard();
+      const stored = response.header("docker-content-digest");
+      if (isDigest(stored) && stored !== digest)
+        throw corrupt(`${call.what}: what arrived has digest ${stored}, expected ${digest}; try again`);
       return response.header("oci-subject") !== undefined;
     });
     if (referrer && !isListed) await this.#enterInTurn(referrer, signal);

@@ -40,7 +40,7 @@ before(async () => {
   await copyImage(source, { tag: "v1" }, store, "v1");
   await store.close();
   const undisturbed = await openLayoutStore(scratch.join("undisturbed"), { create: true });
-  expected = (await convertStores(source, undisturbed, "v1", { directory: scratch.join("work") })).digest;
+  expected = (await convertStores(source, undisturbed, "v1", { directory: scratch.join("work") })).descriptor.digest;
   await mkdir(disk);
   await run("mount", ["-t", "tmpfs", "-o", LARGE_ENOUGH, "lazylayer-test", disk]);
 });

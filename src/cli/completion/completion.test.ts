@@ -23,9 +23,7 @@ async function offered(...words: string[]): Promise<string[]> {
 
 describe("lazylayer completion", () => {
   for (const shell of SHELLS) {
-    it(`prints a script without mistakes for ${shell}`, async (context) => {
-      const installed = await execute("sh", ["-c", `command -v ${shell}`]);
-      if (installed.status !== 0) return context.skip(`${shell} is not installed`);
+    it(`prints a script without mistakes for ${shell}`, async () => {
       const { status, stderr } = await execute(shell, ["-n", directory.join(shell)]);
       assert.deepEqual([status, stderr], [0, ""]);
     });
