@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { openBaseLayer } from "../convert/base-layer.ts";
 import { convertImage } from "../convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult } from "../convert/convert-options.ts";
+import { ScanThreads } from "../convert/scan-threads.ts";
 import { planConversion } from "../convert/plan-conversion.ts";
 import { parseReference, type ImageReference } from "../oci/reference.ts";
-import { CompressionPool } from "../workers/compression-pool.ts";
 import { conversionDocument } from "./conversion-document.ts";
 import type { ConversionOptions } from "./conversion-options.ts";
 import { ConversionProgress } from "./progress/conversion-progress.ts";
@@ -55,8 +55,8 @@ export async function runConversion(request: ConversionRequest, environment: Env
   const { source, destination } = await openPlaces(request, environment, progress, cleanup);
   const base = request.onBaseLayer ? await openBaseLayer(environment.baseLayer) : undefined;
   cleanup.defer(async () => await base?.device.close());
-  const pool = new CompressionPool({ workers: availableParallelism() });
-  cleanup.defer(async () => await pool.close());
+  const threads = new ScanThreads({ threads: availableParallelism() });
+  cleanup.defer(async () => await threads.close());
   const convertOptions: ConvertOptions = {
     virtualSize: options.vsize * GIB,
     family: options.oci || options.referrer ? "oci" : "docker",
@@ -70,7 +70,7 @@ export async function runConversion(request: ConversionRequest, environment: Env
     keep: request.keep ?? false,
     dump: request.dump ?? false,
     upload,
-    compress: pool.compress,
+    threads,
     concurrency: Math.max(MIN_SCANS, availableParallelism()),
     imagesAtOnce: options.concurrencyLimit === 0 ? Infinity : options.concurrencyLimit,
     observer: progress.observer,

@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import type { BlockCache } from "../cache/block-cache.ts";
 import type { ByteSource } from "../bytes/source.ts";
-import type { CompressBlocks } from "../compression/block-codec.ts";
 import { openDevice } from "../device/device.ts";
 import { corrupt, LazyError, unsupported } from "../errors.ts";
 import { Ext4Writer, type LayerBlocks } from "../formats/ext4/ext4-writer.ts";
@@ -15,9 +14,10 @@ import type { BaseLayer } from "./base-layer.ts";
 import { BlobSpool, type SpoolOptions } from "./blob-spool.ts";
 import type { ImageNode } from "./image-graph.ts";
 import { identityOf } from "./layer-identity.ts";
-import { scanLayer, type LayerScan } from "./layer-scan.ts";
+import type { LayerScan } from "./layer-scan.ts";
 import { isConvertedLayer, layerDescriptor } from "./output-image.ts";
 import { OverlaybdLayerWriter } from "./overlaybd-layer.ts";
+import type { ScanThreads } from "./scan-threads.ts";
 import type { Semaphore } from "./semaphore.ts";
 
 /** A layer of the result. */
@@ -42,7 +42,7 @@ export interface LayersOptions {
   readonly family: MediaTypeFamily;
   /** Continue the filesystem of this layer instead of making one. */
   readonly base: BaseLayer | undefined;
-  readonly compress: CompressBlocks;
+  readonly threads: ScanThreads;
   /** Layers that are scanned at the same time. */
   readonly scans: Semaphore;
   readonly layerRead: (index: number, bytes: number) => void;
@@ -74,8 +74,11 @@ export async function convertLayers(image: ImageNode, spools: readonly BlobSpool
     const release = await options.scans.acquire();
     try {
       signal.throwIfAborted();
-      const { virtualSize, compress } = options;
-      const writer = new OverlaybdLayerWriter(spools[index], { compress, ...identityOf(options.chain, index, virtualSize) });
+      const { virtualSize, threads } = options;
+      const writer = new OverlaybdLayerWriter(spools[index], {
+        compress: threads.compress,
+        ...identityOf(options.chain, index, virtualSize),
+      });
       const scan = await scanOne(image, layer, index, writer, { ...options, signal });
       return { scan, writer, release };
     } catch (error) {
@@ -121,11 +124,11 @@ async function scanOne(
   layer: Descriptor,
   index: number,
   writer: OverlaybdLayerWriter,
-  { source, signal, layerRead }: Pick<LayersOptions, "source" | "signal" | "layerRead">,
+  { source, threads, signal, layerRead }: Pick<LayersOptions, "source" | "threads" | "signal" | "layerRead">,
 ): Promise<LayerScan> {
   const name = `${image}: layer ${index} (${layer.digest})`;
   const stored = observed(source.blobStream(layer, { signal }), (bytes) => layerRead(index, bytes));
-  const scan = await scanLayer(stored, name, async (payload) => await writer.appendPayload(payload));
+  const scan = await threads.scan(stored, name, async (batch, payloadBytes) => await writer.appendPayload(batch, payloadBytes));
   const diffId = config.rootfs.diff_ids[index];
   if (scan.diffId !== diffId) throw corrupt(`${name}: its content has diff ID ${scan.diffId}, the config says ${diffId}`);
   return scan;

@@ -1,9 +1,9 @@
-import type { CompressBlocks } from "../compression/block-codec.ts";
 import type { ConversionStore, RepositoryName } from "../dedup/conversion-store.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { MediaTypeFamily } from "../oci/media-types.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { BaseLayer } from "./base-layer.ts";
+import type { ScanThreads } from "./scan-threads.ts";
 import type { ConvertObserver, ImageOutcome, LayerOutcome } from "./convert-observer.ts";
 
 export interface ConvertOptions {
@@ -29,7 +29,7 @@ export interface ConvertOptions {
   readonly dump: boolean;
   /** Store the result; otherwise nothing is written to the destination, nor remembered. */
   readonly upload: boolean;
-  readonly compress: CompressBlocks;
+  readonly threads: ScanThreads;
   /** Layers that are read at the same time. */
   readonly concurrency: number;
   /** Images of an index that are converted at the same time. */

@@ -15,14 +15,21 @@ const HAS = { otherTimes: 1, link: 2, device: 4, xattrs: 8, runs: 16 } as const;
  * through any number of times; each round makes its objects anew.
  */
 export class EntryLog implements Iterable<PayloadEntry> {
-  readonly #chunks: Buffer[] = [];
-  #chunk = Buffer.alloc(0);
+  readonly #chunks: Buffer<ArrayBuffer>[] = [];
+  #chunk: Buffer<ArrayBuffer> = Buffer.alloc(0);
   #used = 0;
   #count = 0;
   #lastPath: ByteString = "";
 
   get count(): number {
     return this.#count;
+  }
+
+  /** The log whose `chunks` these are. */
+  static from(chunks: readonly Uint8Array<ArrayBuffer>[]): EntryLog {
+    const log = new EntryLog();
+    for (const { buffer, byteOffset, byteLength } of chunks) log.#chunks.push(Buffer.from(buffer, byteOffset, byteLength));
+    return log;
   }
 
   append(entry: PayloadEntry): void {
@@ -67,9 +74,15 @@ export class EntryLog implements Iterable<PayloadEntry> {
     }
   }
 
+  /** What was appended, to be handed to another thread. Nothing more can be appended to this log. */
+  chunks(): Buffer<ArrayBuffer>[] {
+    const chunks = [...this.#chunks, this.#chunk.subarray(0, this.#used)];
+    return chunks.filter((chunk) => chunk.length > 0);
+  }
+
   *[Symbol.iterator](): Generator<PayloadEntry, void> {
     let path: ByteString = "";
-    for (const chunk of [...this.#chunks, this.#chunk.subarray(0, this.#used)]) {
+    for (const chunk of this.chunks()) {
       for (const reader = new Reader(chunk); reader.at < chunk.length;) {
         const entry = readEntry(reader, path);
         path = entry.path;

@@ -153,7 +153,7 @@ class ImageConversion {
 
   async #convertLayers(spools: ReturnType<typeof openSpools>, chain: KnownChain, uploads: LayerUploads): Promise<ConvertedLayer[]> {
     const { source, destination, options, layerOptions, scans } = this.#run;
-    const { family, base, compress, observer, upload } = options;
+    const { family, base, threads, observer, upload } = options;
     return await convertLayers(this.#node, spools, {
       source,
       destination,
@@ -166,7 +166,7 @@ class ImageConversion {
       virtualSize: layerOptions.virtualSize,
       family,
       base,
-      compress,
+      threads,
       scans,
       layerRead: (layer, bytes) => observer.layerRead?.({ image: this.#image, layer }, bytes),
       layerConverted: (index, layer) => {

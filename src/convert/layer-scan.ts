@@ -9,7 +9,7 @@ import { PayloadPacker } from "./payload-packer.ts";
 /** What the data pass over a layer finds. */
 export interface LayerScan {
   /** In archive order; their data lies in the payload. */
-  readonly entries: Iterable<PayloadEntry>;
+  readonly entries: EntryLog;
   readonly payloadBlocks: number;
   /** Digest of the uncompressed archive. */
   readonly diffId: Digest;
@@ -21,13 +21,13 @@ const SPARSE_SLICE_BYTES = 4 * 1024;
 
 /**
  * The data pass: one front-to-back read of a layer as it is stored. It needs nothing from other layers. Files come out as
- * payload blocks through `write`, in archive order; everything else is collected.
+ * payload blocks through `write`, in archive order; everything else is collected. A buffer that `write` returns is used for more.
  * @param name what to call the layer in messages
  */
 export async function scanLayer(
   stored: AsyncIterable<Uint8Array>,
   name: string,
-  write: (payload: Uint8Array) => Promise<void>,
+  write: (payload: Buffer<ArrayBuffer>) => Promise<Buffer<ArrayBuffer> | undefined>,
 ): Promise<LayerScan> {
   const packer = new PayloadPacker();
   const entries = new EntryLog();
@@ -48,8 +48,8 @@ export async function scanLayer(
       reader.write(chunk.subarray(at, end));
       at = end;
       for (const payload of packer.take(false)) {
-        await write(payload);
-        packer.recycle(payload);
+        const spare = await write(payload);
+        if (spare) packer.recycle(spare);
       }
     }
   }

@@ -1,4 +1,4 @@
-import type { CompressBlocks } from "../compression/block-codec.ts";
+import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
 import type { ByteSource } from "../bytes/source.ts";
 import type { LayerBlocks } from "../formats/ext4/ext4-writer.ts";
 import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
@@ -49,9 +49,9 @@ export class OverlaybdLayerWriter {
     this.#lsmt = new LsmtWriter(this.#zfile, { virtualSize, uuid, ...(parentUuid !== undefined && { parentUuid }) });
   }
 
-  /** Appends payload: whole blocks. */
-  async appendPayload(payload: Uint8Array): Promise<void> {
-    const sector = await this.#lsmt.append(payload);
+  /** Appends payload: whole blocks, compressed. */
+  async appendPayload(batch: CompressedBatch, payloadBytes: number): Promise<void> {
+    const sector = await this.#lsmt.appendThrough(payloadBytes, async () => await this.#zfile.writeBatch(batch, payloadBytes));
     this.#payloadSector ??= sector;
   }
 

@@ -13,7 +13,7 @@ const NO_RUNS: readonly FileRun[] = [];
  * are left out. It is fed synchronously by the archive's reader; full buffers wait in `take` for whoever writes them on.
  */
 export class PayloadPacker {
-  #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   #filled = 0;
   #full: Buffer<ArrayBuffer>[] = [];
   readonly #spare: Buffer<ArrayBuffer>[] = [];
@@ -79,7 +79,7 @@ export class PayloadPacker {
     return full;
   }
 
-  /** Takes back a buffer from `take` that has been written. */
+  /** Takes back a buffer like those of `take`, to fill it again. */
   recycle(buffer: Buffer<ArrayBuffer>): void {
     if (buffer.length === BUFFER_BYTES && this.#spare.length < MAX_SPARE) this.#spare.push(buffer);
   }
@@ -119,7 +119,7 @@ export class PayloadPacker {
 
   #flush(): void {
     this.#full.push(this.#buffer.subarray(0, this.#filled));
-    this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafe(BUFFER_BYTES);
+    this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(BUFFER_BYTES);
     this.#filled = 0;
   }
 }

@@ -1,10 +1,13 @@
-import { compressInline } from "../../src/compression/block-codec.ts";
 import { convertImage } from "../../src/convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
+import { ScanThreads } from "../../src/convert/scan-threads.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 
-/** What a conversion in this process is asked for unless a test wants something else: as the commands do it, with one thread. */
+/** Idle threads do not keep a test process alive. */
+const threads = new ScanThreads({ threads: 2 });
+
+/** What a conversion in this process is asked for unless a test wants something else: as the commands do it. */
 export function convertOptions(directory: string, options: Partial<ConvertOptions> = {}): ConvertOptions {
   return {
     virtualSize: 64 * 2 ** 30,
@@ -16,7 +19,7 @@ export function convertOptions(directory: string, options: Partial<ConvertOption
     keep: false,
     dump: false,
     upload: true,
-    compress: compressInline,
+    threads,
     concurrency: 2,
     imagesAtOnce: 4,
     observer: {},

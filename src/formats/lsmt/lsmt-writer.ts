@@ -68,13 +68,18 @@ export class LsmtWriter {
 
   /** Appends data (whole sectors); returns the sector of the layer's file that holds its first byte. */
   async append(bytes: Uint8Array): Promise<number> {
-    if (bytes.length % SECTOR_BYTES !== 0)
-      throw new LazyError("USAGE", `lsmt writer: append of ${bytes.length} bytes, expected a multiple of ${SECTOR_BYTES}`);
+    return await this.appendThrough(bytes.length, async () => await this.#sink.write(bytes));
+  }
+
+  /** Like `append`, for data that `put` brings to the sink by a way of its own. */
+  async appendThrough(bytes: number, put: () => Promise<void>): Promise<number> {
+    if (bytes % SECTOR_BYTES !== 0)
+      throw new LazyError("USAGE", `lsmt writer: append of ${bytes} bytes, expected a multiple of ${SECTOR_BYTES}`);
     this.#begin("append");
     const sector = this.#sector;
-    this.#sector += bytes.length / SECTOR_BYTES;
+    this.#sector += bytes / SECTOR_BYTES;
     await this.#writeHeader();
-    await this.#sink.write(bytes);
+    await put();
     this.#state = "ready";
     return sector;
   }

@@ -89,6 +89,19 @@ export class ZFileWriter {
     this.#state = "ready";
   }
 
+  /** Takes the next blocks compressed, as `compress` would have made them from `originalBytes` bytes, after whole blocks only. */
+  async writeBatch(batch: CompressedBatch, originalBytes: number): Promise<void> {
+    this.#begin("write");
+    if (this.#batchFill % this.#blockSize !== 0) {
+      throw new LazyError("USAGE", `ZFile writer: blocks come after ${this.#batchFill} bytes, expected whole blocks of ${this.#blockSize}`);
+    }
+    if (this.#batchFill > 0) await this.#submit();
+    await this.#lastWrite;
+    await this.#put(batch, originalBytes);
+    this.#originalBytes += originalBytes;
+    this.#state = "ready";
+  }
+
   /** Writes what is left, the index and the trailer. */
   async close(): Promise<ZFileSummary> {
     this.#begin("close");
