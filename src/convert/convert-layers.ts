@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import type { BlockCache } from "../cache/block-cache.ts";
 import type { ByteSource } from "../bytes/source.ts";
 import { openDevice } from "../device/device.ts";
@@ -53,6 +54,8 @@ export interface LayersOptions {
 
 /** Longest chain that block devices are stacked from. */
 const MAX_LAYERS = 255;
+/** Changes to the filesystem that are made before anything else gets its turn: a millisecond or so. */
+const CHANGES_AT_A_TIME = 256;
 
 /** Where the blobs of an image's layers are made. Whoever has them closes them. */
 export function openSpools({ manifest }: ImageNode, directory: string, options: Omit<SpoolOptions, "path">): BlobSpool[] {
@@ -169,7 +172,7 @@ class LayerBuilder {
 
   async #build(index: number, { scan, writer, release }: ScannedLayer): Promise<ConvertedLayer> {
     const filesystem = (this.#filesystem ??= await this.#openFilesystem());
-    const blocks = applyLayer(filesystem, scan, `${this.#image.name}: layer ${index}`);
+    const blocks = await applyLayer(filesystem, scan, `${this.#image.name}: layer ${index}`);
     const { digest, content } = await writer.finish(blocks, (block) => filesystem.metadataBlock(block));
     release();
     const layer = { descriptor: layerDescriptor(digest, content.size, this.#options.family), content };
@@ -217,10 +220,15 @@ function lent(source: ByteSource): ByteSource {
   return { name, size, read: async (offset, length) => await source.read(offset, length), close: async () => {} };
 }
 
-function applyLayer(filesystem: Ext4Writer, scan: LayerScan, name: string): LayerBlocks {
+async function applyLayer(filesystem: Ext4Writer, scan: LayerScan, name: string): Promise<LayerBlocks> {
   try {
     filesystem.beginLayer(scan.payloadBlocks);
-    for (const change of layerChanges(scan.entries)) filesystem.apply(change);
+    let applied = 0;
+    for (const change of layerChanges(scan.entries)) {
+      filesystem.apply(change);
+      // The layers above are being read meanwhile, and their threads wait for this one to hand them their bytes.
+      if (++applied % CHANGES_AT_A_TIME === 0) await setImmediate();
+    }
     return filesystem.finishLayer();
   } catch (error) {
     if (error instanceof LazyError) throw new LazyError(error.code, `${name}: ${error.message}`, { cause: error });

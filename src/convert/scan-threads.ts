@@ -53,6 +53,7 @@ export class ScanThreads {
   /** Offers that were made and whose batch has not come. */
   #offered = 0;
   #nextId = 0;
+  #closed = false;
 
   constructor({ threads, script = SCRIPT }: ScanThreadsOptions) {
     this.#loads = Array.from({ length: threads }, () => ({ scans: 0, batches: 0 }));
@@ -70,6 +71,7 @@ export class ScanThreads {
    * transfer or `put` throws; the caller then ends the transfer, if it has not ended.
    */
   async scan(stored: AsyncIterable<Uint8Array>, name: string, put: PutBatch): Promise<LayerScan> {
+    this.#checkOpen();
     const thread = this.#leastLoaded();
     const id = this.#nextId++;
     const load = this.#loads[thread];
@@ -96,6 +98,7 @@ export class ScanThreads {
 
   /** Compresses blocks of anything. */
   readonly compress: CompressBlocks = async (algorithm, input, blockSize) => {
+    this.#checkOpen();
     if (input.length <= INLINE_BYTES) return compressBlocks(algorithm, input, blockSize);
     const buffer = new ArrayBuffer(input.length);
     new Uint8Array(buffer).set(input);
@@ -104,6 +107,7 @@ export class ScanThreads {
 
   /** Ends the threads; what is not done fails. Idempotent. */
   async close(): Promise<void> {
+    this.#closed = true;
     const error = new LazyError("UNAVAILABLE", "the conversion was ended before it was done");
     for (let thread = 0; thread < this.#loads.length; thread++) this.#lost(thread, error);
     await this.#pool.close();
@@ -172,6 +176,10 @@ export class ScanThreads {
       if (open <= 0) return;
       if (Atomics.compareExchange(this.#offers, 0, open, open - 1) === open) this.#offered--;
     }
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new LazyError("USAGE", "threads of the conversion: used after close");
   }
 
   #letGo(thread: number): void {

@@ -31,9 +31,9 @@ export class ThreadPool<Request, Reply> {
     this.#held = Array.from({ length: threads }, () => false);
   }
 
-  /** Sends a message; what is in `transferred` is the thread's from now on. */
+  /** Sends a message; what is in `transferred` is the thread's from now on. Nothing is sent once the pool is closed. */
   post(thread: number, request: Request, transferred: readonly Transferable[] = []): void {
-    if (this.#closed) throw new LazyError("USAGE", "thread pool: used after close");
+    if (this.#closed) return;
     const worker = (this.#workers[thread] ??= this.#start(thread));
     worker.postMessage(request, transferred);
   }
