@@ -10,7 +10,7 @@ test("a small blob stays in memory, a larger one goes to a file; both read back 
   await using scratch = await TemporaryDirectory.create();
   for (const pieces of [0, 1, 3, 12]) {
     const path = scratch.join(`blob-${pieces}`, "overlaybd.commit");
-    const spool = new BlobSpool({ path, keep: false, memory: new SpoolMemory(64 * MIB) });
+    const spool = new BlobSpool({ path, keep: false, memory: new SpoolMemory(8 * MIB) });
     for (let piece = 0; piece < pieces; piece++) await spool.write(Buffer.alloc(MIB, piece));
     if (pieces > 0) await spool.patch(1, Buffer.from("head"));
     const expected = Buffer.concat(Array.from({ length: pieces }, (_, piece) => Buffer.alloc(MIB, piece)));

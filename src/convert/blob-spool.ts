@@ -4,10 +4,9 @@ import type { ByteSink } from "../bytes/sink.ts";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { LazyError, messageOf } from "../errors.ts";
 
-/** Blobs up to this size stay in memory while there is room. */
-const MEMORY_BYTES = 8 << 20;
+const PAGE_BYTES = 64 << 10;
 
-/** Bytes of memory that several spools share. */
+/** Bytes of memory that several spools share: a blob stays in memory while there is room in it. */
 export class SpoolMemory {
   #free: number;
 
@@ -42,11 +41,9 @@ export interface SpoolOptions {
 export class BlobSpool implements ByteSink, ByteSource {
   readonly name: string;
   readonly #options: SpoolOptions;
-  #chunks: Uint8Array[] = [];
+  /** The blob while it is in memory; each page is taken from what is shared. */
+  #pages: Buffer[] = [];
   #size = 0;
-  /** What it holds of the shared memory. */
-  #taken = 0;
-  #memory: Buffer | undefined;
   #file: FileHandle | undefined;
   #closed = false;
 
@@ -61,24 +58,25 @@ export class BlobSpool implements ByteSink, ByteSource {
 
   async write(bytes: Uint8Array): Promise<void> {
     const offset = this.#size;
+    if (!this.#file && !this.#reserve(offset + bytes.length)) await this.#openFile();
     this.#size += bytes.length;
-    if (!this.#file && !this.#takeMemory(bytes.length)) await this.#openFile();
-    if (this.#file) await this.#writeFile(bytes, offset);
-    else this.#chunks.push(new Uint8Array(bytes));
+    await this.#put(offset, bytes);
   }
 
   /** Replaces bytes that were written. */
   async patch(offset: number, bytes: Uint8Array): Promise<void> {
     checkRange(this, offset, bytes.length);
-    if (this.#file) await this.#writeFile(bytes, offset);
-    else this.#joined().set(bytes, offset);
+    await this.#put(offset, bytes);
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
     if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
-    if (!this.#file) return new Uint8Array(this.#joined().subarray(offset, offset + length));
     const bytes = Buffer.allocUnsafe(length);
+    if (!this.#file) {
+      for (let done = 0; done < length;) done += pageAt(this.#pages, offset + done).copy(bytes, done);
+      return bytes;
+    }
     const { bytesRead } = await this.#file.read(bytes, 0, length, offset);
     if (bytesRead !== length) throw new LazyError("UNAVAILABLE", `${this.name}: read ${bytesRead} of ${length} bytes at ${offset}`);
     return bytes;
@@ -87,45 +85,46 @@ export class BlobSpool implements ByteSink, ByteSource {
   async close(): Promise<void> {
     const file = this.#file;
     this.#closed = true;
-    this.#chunks = [];
-    this.#memory = undefined;
     this.#file = undefined;
-    this.#giveMemory();
+    this.#dropPages();
     if (!file) return;
     await file.close();
     if (!this.#options.keep) await rm(dirname(this.#options.path), { recursive: true, force: true });
   }
 
-  #joined(): Buffer {
-    if (!this.#memory) {
-      this.#memory = Buffer.concat(this.#chunks);
-      this.#chunks = [];
-    } else if (this.#chunks.length > 0) {
-      this.#memory = Buffer.concat([this.#memory, ...this.#chunks]);
-      this.#chunks = [];
+  /** Takes pages for a blob of this size; false when memory is not where it goes. */
+  #reserve(size: number): boolean {
+    const { keep, memory } = this.#options;
+    while (this.#pages.length * PAGE_BYTES < size) {
+      if (keep || !memory.take(PAGE_BYTES)) return false;
+      this.#pages.push(Buffer.allocUnsafeSlow(PAGE_BYTES));
     }
-    return this.#memory;
+    return true;
+  }
+
+  #dropPages(): void {
+    this.#options.memory.give(this.#pages.length * PAGE_BYTES);
+    this.#pages = [];
   }
 
   /** Moves what is in memory to a file. */
   async #openFile(): Promise<void> {
     await mkdir(dirname(this.#options.path), { recursive: true });
     this.#file = await open(this.#options.path, "w+", 0o644);
-    await this.#writeFile(this.#joined(), 0);
-    this.#memory = undefined;
-    this.#giveMemory();
+    for (let at = 0; at < this.#size; at += PAGE_BYTES) {
+      await this.#writeFile(pageAt(this.#pages, at).subarray(0, this.#size - at), at);
+    }
+    this.#dropPages();
   }
 
-  #takeMemory(bytes: number): boolean {
-    const { keep, memory } = this.#options;
-    if (keep || this.#taken + bytes > MEMORY_BYTES || !memory.take(bytes)) return false;
-    this.#taken += bytes;
-    return true;
-  }
-
-  #giveMemory(): void {
-    this.#options.memory.give(this.#taken);
-    this.#taken = 0;
+  async #put(offset: number, bytes: Uint8Array): Promise<void> {
+    if (this.#file) return await this.#writeFile(bytes, offset);
+    for (let done = 0; done < bytes.length;) {
+      const room = pageAt(this.#pages, offset + done);
+      const taken = bytes.subarray(done, done + room.length);
+      room.set(taken);
+      done += taken.length;
+    }
   }
 
   async #writeFile(bytes: Uint8Array, offset: number): Promise<void> {
@@ -140,4 +139,9 @@ export class BlobSpool implements ByteSink, ByteSource {
       });
     }
   }
+}
+
+/** What the pages hold from an offset to the end of its page. */
+function pageAt(pages: readonly Buffer[], offset: number): Buffer {
+  return pages[Math.floor(offset / PAGE_BYTES)].subarray(offset % PAGE_BYTES);
 }

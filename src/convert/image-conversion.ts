@@ -32,7 +32,7 @@ export interface ConversionRun {
   readonly signal: AbortSignal;
 }
 
-/** A blob of this size does not fit into memory, and is worth sending before the layers above it are complete. */
+/** A blob of this size is worth sending before the layers above it are complete. */
 const EARLY_UPLOAD_BYTES = 8 << 20;
 const CACHE = { capacityBytes: 1 << 30, chunkBytes: 256 << 10 };
 

@@ -11,7 +11,7 @@ export type PutBatch = (batch: CompressedBatch, payloadBytes: number) => Promise
 
 /** Stored bytes go to a thread in buffers of this size ... */
 const STORED_BUFFER_BYTES = 256 << 10;
-/** ... of which a scan has so many. */
+/** ... of which a scan has so many underway. */
 const STORED_BUFFERS = 4;
 /** Batches that a thread without a scan is given at a time: one to do, and one that waits so that it never idles for a message. */
 const BATCHES_PER_IDLE_THREAD = 2;
@@ -52,6 +52,8 @@ export class ScanThreads {
   readonly #offers = new Int32Array(new SharedArrayBuffer(4));
   /** Offers that were made and whose batch has not come. */
   #offered = 0;
+  /** Buffers for stored bytes that no scan has. */
+  readonly #freeStored: ArrayBuffer[] = [];
   #nextId = 0;
   #closed = false;
 
@@ -79,7 +81,7 @@ export class ScanThreads {
     this.#pool.hold(thread, true);
     this.#adjustOffers();
     const post = (request: ScanRequest, transferred: ArrayBuffer[]): void => this.#pool.post(thread, request, transferred);
-    const scan = new Scan(id, thread, put, post);
+    const scan = new Scan(id, thread, this.#freeStored, put, post);
     this.#scans.set(id, scan);
     try {
       post({ kind: "scan", id, name }, []);
@@ -202,15 +204,23 @@ class Scan {
   readonly #post: (request: ScanRequest, transferred: ArrayBuffer[]) => void;
   readonly #resolve: (scan: LayerScan) => void;
   readonly #reject: (error: unknown) => void;
-  readonly #freeStored: ArrayBuffer[] = Array.from({ length: STORED_BUFFERS }, () => new ArrayBuffer(STORED_BUFFER_BYTES));
+  readonly #freeStored: ArrayBuffer[];
+  #storedUnderway = 0;
   readonly #spare: ArrayBuffer[] = [];
   #hasFailed = false;
   #freed = (): void => {};
   /** The batches that came so far are in the blob. */
   #allPut: Promise<void> = Promise.resolve();
 
-  constructor(id: number, thread: number, put: PutBatch, post: (request: ScanRequest, transferred: ArrayBuffer[]) => void) {
+  constructor(
+    id: number,
+    thread: number,
+    freeStored: ArrayBuffer[],
+    put: PutBatch,
+    post: (request: ScanRequest, transferred: ArrayBuffer[]) => void,
+  ) {
     this.#id = id;
+    this.#freeStored = freeStored;
     this.thread = thread;
     this.#put = put;
     this.#post = post;
@@ -247,6 +257,7 @@ class Scan {
     switch (reply.kind) {
       case "taken":
         this.#freeStored.push(reply.buffer);
+        this.#storedUnderway--;
         this.#freed();
         break;
       case "batch":
@@ -301,7 +312,8 @@ class Scan {
   }
 
   async #freeBuffer(): Promise<ArrayBuffer> {
-    while (this.#freeStored.length === 0 && !this.#hasFailed) await new Promise<void>((resolve) => (this.#freed = resolve));
-    return this.#freeStored.pop() ?? new ArrayBuffer(0);
+    while (this.#storedUnderway >= STORED_BUFFERS && !this.#hasFailed) await new Promise<void>((resolve) => (this.#freed = resolve));
+    this.#storedUnderway++;
+    return this.#freeStored.pop() ?? new ArrayBuffer(STORED_BUFFER_BYTES);
   }
 }

@@ -17,7 +17,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   registry: ["bytes", "oci"],
   "image-layout": ["bytes", "oci"],
   "image-archive": ["bytes", "compression", "tree", "tar", "oci", "image-layout"],
-  workers: ["bytes", "compression"],
+  workers: [],
   export: ["bytes", "native"],
   device: ["bytes", "compression", "tar", "oci", "registry", "image-layout", "cache", "formats"],
   verify: ["bytes", "compression", "tree", "tar", "oci", "device", "formats"],
