@@ -28,7 +28,7 @@ async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Arr
 async function inside(bytes: Uint8Array, size = 65_536): Promise<Buffer> {
   const { stream } = await decompress(pieces(bytes, size), "blob");
   const chunks: Uint8Array[] = [];
-  for await (const chunk of stream) chunks.push(chunk);
+  for await (const chunk of stream) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 
@@ -72,7 +72,11 @@ test("all gzip members are decoded and zeros after them are padding", async () =
 
 test("whatever else follows gzip data is refused", async () => {
   const gzip = gzipSync(LARGE.subarray(0, 100_000));
-  await refuses(Buffer.concat([gzip, Buffer.from("garbage")]), /^blob: the compressed data is broken/);
+  await refuses(Buffer.concat([gzip, Buffer.from("garbage")]), new RegExp(`^blob: byte ${gzip.length} comes after the end`));
+  await refuses(
+    Buffer.concat([gzip, Buffer.from([0x1f, 0x8c])]),
+    new RegExp(`^blob: the compressed data is broken .* at byte ${gzip.length + 1};`),
+  );
   await refuses(Buffer.concat([gzip, Buffer.from([0x1f])]), /^blob: the compressed data ends in the middle/);
   await refuses(Buffer.concat([gzip, Buffer.alloc(9), gzip]), new RegExp(`^blob: byte ${gzip.length + 9} comes after the end`));
 });

@@ -19,7 +19,10 @@ export function detectCompression(firstBytes: Uint8Array): Compression {
 
 export interface Decompressed {
   readonly compression: Compression;
-  /** The bytes inside, in pieces that belong to the consumer. Iterate it once; leaving early ends the input as well. */
+  /**
+   * The bytes inside, in pieces that are valid until the next one is asked for. Iterate it once; leaving early ends the
+   * input as well.
+   */
   readonly stream: AsyncIterable<Uint8Array>;
 }
 
