@@ -77,8 +77,11 @@ export class GzipDecoder {
    * A piece is a view of the decoder's memory, valid until any next call of the decoder.
    */
   next(): Uint8Array | undefined {
-    if (this.#isFull) this.#slide();
-    while (!this.#isFull && this.#step());
+    do {
+      if (this.#isFull) this.#slide();
+      while (!this.#isFull && this.#step());
+      // Full with nothing new: what was pushed before had ended exactly where the room did.
+    } while (this.#isFull && this.#kernel.outputBytes === this.#returned);
     const end = this.#kernel.outputBytes;
     if (end === this.#returned) return undefined;
     this.#sum();
