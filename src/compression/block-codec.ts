@@ -1,12 +1,12 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { crc32cRaw } from "../bytes/crc32c.ts";
 import { corrupt, messageOf } from "../errors.ts";
-import { lz4Compress, lz4Decompress } from "./lz4.ts";
+import { BLOCK_CRC_BYTES, BLOCK_CRC_SEED, Lz4Kernel } from "./lz4.ts";
 
 /** How the blocks of a block-compressed file are encoded. */
 export type BlockAlgorithm = "lz4" | "zstd";
 
-/** Blocks as they are stored: each followed by its CRC (four bytes, little-endian), back to back. */
+/** Blocks as they are stored: each followed by its CRC (four bytes, little-endian), back to back. Both have buffers of their own. */
 export interface CompressedBatch {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Stored size of each block, its CRC included. */
@@ -19,12 +19,11 @@ export interface CompressedBatch {
  */
 export type CompressBlocks = (algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number) => Promise<CompressedBatch>;
 
-/** Each stored block is followed by a CRC-32C of its compressed bytes, started at this value (see docs/formats/zfile.md). */
-export const BLOCK_CRC_SEED = 100007;
-export const BLOCK_CRC_BYTES = 4;
-
 /** The level that ZFile writers use for zstd blocks. */
 const ZSTD_LEVEL = 3;
+
+/** Plain bytes that are decoded at a time: what goes in and comes out stays in a core's cache. */
+const DECODE_BYTES = 128 << 10;
 
 /** The most that a block of `inputBytes` is stored in, its CRC included, with either algorithm. */
 export function storedBound(inputBytes: number): number {
@@ -33,49 +32,162 @@ export function storedBound(inputBytes: number): number {
 
 /** The synchronous form of `CompressBlocks`. */
 export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number): CompressedBatch {
-  const blocks = Math.ceil(input.length / blockSize);
-  const storedBytes = new Uint32Array(blocks);
-  const bytes = new Uint8Array(new ArrayBuffer(blocks * storedBound(Math.min(blockSize, input.length))));
-  const view = viewOf(bytes);
-  const inputView = viewOf(input);
-  let at = 0;
-  for (let block = 0; block < blocks; block++) {
-    const start = block * blockSize;
-    const end = Math.min(start + blockSize, input.length);
-    const codeEnd = algorithm === "lz4" ? lz4Compress(inputView, start, end, view, at) : putZstd(input.subarray(start, end), bytes, at);
-    view.setUint32(codeEnd, crc32cRaw(BLOCK_CRC_SEED, bytes, at, codeEnd), true);
-    storedBytes[block] = codeEnd + BLOCK_CRC_BYTES - at;
-    at = codeEnd + BLOCK_CRC_BYTES;
+  if (algorithm === "zstd") return compressZstd(input, blockSize);
+  const kernel = Lz4Kernel.ofThread();
+  const pieceBytes = kernel.batchBlocks(blockSize) * blockSize;
+  const pieces: CompressedBatch[] = [];
+  for (let at = 0; at < input.length; at += pieceBytes) {
+    const piece = input.subarray(at, at + pieceBytes);
+    kernel.plain.set(piece);
+    pieces.push(compressLz4(kernel, piece.length, blockSize));
   }
-  return { bytes: bytes.subarray(0, at), storedBytes };
+  return pieces.length === 1 ? pieces[0] : joined(pieces);
 }
 
 /** `compressBlocks` on the calling thread behind the asynchronous seam. */
 export const compressInline: CompressBlocks = async (algorithm, input, blockSize) => compressBlocks(algorithm, input, blockSize);
 
-/** Decompresses one block (without CRC) to exactly fill `output`. Throws `CORRUPT` where it does not. */
-export function decompressBlock(algorithm: BlockAlgorithm, code: Uint8Array, output: Uint8Array): void {
-  if (algorithm === "lz4") lz4Decompress(viewOf(code), 0, code.length, viewOf(output), 0, output.length);
-  else decompressZstd(code, output);
+/** Compresses what its owner has gathered in `input`, which saves a copy. It has 2.2 MiB of memory of its own. */
+export class BlockCompressor {
+  /** To be filled before each call; stays the same. */
+  readonly input: Uint8Array<ArrayBuffer>;
+  readonly #kernel = new Lz4Kernel();
+
+  constructor() {
+    this.input = this.#kernel.plain;
+  }
+
+  /** `compressBlocks` of the first `inputBytes` of `input`. */
+  compress(algorithm: BlockAlgorithm, inputBytes: number, blockSize: number): CompressedBatch {
+    if (inputBytes > this.input.length) throw new RangeError(`${inputBytes} bytes of input, room for ${this.input.length}`);
+    const inOneCall = algorithm === "lz4" && Math.ceil(inputBytes / blockSize) <= this.#kernel.batchBlocks(blockSize);
+    if (inOneCall) return compressLz4(this.#kernel, inputBytes, blockSize);
+    return compressBlocks(algorithm, this.input.subarray(0, inputBytes), blockSize);
+  }
 }
 
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** A run of stored blocks, back to back. */
+export interface StoredBlocks {
+  readonly algorithm: BlockAlgorithm;
+  /** Bytes that each block but the last holds. */
+  readonly blockSize: number;
+  /** Bytes that the last one holds. */
+  readonly lastBytes: number;
+  /** Each block is followed by its CRC, which is part of its stored size. */
+  readonly verify: boolean;
+  readonly bytes: Uint8Array;
+  /** Offset of each block and of the end of the last, counted from anywhere. */
+  readonly offsets: Float64Array;
+  /** Names a block, by its number in the run, for messages. */
+  readonly whereIs: (block: number) => string;
 }
 
-function putZstd(input: Uint8Array, output: Uint8Array, at: number): number {
-  const code = zstdCompressSync(input, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } });
-  output.set(code, at);
-  return at + code.length;
+/**
+ * Checks and decodes a run of blocks, and fills `output` with their bytes from `skip` on.
+ * Throws `CORRUPT` for a block whose CRC differs, that is malformed, or that holds more or less than it should.
+ */
+export function decodeBlocks(run: StoredBlocks, skip: number, output: Uint8Array): void {
+  const { bytes, offsets, blockSize, whereIs } = run;
+  const blocks = offsets.length - 1;
+  if (offsets[blocks] - offsets[0] !== bytes.length) throw new RangeError(`${blocks} blocks do not lie in ${bytes.length} bytes`);
+  const [least, most] = [run.verify ? BLOCK_CRC_BYTES + 1 : 1, storedBound(blockSize)];
+  for (let block = 0; block < blocks; block++) {
+    const stored = offsets[block + 1] - offsets[block];
+    if (!(stored >= least && stored <= most)) {
+      throw corrupt(`${whereIs(block)}: stored in ${stored} bytes, expected ${least} to ${most}`);
+    }
+  }
+  if (run.algorithm === "lz4") decodeLz4(run, skip, output);
+  else decodeZstd(run, skip, output);
 }
 
-function decompressZstd(code: Uint8Array, output: Uint8Array): void {
+function decodeLz4(run: StoredBlocks, skip: number, output: Uint8Array): void {
+  const { bytes, offsets, blockSize, lastBytes, verify, whereIs } = run;
+  const kernel = Lz4Kernel.ofThread();
+  const blocks = offsets.length - 1;
+  const atOnce = Math.floor(DECODE_BYTES / storedBound(blockSize));
+  for (let first = 0; first < blocks; first += atOnce) {
+    const stop = Math.min(first + atOnce, blocks);
+    kernel.stored.set(bytes.subarray(offsets[first] - offsets[0], offsets[stop] - offsets[0]));
+    for (let block = first; block < stop; block++) kernel.sizes[block - first] = offsets[block + 1] - offsets[block];
+    const endBytes = stop === blocks ? lastBytes : blockSize;
+    const good = kernel.decode(stop - first, verify, blockSize, endBytes);
+    if (first + good < stop) throw corrupt(`${whereIs(first + good)}: ${kernel.failure()}`);
+    putPart(kernel.plain.subarray(0, (stop - first - 1) * blockSize + endBytes), first * blockSize, skip, output);
+  }
+}
+
+function decodeZstd(run: StoredBlocks, skip: number, output: Uint8Array): void {
+  const { bytes, offsets, blockSize, whereIs } = run;
+  const blocks = offsets.length - 1;
+  for (let block = 0; block < blocks; block++) {
+    const start = offsets[block] - offsets[0];
+    const end = offsets[block + 1] - offsets[0];
+    const codeEnd = run.verify ? end - BLOCK_CRC_BYTES : end;
+    if (run.verify) {
+      const found = crc32cRaw(BLOCK_CRC_SEED, bytes, start, codeEnd);
+      const expected = new DataView(bytes.buffer, bytes.byteOffset).getUint32(codeEnd, true);
+      if (found !== expected) throw corrupt(`${whereIs(block)}: crc is ${hex(found)}, stored crc is ${hex(expected)}`);
+    }
+    const plainBytes = block + 1 === blocks ? run.lastBytes : blockSize;
+    putPart(decompressZstd(bytes.subarray(start, codeEnd), plainBytes, whereIs(block)), block * blockSize, skip, output);
+  }
+}
+
+/** Copies what lies in both: `plain`, which begins at `at`, and `output`, which begins at `outputAt`. */
+function putPart(plain: Uint8Array, at: number, outputAt: number, output: Uint8Array): void {
+  const from = Math.max(0, outputAt - at);
+  const to = Math.min(plain.length, outputAt + output.length - at);
+  if (from < to) output.set(plain.subarray(from, to), at + from - outputAt);
+}
+
+function compressLz4(kernel: Lz4Kernel, plainBytes: number, blockSize: number): CompressedBatch {
+  const storedBytes = kernel.compress(plainBytes, blockSize);
+  return { bytes: kernel.stored.slice(0, storedBytes), storedBytes: kernel.sizes.slice(0, Math.ceil(plainBytes / blockSize)) };
+}
+
+function joined(batches: readonly CompressedBatch[]): CompressedBatch {
+  const bytes = new Uint8Array(batches.reduce((total, batch) => total + batch.bytes.length, 0));
+  const storedBytes = new Uint32Array(batches.reduce((total, batch) => total + batch.storedBytes.length, 0));
+  let at = 0;
+  let block = 0;
+  for (const batch of batches) {
+    bytes.set(batch.bytes, at);
+    storedBytes.set(batch.storedBytes, block);
+    at += batch.bytes.length;
+    block += batch.storedBytes.length;
+  }
+  return { bytes, storedBytes };
+}
+
+function compressZstd(input: Uint8Array, blockSize: number): CompressedBatch {
+  const blocks = Math.ceil(input.length / blockSize);
+  const storedBytes = new Uint32Array(blocks);
+  const bytes = new Uint8Array(blocks * storedBound(Math.min(blockSize, input.length)));
+  const view = new DataView(bytes.buffer);
+  let at = 0;
+  for (let block = 0; block < blocks; block++) {
+    const plain = input.subarray(block * blockSize, (block + 1) * blockSize);
+    const code = zstdCompressSync(plain, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } });
+    bytes.set(code, at);
+    view.setUint32(at + code.length, crc32cRaw(BLOCK_CRC_SEED, code), true);
+    storedBytes[block] = code.length + BLOCK_CRC_BYTES;
+    at += code.length + BLOCK_CRC_BYTES;
+  }
+  return { bytes: bytes.slice(0, at), storedBytes };
+}
+
+function decompressZstd(code: Uint8Array, plainBytes: number, where: string): Uint8Array {
   let plain: Uint8Array;
   try {
-    plain = zstdDecompressSync(code, { maxOutputLength: Math.max(output.length, 1) });
+    plain = zstdDecompressSync(code, { maxOutputLength: Math.max(plainBytes, 1) });
   } catch (cause) {
-    throw corrupt(`zstd block of ${code.length} bytes: ${messageOf(cause)}`, { cause });
+    throw corrupt(`${where}: zstd block of ${code.length} bytes: ${messageOf(cause)}`, { cause });
   }
-  if (plain.length !== output.length) throw corrupt(`zstd block ends after ${plain.length} bytes, expected ${output.length}`);
-  output.set(plain);
+  if (plain.length !== plainBytes) throw corrupt(`${where}: zstd block ends after ${plain.length} bytes, expected ${plainBytes}`);
+  return plain;
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(8, "0");
 }

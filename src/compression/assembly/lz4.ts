@@ -1,4 +1,390 @@
-/** Placeholder. */
-export function add(a: i32, b: i32): i32 {
-  return a + b;
+/*
+ * LZ4 blocks and their CRC-32C, a batch at a time. See docs/formats/zfile.md for how blocks are stored.
+ *
+ * The compressor makes the same choices as liblz4's `LZ4_compress_default` does for blocks of up to 64 KiB: one table of
+ * 16-bit positions, greedy matching, a stride that grows where nothing matches. Equal choices give equal bytes.
+ *
+ * Every load and store is raw. Callers give areas inside of the memory, each followed by SLACK bytes that may be read, and
+ * behind an output scribbled on: copies are of 16 bytes at a time and run over into them, or into what is written next.
+ */
+
+/* Memory: [CRC tables][hash table][repeats][steps][plain][stored][sizes] */
+const CRC_TABLES: usize = 0;
+const CRC_TABLE_BYTES: usize = 256 * 4;
+const HASH_TABLE: usize = CRC_TABLES + 16 * CRC_TABLE_BYTES;
+const HASH_BITS: u32 = 13;
+const HASH_TABLE_BYTES: usize = (1 << HASH_BITS) * 2;
+/** For each distance below 16, which of the bytes from that far back follow: 16 indexes. */
+const REPEATS: usize = HASH_TABLE + HASH_TABLE_BYTES;
+/** For each distance below 16, how many bytes of whole periods 16 bytes hold. */
+const STEPS: usize = REPEATS + 16 * 16;
+
+export const SLACK: usize = 32;
+/** Plain bytes of a batch. */
+export const PLAIN: usize = STEPS + 16;
+export const PLAIN_BYTES: usize = 1 << 20;
+/** The same, stored: room for blocks of 4 KiB that grow. */
+export const STORED: usize = PLAIN + PLAIN_BYTES + SLACK;
+export const STORED_BYTES: usize = PLAIN_BYTES + (128 << 10);
+/** Stored size of each block, 32 bits each. */
+export const SIZES: usize = STORED + STORED_BYTES + SLACK;
+export const MAX_BLOCKS: usize = 4096;
+const END: usize = SIZES + MAX_BLOCKS * 4;
+
+/** How far apart positions in the 16-bit table may be. */
+const WINDOW_BYTES: usize = 65536;
+const HASH_PRIME: u32 = 2654435761;
+const MIN_MATCH: usize = 4;
+/** The last bytes of a block are always literals. */
+const LAST_LITERALS: usize = 5;
+/** No match starts closer to the end than this. */
+const MATCH_FIND_LIMIT: usize = 12;
+/** After 2^6 misses the stride grows by one. */
+const SKIP_TRIGGER: u32 = 6;
+/** The highest value of a token's half; more follows in extra bytes. */
+const NIBBLE_MAX: usize = 15;
+
+const CRC_POLYNOMIAL: u32 = 0x82f63b78; // Castagnoli, reflected
+const CRC_BYTES: usize = 4;
+
+/** Why a block is bad; what `failure` tells with each is said in src/compression/lz4.ts. */
+const GOOD: i32 = 0;
+const CRC_DIFFERS: i32 = 1;
+const LITERAL_LENGTH_CUT: i32 = 2;
+const LITERALS_CUT: i32 = 3;
+const LITERALS_TOO_MANY: i32 = 4;
+const ENDS_EARLY: i32 = 5;
+const DISTANCE_CUT: i32 = 6;
+const DISTANCE_BAD: i32 = 7;
+const MATCH_LENGTH_CUT: i32 = 8;
+const MATCH_TOO_LONG: i32 = 9;
+const ENDS_WITH_MATCH: i32 = 10;
+
+/** What is known of the block that `decodeBlocks` stopped at. */
+export let failureReason: i32 = GOOD;
+export let failureAt: u32 = 0;
+export let failureFound: u32 = 0;
+export let failureExpected: u32 = 0;
+
+setUp();
+
+function setUp(): void {
+  memory.grow(<i32>((END + 0xffff) >> 16));
+  for (let byte: u32 = 0; byte < 256; byte++) {
+    let crc = byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >> 1) ^ CRC_POLYNOMIAL : crc >> 1;
+    store<u32>(CRC_TABLES + ((<usize>byte) << 2), crc);
+  }
+  // Table k advances a byte by k positions more than the first.
+  for (let entry: usize = 256; entry < 16 * 256; entry++) {
+    const crc = load<u32>(CRC_TABLES + ((entry - 256) << 2));
+    store<u32>(CRC_TABLES + (entry << 2), load<u32>(CRC_TABLES + ((<usize>(crc & 0xff)) << 2)) ^ (crc >> 8));
+  }
+  for (let distance: usize = 1; distance < 16; distance++) {
+    store<u8>(STEPS + distance, <u8>(16 - (16 % distance)));
+    for (let i: usize = 0; i < 16; i++) store<u8>(REPEATS + distance * 16 + i, <u8>(i % distance));
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- CRC-32C
+
+/** The register after `[at, end)`, started at `seed`, with no inversion before or after; 16 bytes a step. */
+export function crc32c(seed: u32, at: usize, end: usize): u32 {
+  let crc = seed;
+  while (at + 16 <= end) {
+    const a = load<u32>(at) ^ crc;
+    const b = load<u32>(at, 4);
+    const c = load<u32>(at, 8);
+    const d = load<u32>(at, 12);
+    crc =
+      load<u32>((<usize>(a & 0xff)) << 2, 15 * 1024) ^
+      load<u32>((<usize>((a >> 8) & 0xff)) << 2, 14 * 1024) ^
+      load<u32>((<usize>((a >> 16) & 0xff)) << 2, 13 * 1024) ^
+      load<u32>((<usize>(a >> 24)) << 2, 12 * 1024) ^
+      load<u32>((<usize>(b & 0xff)) << 2, 11 * 1024) ^
+      load<u32>((<usize>((b >> 8) & 0xff)) << 2, 10 * 1024) ^
+      load<u32>((<usize>((b >> 16) & 0xff)) << 2, 9 * 1024) ^
+      load<u32>((<usize>(b >> 24)) << 2, 8 * 1024) ^
+      load<u32>((<usize>(c & 0xff)) << 2, 7 * 1024) ^
+      load<u32>((<usize>((c >> 8) & 0xff)) << 2, 6 * 1024) ^
+      load<u32>((<usize>((c >> 16) & 0xff)) << 2, 5 * 1024) ^
+      load<u32>((<usize>(c >> 24)) << 2, 4 * 1024) ^
+      load<u32>((<usize>(d & 0xff)) << 2, 3 * 1024) ^
+      load<u32>((<usize>((d >> 8) & 0xff)) << 2, 2 * 1024) ^
+      load<u32>((<usize>((d >> 16) & 0xff)) << 2, 1024) ^
+      load<u32>((<usize>(d >> 24)) << 2);
+    at += 16;
+  }
+  while (at < end) crc = load<u32>((<usize>((crc ^ load<u8>(at++)) & 0xff)) << 2) ^ (crc >> 8);
+  return crc;
+}
+
+// --------------------------------------------------------------------------------------------------------------- compress
+
+/**
+ * Cuts `[input, input + inputBytes)` into blocks of `blockBytes`, at most 64 KiB, and stores each, compressed and followed by
+ * its CRC, from `output` on; their stored sizes go to `sizes`. Returns the end of the output.
+ */
+export function compressBlocks(input: usize, inputBytes: usize, blockBytes: usize, crcSeed: u32, output: usize, sizes: usize): usize {
+  const end = input + inputBytes;
+  let window = input;
+  memory.fill(HASH_TABLE, 0, HASH_TABLE_BYTES);
+  for (let at = input; at < end;) {
+    const blockEnd = min(at + blockBytes, end);
+    if (blockEnd - window > WINDOW_BYTES) {
+      window = at;
+      memory.fill(HASH_TABLE, 0, HASH_TABLE_BYTES);
+    }
+    const codeEnd = compressBlock(window, at, blockEnd, output);
+    store<u32>(codeEnd, crc32c(crcSeed, output, codeEnd));
+    store<u32>(sizes, <u32>(codeEnd + CRC_BYTES - output));
+    sizes += 4;
+    output = codeEnd + CRC_BYTES;
+    at = blockEnd;
+  }
+  return output;
+}
+
+function hash(word: u32): usize {
+  return (<usize>((word * HASH_PRIME) >> (32 - HASH_BITS))) << 1;
+}
+
+/**
+ * The table's positions count from `window`, so that it need not be cleared for every block: what earlier blocks left there
+ * lies before `start`, and is taken for `start` as the zero of a cleared table is.
+ */
+function compressBlock(window: usize, start: usize, end: usize, out: usize): usize {
+  if (end - start <= MATCH_FIND_LIMIT) return putLastLiterals(start, end, out);
+  const searchEnd = end - MATCH_FIND_LIMIT + 1;
+  const matchEnd = end - LAST_LITERALS;
+  let anchor = start;
+  let ip = start + 1;
+  let nextWord = load<u32>(ip);
+  // A cleared table's zero is the start of the block, which is also the first position that goes in.
+  for (;;) {
+    let match: usize;
+    let word: u32;
+    let next = ip;
+    let stride: usize = 1;
+    let misses: u32 = 1 << SKIP_TRIGGER;
+    do {
+      word = nextWord;
+      ip = next;
+      next += stride;
+      stride = misses++ >> SKIP_TRIGGER;
+      if (next > searchEnd) return putLastLiterals(anchor, end, out);
+      const slot = hash(word);
+      nextWord = load<u32>(next);
+      match = max(window + <usize>load<u16>(slot, HASH_TABLE), start);
+      store<u16>(slot, <u16>(ip - window), HASH_TABLE);
+    } while (load<u32>(match) != word);
+
+    while (ip > anchor && match > start && load<u8>(ip - 1) == load<u8>(match - 1)) {
+      ip--;
+      match--;
+    }
+
+    let token = out++;
+    const literals = ip - anchor;
+    let high: usize;
+    if (literals >= NIBBLE_MAX) {
+      high = NIBBLE_MAX << 4;
+      out = putLength(out, literals - NIBBLE_MAX);
+      copyLong(out, anchor, literals);
+    } else {
+      high = literals << 4;
+      v128.store(out, v128.load(anchor));
+    }
+    out += literals;
+
+    for (;;) {
+      store<u16>(out, <u16>(ip - match));
+      out += 2;
+      const length = countEqual(ip + MIN_MATCH, match + MIN_MATCH, matchEnd);
+      ip += length + MIN_MATCH;
+      if (length >= NIBBLE_MAX) {
+        store<u8>(token, <u8>(high + NIBBLE_MAX));
+        out = putLength(out, length - NIBBLE_MAX);
+      } else {
+        store<u8>(token, <u8>(high + length));
+      }
+
+      anchor = ip;
+      if (ip >= searchEnd) return putLastLiterals(anchor, end, out);
+
+      store<u16>(hash(load<u32>(ip - 2)), <u16>(ip - 2 - window), HASH_TABLE);
+      word = load<u32>(ip);
+      const slot = hash(word);
+      match = max(window + <usize>load<u16>(slot, HASH_TABLE), start);
+      store<u16>(slot, <u16>(ip - window), HASH_TABLE);
+      if (load<u32>(match) != word) break;
+      token = out++;
+      high = 0;
+    }
+    nextWord = load<u32>(++ip);
+  }
+  return out; // never reached; the compiler asks for it
+}
+
+/** How many bytes from `a` and from `b` are equal, `a` staying below `limit`. */
+function countEqual(a: usize, b: usize, limit: usize): usize {
+  const from = a;
+  while (a + 8 <= limit) {
+    const differing = load<u64>(a) ^ load<u64>(b);
+    if (differing != 0) return a - from + (<usize>ctz(differing) >> 3);
+    a += 8;
+    b += 8;
+  }
+  while (a < limit && load<u8>(a) == load<u8>(b)) {
+    a++;
+    b++;
+  }
+  return a - from;
+}
+
+/** Writes a length beyond a token's half: a run of 255 and what is left. */
+function putLength(out: usize, length: usize): usize {
+  while (length >= 255) {
+    store<u8>(out++, 255);
+    length -= 255;
+  }
+  store<u8>(out++, <u8>length);
+  return out;
+}
+
+function copyLong(to: usize, from: usize, bytes: usize): void {
+  const end = to + bytes;
+  do {
+    v128.store(to, v128.load(from));
+    to += 16;
+    from += 16;
+  } while (to < end);
+}
+
+function putLastLiterals(anchor: usize, end: usize, out: usize): usize {
+  const literals = end - anchor;
+  if (literals >= NIBBLE_MAX) {
+    store<u8>(out++, <u8>(NIBBLE_MAX << 4));
+    out = putLength(out, literals - NIBBLE_MAX);
+  } else {
+    store<u8>(out++, <u8>(literals << 4));
+  }
+  copyLong(out, anchor, literals);
+  return out + literals;
+}
+
+// ----------------------------------------------------------------------------------------------------------------- decode
+
+/**
+ * Decodes `count` stored blocks that lie back to back from `stored` on, whose sizes are at `sizes`, to `output`: `blockBytes`
+ * from each, and `lastBytes` from the last. With `verify` each ends with its CRC, which is checked first; a stored size is
+ * never smaller than that. Returns the number of good blocks: fewer than `count` when the next is bad.
+ */
+export function decodeBlocks(
+  stored: usize,
+  sizes: usize,
+  count: i32,
+  verify: bool,
+  crcSeed: u32,
+  output: usize,
+  blockBytes: usize,
+  lastBytes: usize,
+): i32 {
+  for (let block = 0; block < count; block++) {
+    const storedEnd = stored + load<u32>(sizes);
+    let codeEnd = storedEnd;
+    if (verify) {
+      codeEnd -= CRC_BYTES;
+      const found = crc32c(crcSeed, stored, codeEnd);
+      const expected = load<u32>(codeEnd);
+      if (found != expected) {
+        fail(CRC_DIFFERS, codeEnd - stored, found, expected);
+        return block;
+      }
+    }
+    const bytes = block + 1 == count ? lastBytes : blockBytes;
+    if (decodeBlock(stored, codeEnd, output, output + bytes) != GOOD) return block;
+    sizes += 4;
+    stored = storedEnd;
+    output += bytes;
+  }
+  return count;
+}
+
+function fail(reason: i32, at: usize, found: usize, expected: usize): i32 {
+  failureReason = reason;
+  failureAt = <u32>at;
+  failureFound = <u32>found;
+  failureExpected = <u32>expected;
+  return reason;
+}
+
+/** Decodes one block to exactly `[output, limit)`. `out` never passes `limit`, and what is copied passes `out` by 32 at most. */
+function decodeBlock(start: usize, end: usize, output: usize, limit: usize): i32 {
+  let ip = start;
+  let out = output;
+  while (ip < end) {
+    const token = <usize>load<u8>(ip++);
+
+    let literals = token >> 4;
+    if (literals != NIBBLE_MAX) {
+      v128.store(out, v128.load(ip));
+      if (literals > end - ip) return fail(LITERALS_CUT, ip - start, literals, end - ip);
+      if (literals > limit - out) return fail(LITERALS_TOO_MANY, ip - start, literals, limit - out);
+    } else {
+      let more: usize;
+      do {
+        if (ip >= end) return fail(LITERAL_LENGTH_CUT, ip - start, 0, 0);
+        more = <usize>load<u8>(ip++);
+        literals += more;
+      } while (more == 255);
+      if (literals > end - ip) return fail(LITERALS_CUT, ip - start, literals, end - ip);
+      if (literals > limit - out) return fail(LITERALS_TOO_MANY, ip - start, literals, limit - out);
+      copyLong(out, ip, literals);
+    }
+    ip += literals;
+    out += literals;
+    if (end - ip < 2) {
+      if (ip != end) return fail(DISTANCE_CUT, ip - start, 0, 0);
+      return out == limit ? GOOD : fail(ENDS_EARLY, ip - start, out - output, limit - output);
+    }
+
+    const distance = <usize>load<u16>(ip);
+    ip += 2;
+    if (distance - 1 >= out - output) return fail(DISTANCE_BAD, ip - start, distance, out - output);
+    let length = (token & NIBBLE_MAX) + MIN_MATCH;
+    if (length != NIBBLE_MAX + MIN_MATCH) {
+      if (length > limit - out) return fail(MATCH_TOO_LONG, ip - start, length, limit - out);
+      const from = out - distance;
+      if (distance >= 16) {
+        v128.store(out, v128.load(from));
+        store<u32>(out, load<u32>(from, 16), 16);
+      } else {
+        repeat(out, distance, length);
+      }
+    } else {
+      let more: usize;
+      do {
+        if (ip >= end) return fail(MATCH_LENGTH_CUT, ip - start, 0, 0);
+        more = <usize>load<u8>(ip++);
+        length += more;
+      } while (more == 255);
+      if (length > limit - out) return fail(MATCH_TOO_LONG, ip - start, length, limit - out);
+      if (distance >= 16) copyLong(out, out - distance, length);
+      else repeat(out, distance, length);
+    }
+    out += length;
+  }
+  return fail(ENDS_WITH_MATCH, ip - start, 0, 0);
+}
+
+/** Repeats the `distance` (below 16) bytes before `out`: as many periods as fit in 16 bytes with every store. */
+function repeat(out: usize, distance: usize, length: usize): void {
+  const end = out + length;
+  const bytes = v128.swizzle(v128.load(out - distance), v128.load(REPEATS + (distance << 4)));
+  const step = <usize>load<u8>(distance, STEPS);
+  do {
+    v128.store(out, bytes);
+    out += step;
+  } while (out < end);
 }

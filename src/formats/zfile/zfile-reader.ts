@@ -1,7 +1,7 @@
-import { crc32cRaw } from "../../bytes/crc32c.ts";
 import { checkRange, type ByteSource } from "../../bytes/source.ts";
-import { BLOCK_CRC_BYTES, BLOCK_CRC_SEED, decompressBlock, storedBound, type BlockAlgorithm } from "../../compression/block-codec.ts";
-import { corrupt, LazyError, messageOf } from "../../errors.ts";
+import { decodeBlocks, storedBound, type BlockAlgorithm } from "../../compression/block-codec.ts";
+import { BLOCK_CRC_BYTES } from "../../compression/lz4.ts";
+import { corrupt } from "../../errors.ts";
 import { ZFILE_MAGIC } from "./layout.ts";
 import { readZFileRecords } from "./zfile-records.ts";
 
@@ -87,9 +87,10 @@ export class ZFileReader implements ByteSource {
       let stop = block + 1;
       while (stop <= lastBlock && offsets[stop + 1] - start <= MAX_READ_BYTES) stop++;
       const stored = await this.#source.read(start, offsets[stop] - start);
-      for (; block < stop; block++) {
-        copyBlock(this.blocks, block, stored.subarray(offsets[block] - start, offsets[block + 1] - start), output, offset);
-      }
+      const runStart = block * blockSize;
+      const to = Math.min(stop * blockSize - offset, length);
+      decodeRun(this.blocks, block, stop, stored, Math.max(0, offset - runStart), output.subarray(Math.max(0, runStart - offset), to));
+      block = stop;
     }
     return output;
   }
@@ -97,22 +98,6 @@ export class ZFileReader implements ByteSource {
   async close(): Promise<void> {
     await this.#source.close();
   }
-}
-
-/** Decodes one block and puts the part of it that `output`, which begins at `outputOffset` of the original, asks for. */
-function copyBlock(blocks: ZFileBlocks, block: number, stored: Uint8Array, output: Uint8Array, outputOffset: number): void {
-  const blockStart = block * blocks.blockSize;
-  const blockBytes = blockLength(blocks, block);
-  const at = blockStart - outputOffset;
-  if (at >= 0 && at + blockBytes <= output.length) {
-    decodeBlock(blocks, block, stored, output.subarray(at, at + blockBytes));
-    return;
-  }
-  const whole = Buffer.allocUnsafe(blockBytes);
-  decodeBlock(blocks, block, stored, whole);
-  const from = Math.max(0, -at);
-  const to = Math.min(blockBytes, output.length - at);
-  output.set(whole.subarray(from, to), at + from);
 }
 
 /** Bytes of the original in a block. */
@@ -125,24 +110,17 @@ export function blockLength(blocks: ZFileBlocks, block: number): number {
  * Throws `CORRUPT` naming the file, the block and its offset.
  */
 export function decodeBlock(blocks: ZFileBlocks, block: number, stored: Uint8Array, output: Uint8Array): void {
-  const codeBytes = stored.length - (blocks.verify ? BLOCK_CRC_BYTES : 0);
-  if (blocks.verify) {
-    const found = crc32cRaw(BLOCK_CRC_SEED, stored, 0, codeBytes);
-    const expected = new DataView(stored.buffer, stored.byteOffset + codeBytes, BLOCK_CRC_BYTES).getUint32(0, true);
-    if (found !== expected) throw corrupt(`${whereIs(blocks, block)}: crc is ${hex(found)}, stored crc is ${hex(expected)}`);
-  }
-  try {
-    decompressBlock(blocks.algorithm, stored.subarray(0, codeBytes), output);
-  } catch (cause) {
-    if (!(cause instanceof LazyError)) throw cause;
-    throw corrupt(`${whereIs(blocks, block)}: ${messageOf(cause)}`, { cause });
-  }
+  decodeRun(blocks, block, block + 1, stored, 0, output);
 }
 
-function whereIs(blocks: ZFileBlocks, block: number): string {
-  return `${blocks.name}: zfile block ${block} at ${blocks.offsets[block]}`;
-}
-
-function hex(value: number): string {
-  return value.toString(16).padStart(8, "0");
+/**
+ * Checks and decompresses the blocks `[first, stop)`, whose stored bytes (CRCs included) are given, and fills `output` with
+ * the original's bytes that begin `skip` bytes after the start of the first block. Throws as `decodeBlock` does.
+ */
+export function decodeRun(blocks: ZFileBlocks, first: number, stop: number, stored: Uint8Array, skip: number, output: Uint8Array): void {
+  const { algorithm, blockSize, verify } = blocks;
+  const offsets = blocks.offsets.subarray(first, stop + 1);
+  const lastBytes = blockLength(blocks, stop - 1);
+  const whereIs = (block: number): string => `${blocks.name}: zfile block ${first + block} at ${offsets[block]}`;
+  decodeBlocks({ algorithm, blockSize, lastBytes, verify, bytes: stored, offsets, whereIs }, skip, output);
 }
