@@ -30,8 +30,8 @@ export function storedBound(inputBytes: number): number {
   return inputBytes + 512 + BLOCK_CRC_BYTES;
 }
 
-/** The synchronous form of `CompressBlocks`. */
-export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number): CompressedBatch {
+/** The synchronous form of `CompressBlocks`. What comes out goes into `buffer`, if there is one and it has room. */
+export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number, buffer?: ArrayBuffer): CompressedBatch {
   if (algorithm === "zstd") return compressZstd(input, blockSize);
   const kernel = Lz4Kernel.ofThread();
   const pieceBytes = kernel.batchBlocks(blockSize) * blockSize;
@@ -39,32 +39,13 @@ export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blo
   for (let at = 0; at < input.length; at += pieceBytes) {
     const piece = input.subarray(at, at + pieceBytes);
     kernel.plain.set(piece);
-    pieces.push(compressLz4(kernel, piece.length, blockSize));
+    pieces.push(compressLz4(kernel, piece.length, blockSize, piece.length === input.length ? buffer : undefined));
   }
   return pieces.length === 1 ? pieces[0] : joined(pieces);
 }
 
 /** `compressBlocks` on the calling thread behind the asynchronous seam. */
 export const compressInline: CompressBlocks = async (algorithm, input, blockSize) => compressBlocks(algorithm, input, blockSize);
-
-/** Compresses what its owner has gathered in `input`, which saves a copy. It has 2.2 MiB of memory of its own. */
-export class BlockCompressor {
-  /** To be filled before each call; stays the same. */
-  readonly input: Uint8Array<ArrayBuffer>;
-  readonly #kernel = new Lz4Kernel();
-
-  constructor() {
-    this.input = this.#kernel.plain;
-  }
-
-  /** `compressBlocks` of the first `inputBytes` of `input`. */
-  compress(algorithm: BlockAlgorithm, inputBytes: number, blockSize: number): CompressedBatch {
-    if (inputBytes > this.input.length) throw new RangeError(`${inputBytes} bytes of input, room for ${this.input.length}`);
-    const inOneCall = algorithm === "lz4" && Math.ceil(inputBytes / blockSize) <= this.#kernel.batchBlocks(blockSize);
-    if (inOneCall) return compressLz4(this.#kernel, inputBytes, blockSize);
-    return compressBlocks(algorithm, this.input.subarray(0, inputBytes), blockSize);
-  }
-}
 
 /** A run of stored blocks, back to back. */
 export interface StoredBlocks {
@@ -141,9 +122,12 @@ function putPart(plain: Uint8Array, at: number, outputAt: number, output: Uint8A
   if (from < to) output.set(plain.subarray(from, to), at + from - outputAt);
 }
 
-function compressLz4(kernel: Lz4Kernel, plainBytes: number, blockSize: number): CompressedBatch {
+function compressLz4(kernel: Lz4Kernel, plainBytes: number, blockSize: number, buffer: ArrayBuffer | undefined): CompressedBatch {
   const storedBytes = kernel.compress(plainBytes, blockSize);
-  return { bytes: kernel.stored.slice(0, storedBytes), storedBytes: kernel.sizes.slice(0, Math.ceil(plainBytes / blockSize)) };
+  const hasRoom = buffer !== undefined && buffer.byteLength >= storedBytes;
+  const bytes = new Uint8Array(hasRoom ? buffer : new ArrayBuffer(storedBytes), 0, storedBytes);
+  bytes.set(kernel.stored.subarray(0, storedBytes));
+  return { bytes, storedBytes: kernel.sizes.slice(0, Math.ceil(plainBytes / blockSize)) };
 }
 
 function joined(batches: readonly CompressedBatch[]): CompressedBatch {

@@ -3,13 +3,23 @@ import { LazyError, messageOf } from "../errors.ts";
 import { openThreadPort } from "../workers/thread-port.ts";
 import { scanLayer } from "./layer-scan.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
-import { MAX_WAITING_BATCHES, PAYLOAD_ALGORITHM, type ScanReply, type ScanRequest, type ThreadError } from "./scan-messages.ts";
+import {
+  BATCH_BUFFER_BYTES,
+  MAX_WAITING_BATCHES,
+  PAYLOAD_ALGORITHM,
+  type ScanReply,
+  type ScanRequest,
+  type ThreadError,
+} from "./scan-messages.ts";
 
 /** One thread of `ScanThreads`: the data pass over some layers, and blocks to compress for the other threads. */
 const port = openThreadPort<ScanRequest, ScanReply>(receive);
 /** Batches that idle threads would take; a scan that finds none compresses its payload itself. */
 const offers = new Int32Array(port.data as SharedArrayBuffer);
 const scans = new Map<number, RunningScan>();
+/** Buffers for payload and for what it is compressed to. */
+const spares: ArrayBuffer[] = [];
+const MAX_SPARES = 8;
 
 function receive(request: ScanRequest): void {
   const { kind, id } = request;
@@ -22,7 +32,8 @@ async function scan(id: number, name: string): Promise<void> {
   const running = new RunningScan(id);
   scans.set(id, running);
   try {
-    const { entries, payloadBlocks, diffId } = await scanLayer(running.stored(), name, async (payload) => await running.put(payload));
+    const put = async (payload: Buffer<ArrayBuffer>): Promise<void> => await running.put(payload);
+    const { entries, payloadBlocks, diffId } = await scanLayer(running.stored(), name, put, spareBuffer);
     const chunks = entries.chunks();
     port.post(
       { kind: "scanned", id, entries: chunks, payloadBlocks, diffId },
@@ -35,9 +46,17 @@ async function scan(id: number, name: string): Promise<void> {
   }
 }
 
-function compress({ id, algorithm, blockSize, buffer, bytes }: Extract<ScanRequest, { kind: "compress" }>): void {
+function spareBuffer(): ArrayBuffer {
+  return spares.pop() ?? new ArrayBuffer(BATCH_BUFFER_BYTES);
+}
+
+function keepSpare(buffer: ArrayBuffer | undefined): void {
+  if (buffer?.byteLength === BATCH_BUFFER_BYTES && spares.length < MAX_SPARES) spares.push(buffer);
+}
+
+function compress({ id, algorithm, blockSize, buffer, bytes, spare }: Extract<ScanRequest, { kind: "compress" }>): void {
   try {
-    const result = compressBlocks(algorithm, new Uint8Array(buffer, 0, bytes), blockSize);
+    const result = compressBlocks(algorithm, new Uint8Array(buffer, 0, bytes), blockSize, spare);
     port.post({ kind: "compressed", id, buffer, result }, [buffer, result.bytes.buffer, result.storedBytes.buffer]);
   } catch (error) {
     port.post({ kind: "compressed", id, buffer, result: threadError(error) }, [buffer]);
@@ -48,7 +67,6 @@ function compress({ id, algorithm, blockSize, buffer, bytes }: Extract<ScanReque
 class RunningScan {
   readonly #id: number;
   readonly #stored: { readonly buffer: ArrayBuffer; readonly bytes: number }[] = [];
-  readonly #spare: ArrayBuffer[] = [];
   #hasEnded = false;
   #isDropped = false;
   #waitingBatches = 0;
@@ -71,7 +89,7 @@ class RunningScan {
         break;
       case "put":
         this.#waitingBatches--;
-        if (request.spare) this.#spare.push(request.spare);
+        keepSpare(request.spare);
         break;
     }
     this.#wake();
@@ -88,20 +106,19 @@ class RunningScan {
     }
   }
 
-  /** Sends payload on, compressed unless another thread has nothing to do; gives a buffer for more, if there is one. */
-  async put(payload: Buffer<ArrayBuffer>): Promise<Buffer<ArrayBuffer> | undefined> {
+  /** Sends payload on, compressed unless another thread has nothing to do. */
+  async put(payload: Buffer<ArrayBuffer>): Promise<void> {
     await this.#until(() => this.#waitingBatches < MAX_WAITING_BATCHES);
     this.#waitingBatches++;
     const id = this.#id;
     if (takeOffer()) {
       port.post({ kind: "payload", id, buffer: payload.buffer, bytes: payload.length }, [payload.buffer]);
-      const spare = this.#spare.pop();
-      return spare && Buffer.from(spare);
+      return;
     }
     const payloadBytes = payload.length;
-    const batch = compressBlocks(PAYLOAD_ALGORITHM, payload, PAYLOAD_BLOCK_BYTES);
+    const batch = compressBlocks(PAYLOAD_ALGORITHM, payload, PAYLOAD_BLOCK_BYTES, spareBuffer());
     port.post({ kind: "batch", id, batch, payloadBytes }, [batch.bytes.buffer, batch.storedBytes.buffer]);
-    return payload;
+    keepSpare(payload.buffer);
   }
 
   async #until(isSo: () => boolean): Promise<void> {

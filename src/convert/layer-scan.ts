@@ -21,15 +21,17 @@ const SPARSE_SLICE_BYTES = 4 * 1024;
 
 /**
  * The data pass: one front-to-back read of a layer as it is stored. It needs nothing from other layers. Files come out as
- * payload blocks through `write`, in archive order; everything else is collected. A buffer that `write` returns is used for more.
+ * payload blocks through `write`, in archive order; everything else is collected.
  * @param name what to call the layer in messages
+ * @param allocate gives buffers for payload, of PAYLOAD_PIECE_BYTES or more; `write` gets them back
  */
 export async function scanLayer(
   stored: AsyncIterable<Uint8Array>,
   name: string,
-  write: (payload: Buffer<ArrayBuffer>) => Promise<Buffer<ArrayBuffer> | undefined>,
+  write: (payload: Buffer<ArrayBuffer>) => Promise<void>,
+  allocate: () => ArrayBuffer,
 ): Promise<LayerScan> {
-  const packer = new PayloadPacker();
+  const packer = new PayloadPacker(allocate);
   const entries = new EntryLog();
   const reader = new TarReader(
     {
@@ -47,10 +49,7 @@ export async function scanLayer(
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
       at = end;
-      for (const payload of packer.take(false)) {
-        const spare = await write(payload);
-        if (spare) packer.recycle(spare);
-      }
+      for (const payload of packer.take(false)) await write(payload);
     }
   }
   reader.close();

@@ -3,9 +3,8 @@ import type { FileRun } from "../formats/ext4/ext4-writer.ts";
 
 /** Payload blocks are filesystem blocks. */
 export const PAYLOAD_BLOCK_BYTES = 4096;
-const BUFFER_BYTES = 1 << 20;
-/** Written buffers that are kept for more. */
-const MAX_SPARE = 4;
+/** Payload comes in pieces of this size. */
+export const PAYLOAD_PIECE_BYTES = 1 << 20;
 const NO_RUNS: readonly FileRun[] = [];
 
 /**
@@ -13,10 +12,10 @@ const NO_RUNS: readonly FileRun[] = [];
  * are left out. It is fed synchronously by the archive's reader; full buffers wait in `take` for whoever writes them on.
  */
 export class PayloadPacker {
-  #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  readonly #allocate: () => ArrayBuffer;
+  #buffer: Buffer<ArrayBuffer> | undefined;
   #filled = 0;
   #full: Buffer<ArrayBuffer>[] = [];
-  readonly #spare: Buffer<ArrayBuffer>[] = [];
   /** Position in the payload, in bytes. */
   #position = 0;
   #firstByte = 0;
@@ -26,6 +25,11 @@ export class PayloadPacker {
   #extentDone = 0;
   #run = 0;
   #runFirstByte = 0;
+
+  /** @param allocate gives buffers of PAYLOAD_PIECE_BYTES or more */
+  constructor(allocate: () => ArrayBuffer) {
+    this.#allocate = allocate;
+  }
 
   /** Blocks of payload so far. */
   get blocks(): number {
@@ -71,17 +75,12 @@ export class PayloadPacker {
     this.#extents = [];
   }
 
-  /** Full buffers, whole blocks each; with `all`, the last one too. They belong to the caller until given back. */
+  /** Full buffers, whole blocks each; with `all`, the last one too. They belong to the caller. */
   take(all: boolean): Buffer<ArrayBuffer>[] {
     if (all && this.#filled > 0) this.#flush();
     const full = this.#full;
     this.#full = [];
     return full;
-  }
-
-  /** Takes back a buffer like those of `take`, to fill it again. */
-  recycle(buffer: Buffer<ArrayBuffer>): void {
-    if (buffer.length === BUFFER_BYTES && this.#spare.length < MAX_SPARE) this.#spare.push(buffer);
   }
 
   /** Where in the payload a byte of the file goes. Called with ascending offsets. */
@@ -96,30 +95,34 @@ export class PayloadPacker {
 
   #zeroTo(position: number): void {
     while (this.#position < position) {
-      const length = Math.min(position - this.#position, BUFFER_BYTES - this.#filled);
-      this.#buffer.fill(0, this.#filled, this.#filled + length);
+      const length = Math.min(position - this.#position, PAYLOAD_PIECE_BYTES - this.#filled);
+      this.#piece().fill(0, this.#filled, this.#filled + length);
       this.#advance(length);
     }
   }
 
   #append(bytes: Uint8Array, from: number, to: number): void {
     for (let at = from; at < to;) {
-      const length = Math.min(to - at, BUFFER_BYTES - this.#filled);
-      this.#buffer.set(bytes.subarray(at, at + length), this.#filled);
+      const length = Math.min(to - at, PAYLOAD_PIECE_BYTES - this.#filled);
+      this.#piece().set(bytes.subarray(at, at + length), this.#filled);
       this.#advance(length);
       at += length;
     }
   }
 
+  #piece(): Buffer<ArrayBuffer> {
+    return (this.#buffer ??= Buffer.from(this.#allocate(), 0, PAYLOAD_PIECE_BYTES));
+  }
+
   #advance(length: number): void {
     this.#filled += length;
     this.#position += length;
-    if (this.#filled === BUFFER_BYTES) this.#flush();
+    if (this.#filled === PAYLOAD_PIECE_BYTES) this.#flush();
   }
 
   #flush(): void {
-    this.#full.push(this.#buffer.subarray(0, this.#filled));
-    this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    this.#full.push(this.#piece().subarray(0, this.#filled));
+    this.#buffer = undefined;
     this.#filled = 0;
   }
 }

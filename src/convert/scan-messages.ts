@@ -1,6 +1,7 @@
 import type { BlockAlgorithm, CompressedBatch } from "../compression/block-codec.ts";
 import type { ErrorCode } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
+import { PAYLOAD_PIECE_BYTES } from "./payload-packer.ts";
 
 /** Each stored layer goes to one thread; `id` names the scan. Buffers are transferred, and come back to be used again. */
 export type ScanRequest =
@@ -10,7 +11,7 @@ export type ScanRequest =
   | { readonly kind: "end"; readonly id: number }
   /** The result is not wanted any more. */
   | { readonly kind: "drop"; readonly id: number }
-  /** A batch has been put into the blob; the spare buffer is for more payload. */
+  /** A batch has been put into the blob. */
   | { readonly kind: "put"; readonly id: number; readonly spare: ArrayBuffer | undefined }
   /** Blocks of anybody; `id` names the batch. */
   | {
@@ -20,6 +21,8 @@ export type ScanRequest =
       readonly blockSize: number;
       readonly buffer: ArrayBuffer;
       readonly bytes: number;
+      /** For what comes out. */
+      readonly spare: ArrayBuffer | undefined;
     };
 
 export type ScanReply =
@@ -46,6 +49,8 @@ export interface ThreadError {
   readonly message: string;
 }
 
+/** Buffers that hold a piece of payload or what it is compressed to, each block of which may be larger by 36 bytes. */
+export const BATCH_BUFFER_BYTES = PAYLOAD_PIECE_BYTES + (64 << 10);
 /** Payload is cut into blocks of this size and compressed so. */
 export const PAYLOAD_ALGORITHM: BlockAlgorithm = "lz4";
 /** Batches of one scan that wait to be compressed elsewhere or to be put into the blob. */

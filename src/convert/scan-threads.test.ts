@@ -49,10 +49,8 @@ async function scanOn(threads: ScanThreads, stored: AsyncIterable<Uint8Array>): 
 
 async function scanHere(tar: Uint8Array): Promise<Scanned> {
   const payload: Buffer[] = [];
-  const { entries, payloadBlocks, diffId } = await scanLayer(pieces(tar), "layer", async (bytes) => {
-    payload.push(Buffer.from(bytes));
-    return bytes;
-  });
+  const put = async (bytes: Buffer): Promise<void> => void payload.push(bytes);
+  const { entries, payloadBlocks, diffId } = await scanLayer(pieces(tar), "layer", put, () => new ArrayBuffer(1 << 20));
   const { bytes } = compressBlocks("lz4", Buffer.concat(payload), 4096);
   return { blocks: digestOf(bytes), paths: Array.from(entries, ({ path }) => path), payloadBlocks, diffId };
 }

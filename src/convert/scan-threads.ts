@@ -4,9 +4,9 @@ import { ThreadPool } from "../workers/thread-pool.ts";
 import { EntryLog } from "./entry-log.ts";
 import type { LayerScan } from "./layer-scan.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
-import { PAYLOAD_ALGORITHM, type ScanReply, type ScanRequest } from "./scan-messages.ts";
+import { BATCH_BUFFER_BYTES, PAYLOAD_ALGORITHM, type ScanReply, type ScanRequest } from "./scan-messages.ts";
 
-/** Puts a batch of compressed payload, which held that many bytes, into the blob. */
+/** Puts a batch of compressed payload, which held that many bytes, into the blob. The batch is used again afterwards. */
 export type PutBatch = (batch: CompressedBatch, payloadBytes: number) => Promise<void>;
 
 /** Stored bytes go to a thread in buffers of this size ... */
@@ -36,7 +36,6 @@ interface Batch {
   readonly thread: number;
   readonly resolve: (batch: CompressedBatch) => void;
   readonly reject: (error: Error) => void;
-  readonly recycle: (buffer: ArrayBuffer) => void;
 }
 
 /**
@@ -52,8 +51,7 @@ export class ScanThreads {
   readonly #offers = new Int32Array(new SharedArrayBuffer(4));
   /** Offers that were made and whose batch has not come. */
   #offered = 0;
-  /** Buffers for stored bytes that no scan has. */
-  readonly #freeStored: ArrayBuffer[] = [];
+  readonly #free: FreeBuffers = { stored: [], batches: [] };
   #nextId = 0;
   #closed = false;
 
@@ -81,7 +79,7 @@ export class ScanThreads {
     this.#pool.hold(thread, true);
     this.#adjustOffers();
     const post = (request: ScanRequest, transferred: ArrayBuffer[]): void => this.#pool.post(thread, request, transferred);
-    const scan = new Scan(id, thread, this.#freeStored, put, post);
+    const scan = new Scan(id, thread, this.#free, put, post);
     this.#scans.set(id, scan);
     try {
       post({ kind: "scan", id, name }, []);
@@ -104,7 +102,7 @@ export class ScanThreads {
     if (input.length <= INLINE_BYTES) return compressBlocks(algorithm, input, blockSize);
     const buffer = new ArrayBuffer(input.length);
     new Uint8Array(buffer).set(input);
-    return await this.#compress({ algorithm, blockSize, buffer, bytes: input.length }, () => {});
+    return await this.#compress({ algorithm, blockSize, buffer, bytes: input.length, spare: undefined });
   };
 
   /** Ends the threads; what is not done fails. Idempotent. */
@@ -115,18 +113,15 @@ export class ScanThreads {
     await this.#pool.close();
   }
 
-  async #compress(
-    work: Omit<Extract<ScanRequest, { kind: "compress" }>, "kind" | "id">,
-    recycle: (buffer: ArrayBuffer) => void,
-  ): Promise<CompressedBatch> {
+  async #compress(work: Omit<Extract<ScanRequest, { kind: "compress" }>, "kind" | "id">): Promise<CompressedBatch> {
     const thread = this.#leastLoaded();
     const id = this.#nextId++;
     this.#loads[thread].batches++;
     this.#pool.hold(thread, true);
     try {
       return await new Promise<CompressedBatch>((resolve, reject) => {
-        this.#batches.set(id, { thread, resolve, reject, recycle });
-        this.#pool.post(thread, { kind: "compress", id, ...work }, [work.buffer]);
+        this.#batches.set(id, { thread, resolve, reject });
+        this.#pool.post(thread, { kind: "compress", id, ...work }, work.spare ? [work.buffer, work.spare] : [work.buffer]);
       });
     } finally {
       this.#batches.delete(id);
@@ -144,7 +139,7 @@ export class ScanThreads {
 
   #compressed({ id, buffer, result }: Extract<ScanReply, { kind: "compressed" }>): void {
     const batch = this.#batches.get(id);
-    batch?.recycle(buffer);
+    recycleBatch(this.#free, buffer);
     if ("code" in result) batch?.reject(new LazyError(result.code, result.message));
     else batch?.resolve(result);
   }
@@ -153,11 +148,8 @@ export class ScanThreads {
     this.#offered--;
     const scan = this.#scans.get(id);
     if (!scan) return;
-    const work = { algorithm: PAYLOAD_ALGORITHM, blockSize: PAYLOAD_BLOCK_BYTES, buffer, bytes };
-    scan.putInOrder(
-      this.#compress(work, (spare) => scan.recycle(spare)),
-      bytes,
-    );
+    const spare = this.#free.batches.pop();
+    scan.putInOrder(this.#compress({ algorithm: PAYLOAD_ALGORITHM, blockSize: PAYLOAD_BLOCK_BYTES, buffer, bytes, spare }), bytes);
     this.#adjustOffers();
   }
 
@@ -195,6 +187,18 @@ export class ScanThreads {
   }
 }
 
+/** Buffers that nobody has, to be used again: fresh ones cost more than what is done with them. */
+interface FreeBuffers {
+  readonly stored: ArrayBuffer[];
+  readonly batches: ArrayBuffer[];
+}
+
+const MAX_FREE_BATCHES = 16;
+
+function recycleBatch({ batches }: FreeBuffers, buffer: ArrayBuffer): void {
+  if (buffer.byteLength === BATCH_BUFFER_BYTES && batches.length < MAX_FREE_BATCHES) batches.push(buffer);
+}
+
 /** One layer's way through its thread, seen from here. */
 class Scan {
   readonly thread: number;
@@ -204,9 +208,8 @@ class Scan {
   readonly #post: (request: ScanRequest, transferred: ArrayBuffer[]) => void;
   readonly #resolve: (scan: LayerScan) => void;
   readonly #reject: (error: unknown) => void;
-  readonly #freeStored: ArrayBuffer[];
+  readonly #free: FreeBuffers;
   #storedUnderway = 0;
-  readonly #spare: ArrayBuffer[] = [];
   #hasFailed = false;
   #freed = (): void => {};
   /** The batches that came so far are in the blob. */
@@ -215,12 +218,12 @@ class Scan {
   constructor(
     id: number,
     thread: number,
-    freeStored: ArrayBuffer[],
+    free: FreeBuffers,
     put: PutBatch,
     post: (request: ScanRequest, transferred: ArrayBuffer[]) => void,
   ) {
     this.#id = id;
-    this.#freeStored = freeStored;
+    this.#free = free;
     this.thread = thread;
     this.#put = put;
     this.#post = post;
@@ -256,7 +259,7 @@ class Scan {
   receive(reply: Exclude<ScanReply, { kind: "payload" | "compressed" }>): void {
     switch (reply.kind) {
       case "taken":
-        this.#freeStored.push(reply.buffer);
+        this.#free.stored.push(reply.buffer);
         this.#storedUnderway--;
         this.#freed();
         break;
@@ -284,15 +287,11 @@ class Scan {
     this.#allPut = (async () => {
       const [batch] = await Promise.all([compressed, before]);
       await this.#put(batch, payloadBytes);
-      const spare = this.#spare.pop();
+      recycleBatch(this.#free, batch.bytes.buffer);
+      const spare = this.#free.batches.pop();
       if (!this.#hasFailed) this.#post({ kind: "put", id: this.#id, spare }, spare ? [spare] : []);
     })();
     this.#allPut.catch((error: unknown) => this.fail(error));
-  }
-
-  /** Takes a buffer for payload, to give it back to the thread. */
-  recycle(buffer: ArrayBuffer): void {
-    this.#spare.push(buffer);
   }
 
   fail(error: unknown): void {
@@ -314,6 +313,6 @@ class Scan {
   async #freeBuffer(): Promise<ArrayBuffer> {
     while (this.#storedUnderway >= STORED_BUFFERS && !this.#hasFailed) await new Promise<void>((resolve) => (this.#freed = resolve));
     this.#storedUnderway++;
-    return this.#freeStored.pop() ?? new ArrayBuffer(STORED_BUFFER_BYTES);
+    return this.#free.stored.pop() ?? new ArrayBuffer(STORED_BUFFER_BYTES);
   }
 }
