@@ -251,3 +251,13 @@ test("decoding can start at every access point", () => {
     }
   }
 });
+
+test("a block that is longer than the decoder's memory is followed by an access point", () => {
+  const bytes = Buffer.concat([content(1, 150_000), Buffer.alloc(2_000_000), content(2, 150_000)]);
+  const points: AccessPoint[] = [];
+  const stored = gzipSync(bytes);
+  assert.ok(decoded(stored, [1 << 24], { span: 65_536, found: (point) => points.push(point) }).equals(bytes));
+  const after = points.filter(({ contentOffset }) => contentOffset >= 2_000_000);
+  assert.ok(after.length > 0);
+  for (const point of after) assert.ok(resumed(stored, point).equals(bytes.subarray(point.contentOffset)));
+});
