@@ -25,7 +25,7 @@ async function compare(path: string): Promise<void> {
   const ratios: number[] = [];
   const [own, theirs, indexed]: [number[], number[], number[]] = [[], [], []];
   let content = 0;
-  decode(stored, false); // compiles the kernel
+  decode(stored, false); // compiles the kernel; C zlib has a first time too
   for (let turn = 0; turn < runs; turn++) {
     const [bytes, seconds] = (await run("python3", [join(import.meta.dirname, "inflate.py"), path])).split(" ").map(Number);
     theirs.push(bytes / 1e6 / seconds);
