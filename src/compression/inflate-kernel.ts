@@ -10,7 +10,7 @@ interface InflateExports {
   readonly inputAt: WebAssembly.Global<"i32">;
   readonly outputAt: WebAssembly.Global<"i32">;
   readonly bitCount: WebAssembly.Global<"i32">;
-  readonly begin: (historyBytes: number) => void;
+  readonly begin: () => void;
   readonly slide: () => void;
   readonly inflate: (inputEnd: number, outputEnd: number, stopAt: number) => number;
 }
@@ -94,7 +94,7 @@ export class InflateKernel {
 
   /** Starts new DEFLATE data, which refers to nothing that was decoded before. */
   begin(): void {
-    this.#exports.begin(0);
+    this.#exports.begin();
   }
 
   /**
@@ -106,7 +106,7 @@ export class InflateKernel {
       if (at < this.#from || at >= this.#to) this.#fill(at);
       this.#exports.inputAt.value = this.#inputStart + at - this.#from;
       const inputEnd = this.#inputStart + this.#to - this.#from;
-      const result = this.#exports.inflate(inputEnd, this.#outputLimit, Math.min(this.#outputStart + stopAt, NEVER));
+      const result = this.#exports.inflate(inputEnd, this.#outputLimit, Math.min(this.#outputStart + Math.max(stopAt, 0), NEVER));
       if (result < 0) return { failure: FAILURES[-1 - result] };
       const stop = STOPS[result];
       if (stop !== "needs input" || this.#to === this.#stored.length) return stop;

@@ -65,7 +65,7 @@ const LENGTH_ENTRIES: usize = 1 << LENGTH_ROOT_BITS;
 const MAX_MATCH_BYTES: usize = 258;
 const WORD_BYTES: usize = 16;
 
-// Memory. What the compiler itself puts there (LENGTH_ORDER) lies below 2 KiB.
+// Memory. What the compiler itself puts there (LENGTH_ORDER) lies below 2 KiB; all tables end below 28 KiB.
 const LITERAL_MODELS: usize = 2048; // what a symbol's entry is without its code
 const DISTANCE_MODELS: usize = LITERAL_MODELS + LITERAL_SYMBOLS * 4;
 const LENGTH_MODELS: usize = DISTANCE_MODELS + DISTANCE_SYMBOLS * 4;
@@ -79,7 +79,6 @@ const SORTED: usize = OFFSETS + 32; // u16 for each symbol
 const LENGTH_TABLE: usize = SORTED + LITERAL_SYMBOLS * 2;
 const DISTANCE_TABLE: usize = LENGTH_TABLE + LENGTH_ENTRIES * 4;
 const LITERAL_TABLE: usize = DISTANCE_TABLE + DISTANCE_ENTRIES * 4;
-const TABLES_END: usize = LITERAL_TABLE + LITERAL_ENTRIES * 4;
 
 const KIB: usize = 1024;
 /** Where input goes, up to INPUT_LIMIT. */
@@ -150,13 +149,13 @@ function makePatterns(): void {
   }
 }
 
-/** Starts a new stream behind what has been decoded, of which it may refer to the last `historyBytes`. */
-export function begin(historyBytes: usize): void {
+/** Starts new data, whose output goes behind what is there and refers to nothing of it. */
+export function begin(): void {
   state = BLOCK;
   isLastBlock = false;
   bitBuffer = 0;
   bitCount = 0;
-  lowest = outputAt - historyBytes;
+  lowest = outputAt;
 }
 
 /** Makes room for output: moves what matches may reach back to in front of OUTPUT_START, and `outputAt` there. */
@@ -507,20 +506,30 @@ function furtherDistance(entry: u32, bits: u64, mask: u32): u32 {
   return load<u32>(DISTANCE_TABLE + ((entry >> 16) & 0x7fff) + (((<u32>bits >> DISTANCE_ROOT_BITS) & mask) << 2));
 }
 
+/** The entry of what comes next in a buffer that is two bits to the left. */
 function literalEntry(bits: u64): u32 {
-  return load<u32>((<usize>bits & LITERAL_ROOT_MASK) << 2, LITERAL_TABLE);
+  return load<u32>(<usize>bits & (LITERAL_ROOT_MASK << 2), LITERAL_TABLE);
+}
+
+/** As `valueOf`, of a buffer that is two bits to the left. */
+function fastValueOf(entry: u32, bits: u64): u32 {
+  const taken = <u32>bits & ((4 << (entry & 31)) - 1);
+  return (entry >> 16) + ((taken >> ((entry >> 8) & 15)) >> 2);
 }
 
 /** Three refills of up to 7 bytes, each of which looks at 8. */
 const FAST_INPUT_BYTES: usize = 7 + 7 + 8;
 /** Literals and a match between two looks at what is left. */
-const FAST_OUTPUT_BYTES: usize = 4 + MAX_MATCH_BYTES;
+const FAST_OUTPUT_BYTES: usize = 3 + MAX_MATCH_BYTES;
 
 /**
- * Symbols while at least FAST_INPUT_BYTES and FAST_OUTPUT_BYTES are left. The buffer is filled to 56 bits or more by one
- * load: enough for four literals of the first table, or for a length and its distance (48). Bits above `count` are
- * right already when the next load sets them again. Of `count` the lowest six bits count, so that entries can be
- * subtracted as they are; shifts take no more of them either.
+ * Symbols while at least FAST_INPUT_BYTES and FAST_OUTPUT_BYTES are left.
+ *
+ * In here the buffer is kept two bits to the left, so that its masked lowest bits are a table's index in bytes; what the
+ * two bits below are does not matter. `count` counts them too. One load fills the buffer to 54 bits or more: enough for
+ * three literals of the first table and the look at a fourth entry, or for a length and its distance (48). Bits above
+ * `count` are right already when the next load sets them again. Of `count` the lowest six bits count, so that entries
+ * can be subtracted as they are; shifts take no more of them either.
  */
 function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
   const literalMask = literalFurtherMask;
@@ -528,8 +537,8 @@ function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
   const low = lowest;
   let input = inputAt;
   let output = outputAt;
-  let bits = bitBuffer;
-  let count = bitCount;
+  let bits = bitBuffer << 2;
+  let count = bitCount + 2;
   let result = GO_ON;
 
   bits |= load<u64>(input) << count;
@@ -552,12 +561,6 @@ function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
           bits >>= entry;
           count -= entry;
           entry = literalEntry(bits);
-          if (<i32>entry < 0) {
-            store<u8>(output++, <u8>(entry >> 16));
-            bits >>= entry;
-            count -= entry;
-            entry = literalEntry(bits);
-          }
         }
       }
       bits |= load<u64>(input) << count;
@@ -567,7 +570,7 @@ function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
     }
     if ((entry & SPECIAL) !== 0) {
       if ((entry & FURTHER_TABLE) !== 0) {
-        entry = furtherLiteral(entry, bits, literalMask);
+        entry = furtherLiteral(entry, bits >> 2, literalMask);
         if (<i32>entry < 0) {
           store<u8>(output++, <u8>(entry >> 16));
           bits >>= entry;
@@ -590,18 +593,18 @@ function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
         break;
       }
     }
-    const length = <usize>valueOf(entry, bits);
+    const length = <usize>fastValueOf(entry, bits);
     bits >>= entry;
     count -= entry;
-    entry = load<u32>((<usize>bits & DISTANCE_ROOT_MASK) << 2, DISTANCE_TABLE);
+    entry = load<u32>(<usize>bits & (DISTANCE_ROOT_MASK << 2), DISTANCE_TABLE);
     if (<i32>entry < 0) {
-      if ((entry & FURTHER_TABLE) !== 0) entry = furtherDistance(entry, bits, distanceMask);
+      if ((entry & FURTHER_TABLE) !== 0) entry = furtherDistance(entry, bits >> 2, distanceMask);
       if (<i32>entry < 0) {
         result = BAD_DISTANCE;
         break;
       }
     }
-    const distance = <usize>valueOf(entry, bits);
+    const distance = <usize>fastValueOf(entry, bits);
     bits >>= entry;
     count -= entry;
     if (distance > output - low) {
@@ -628,7 +631,8 @@ function decodeFast(inputSafe: usize, outputSafe: usize): i32 {
   } while (<i32>((inputSafe - input) | (outputSafe - output)) >= 0);
 
   // Whole bytes go back: what comes next may not be bits at all.
-  count &= 63;
+  bits >>= 2;
+  count = (count & 63) - 2;
   input -= count >> 3;
   count &= 7;
   inputAt = input;
