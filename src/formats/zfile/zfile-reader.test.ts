@@ -9,7 +9,7 @@ import { MemorySource, type ByteSource } from "../../bytes/source.ts";
 import { compressBlocks, compressInline } from "../../compression/block-codec.ts";
 import { LazyError } from "../../errors.ts";
 import { FLAG_DIGEST, recordDigest, ZFILE_RECORD_BYTES, zfileRecord, type ZFileRecord } from "./layout.ts";
-import { blockLength, decodeBlock, isZFile, openZFile, type ZFileBlocks } from "./zfile-reader.ts";
+import { blockLength, decodeBlock, decodeRun, isZFile, openZFile, type ZFileBlocks } from "./zfile-reader.ts";
 import { ZFileWriter } from "./zfile-writer.ts";
 
 const testdata = new URL("../../../testdata/zfile/", import.meta.url);
@@ -104,6 +104,9 @@ test("the blocks' places are plain data from which another thread can decode", a
   const output = new Uint8Array(blockLength(cloned, last));
   decodeBlock(cloned, last, file.subarray(cloned.offsets[last], cloned.offsets[last + 1]), output);
   assert.deepEqual(Buffer.from(output), src.subarray(last * 4096));
+  const part = new Uint8Array(100_000);
+  decodeRun(cloned, 20, 50, file.subarray(cloned.offsets[20], cloned.offsets[50]), 4000, part);
+  assert.deepEqual(Buffer.from(part), src.subarray(20 * 4096 + 4000, 20 * 4096 + 104_000));
 });
 
 for (const overwriteHeader of [false, true]) {
