@@ -6,7 +6,7 @@ import { baseName, parentPath, quoted } from "../../tree/path.ts";
 import { findCleared, findNode, findRemoved, resolveDirectory, type FoundNode, type TreeView } from "../../tree/resolve.ts";
 import { keptXattrs } from "../../tree/xattr.ts";
 import { DirectoryStore } from "./directory-store.ts";
-import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
+import { NO_EXTENTS, type Extent } from "./extent-tree.ts";
 import { formatVolume, type FormatOptions } from "./format.ts";
 import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { NO_XATTRS } from "./inode-table.ts";
@@ -39,6 +39,8 @@ export interface LayerBlocks {
 
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const FAST_SYMLINK_BYTES = 60;
+/** The 60 bytes of an inode that has nothing to keep there. */
+const NO_BLOCK = new Uint8Array(60);
 /** Block numbers within a file have 32 bits, and the last one is not used. */
 const MAX_FILE_BYTES = (2 ** 32 - 1) * BLOCK_BYTES;
 
@@ -60,7 +62,7 @@ export class Ext4Writer {
   readonly #volume: Volume;
   readonly #directories: DirectoryStore;
   readonly #tree: TreeView<number>;
-  /** Payload of this layer's files, by inode. */
+  /** Payload of this layer's files. */
   readonly #payload = new PayloadPlaces();
   /** The directory that the entry before was put into; archives list directories in one go. */
   #lastParent: { path: ByteString; inode: number } | undefined;
@@ -94,9 +96,7 @@ export class Ext4Writer {
 
   /** Starts a layer whose payload has `payloadBlocks` blocks. */
   beginLayer(payloadBlocks: number): void {
-    const run = this.#volume.allocator.longestFreeRun();
-    this.#firstPayloadBlock = run.block;
-    this.#volume.beginLayer(run.block + payloadBlocks);
+    this.#firstPayloadBlock = this.#volume.beginLayer(payloadBlocks);
   }
 
   /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
@@ -230,7 +230,7 @@ export class Ext4Writer {
       return;
     }
     inode.flags |= INODE_FLAG.extents;
-    inode.block = encodeExtentLeaf([], 60, INLINE_EXTENTS);
+    inode.block = NO_EXTENTS;
     this.#volume.setExtents(number, inode, this.#volume.store(target));
   }
 
@@ -244,7 +244,7 @@ export class Ext4Writer {
       let { fileBlock } = run;
       for (const { block, blocks } of this.#volume.allocator.allocate(run.blocks, this.#firstPayloadBlock + payloadBlock)) {
         extents.push({ fileBlock, blocks, block, unwritten: false });
-        this.#payload.add(number, { block, payloadBlock, blocks });
+        this.#payload.add({ block, payloadBlock, blocks });
         fileBlock += blocks;
         payloadBlock += blocks;
       }
@@ -309,15 +309,18 @@ export class Ext4Writer {
     else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0)
       throw unsupported(`inode ${number} has a block map; only extents can be removed`);
     this.#volume.inodes.free(number, isDirectory);
-    this.#payload.drop(number);
   }
 
   #freeData(number: number, inode: Inode): void {
     const { extents, nodes } = this.#volume.extents(number, inode);
     const isMetadata = isKind(inode, FILE_KIND.symlink);
     for (const extent of extents) {
-      if (isMetadata) this.#volume.release(extent.block);
-      else this.#volume.allocator.free(extent);
+      if (isMetadata) {
+        this.#volume.release(extent.block);
+        continue;
+      }
+      this.#volume.allocator.free(extent);
+      this.#payload.drop(extent);
     }
     for (const block of nodes) this.#volume.release(block);
   }
@@ -349,7 +352,7 @@ function newInode(entry: Owned, kind: number): Inode {
     ctime: entry.ctime,
     xattrBlock: 0,
     version: 0,
-    block: hasExtents ? encodeExtentLeaf([], 60, INLINE_EXTENTS) : new Uint8Array(60),
+    block: hasExtents ? NO_EXTENTS : NO_BLOCK,
     extraIsize: EXTRA_ISIZE,
     createTime: 0,
     createTimeExtra: 0,

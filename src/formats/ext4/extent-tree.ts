@@ -86,15 +86,21 @@ export function encodeExtentLeaf(extents: readonly Extent[], size: number, capac
   const bytes = new Uint8Array(size);
   const view = new DataView(bytes.buffer);
   encodeHeader(view, extents.length, capacity, 0);
-  for (const [index, extent] of extents.entries()) {
+  for (let index = 0; index < extents.length; index++) {
+    const { fileBlock, blocks, block, unwritten } = extents[index];
     const at = HEADER_BYTES + index * ENTRY_BYTES;
-    view.setUint32(at, extent.fileBlock, true);
-    view.setUint16(at + 4, extent.unwritten ? extent.blocks + MAX_EXTENT_BLOCKS : extent.blocks, true);
-    view.setUint16(at + 6, Math.floor(extent.block / 2 ** 32), true);
-    view.setUint32(at + 8, extent.block, true);
+    view.setUint32(at, fileBlock, true);
+    view.setUint16(at + 4, unwritten ? blocks + MAX_EXTENT_BLOCKS : blocks, true);
+    view.setUint16(at + 6, Math.floor(block / 2 ** 32), true);
+    view.setUint32(at + 8, block, true);
   }
   return bytes;
 }
+
+/** What an extent tree's root takes of an inode. */
+export const ROOT_BYTES = 60;
+/** The root of no extents. Roots are never changed in place, so that all new inodes share it. */
+export const NO_EXTENTS: Uint8Array = encodeExtentLeaf([], ROOT_BYTES, INLINE_EXTENTS);
 
 /** An inner node of up to `capacity` children, in `size` bytes. */
 export function encodeExtentIndex(children: readonly ExtentIndex[], depth: number, size: number, capacity: number): Uint8Array {
