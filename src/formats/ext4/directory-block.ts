@@ -44,7 +44,7 @@ export function recordLength(stored: number, blockBytes: number): number {
 }
 
 /** Writes the entries as one leaf; the last entry takes all room that is left. `tail` leaves room for a checksum. */
-export function encodeLeaf(entries: Iterable<DirectoryEntry>, blockBytes: number, tail: boolean): Uint8Array {
+export function encodeLeaf(entries: readonly DirectoryEntry[], blockBytes: number, tail: boolean): Uint8Array {
   const bytes = Buffer.alloc(blockBytes);
   const end = blockBytes - (tail ? LEAF_TAIL_BYTES : 0);
   let at = 0;
@@ -71,6 +71,7 @@ export function putEntry(bytes: Buffer, at: number, entry: DirectoryEntry): numb
   bytes.writeUInt16LE(length, at + 4);
   bytes[at + 6] = entry.name.length;
   bytes[at + 7] = entry.type;
-  bytes.write(entry.name, at + 8, "latin1");
+  // Names are too short for a call into native code to pay.
+  for (let index = 0; index < entry.name.length; index++) bytes[at + 8 + index] = entry.name.charCodeAt(index);
   return length;
 }

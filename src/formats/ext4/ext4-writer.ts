@@ -2,7 +2,7 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString, Entry, EntryType, Timespec } from "../../tree/entry.ts";
 import type { Change } from "../../tree/layer-changes.ts";
-import { baseName, parentPath, quoted } from "../../tree/path.ts";
+import { quoted } from "../../tree/path.ts";
 import { findCleared, findNode, findRemoved, resolveDirectory, type FoundNode, type TreeView } from "../../tree/resolve.ts";
 import { keptXattrs } from "../../tree/xattr.ts";
 import { DirectoryStore } from "./directory-store.ts";
@@ -37,6 +37,12 @@ export interface LayerBlocks {
   readonly metadata: readonly number[];
 }
 
+/** A directory by the path that leads to it. */
+interface ReachedDirectory {
+  readonly path: ByteString;
+  readonly inode: number;
+}
+
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const FAST_SYMLINK_BYTES = 60;
 /** The 60 bytes of an inode that has nothing to keep there. */
@@ -65,7 +71,9 @@ export class Ext4Writer {
   /** Payload of this layer's files. */
   readonly #payload = new PayloadPlaces();
   /** The directory that the entry before was put into; archives list directories in one go. */
-  #lastParent: { path: ByteString; inode: number } | undefined;
+  #lastParent: ReachedDirectory | undefined;
+  /** The directories on the way to it that have no symlink in their paths, outermost first. */
+  readonly #chain: ReachedDirectory[] = [];
   #firstPayloadBlock = 0;
 
   private constructor(volume: Volume, maxNames?: number) {
@@ -106,7 +114,7 @@ export class Ext4Writer {
       this.#put(change.entry);
       return;
     }
-    this.#lastParent = undefined;
+    this.#forgetWay();
     if (change.kind === "remove") {
       const found = findRemoved(this.#tree, change);
       if (found) this.#remove(found);
@@ -118,7 +126,7 @@ export class Ext4Writer {
 
   /** Ends the layer: everything is written into metadata blocks. */
   finishLayer(): LayerBlocks {
-    this.#lastParent = undefined;
+    this.#forgetWay();
     this.#directories.flush();
     this.#volume.settle();
     return { payload: this.#payload.take(), metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
@@ -146,8 +154,9 @@ export class Ext4Writer {
       this.#putRoot(entry);
       return;
     }
-    const parent = this.#parentOf(entry.path);
-    const name = baseName(entry.path);
+    const slash = entry.path.lastIndexOf("/");
+    const parent = this.#parentOf(entry.path, slash);
+    const name = entry.path.slice(slash + 1);
     const existing = this.#directories.lookup(parent, name);
     if (entry.type === "hardlink") this.#putHardLink(parent, name, existing, entry);
     else if (entry.type === "directory") this.#putDirectory(parent, name, existing, entry);
@@ -159,11 +168,36 @@ export class Ext4Writer {
     this.#setMetadata(ROOT_INODE, entry);
   }
 
-  /** The directory for a path's last element; directories that are missing on the way are made. */
-  #parentOf(path: ByteString): number {
-    const parent = parentPath(path);
-    if (this.#lastParent?.path === parent) return this.#lastParent.inode;
-    const resolved = resolveDirectory(this.#tree, parent);
+  /** The directory for a path's last element, which begins behind `slash`; directories that are missing on the way are made. */
+  #parentOf(path: ByteString, slash: number): number {
+    const last = this.#lastParent;
+    if (last && last.path.length === Math.max(0, slash) && path.startsWith(last.path)) return last.inode;
+    const parent = slash < 0 ? "" : path.slice(0, slash);
+    const inode = this.#reach(parent) ?? this.#makeParents(parent);
+    this.#lastParent = { path: parent, inode };
+    return inode;
+  }
+
+  /** The directory at a path that consists of nothing but directories, from the nearest that is known. */
+  #reach(path: ByteString): number | undefined {
+    const chain = this.#chain;
+    while (chain.length > 0 && !isWithin(path, chain[chain.length - 1].path)) chain.pop();
+    let { path: reached, inode } = chain.at(-1) ?? ROOT;
+    while (reached.length < path.length) {
+      const from = reached === "" ? 0 : reached.length + 1;
+      const slash = path.indexOf("/", from);
+      const end = slash < 0 ? path.length : slash;
+      const child = this.#directories.lookup(inode, path.slice(from, end));
+      if (child === undefined || this.#tree.kind(child) !== "directory") return undefined;
+      reached = path.slice(0, end);
+      inode = child;
+      chain.push({ path: reached, inode });
+    }
+    return inode;
+  }
+
+  #makeParents(path: ByteString): number {
+    const resolved = resolveDirectory(this.#tree, path);
     let inode = resolved.directory;
     for (const name of resolved.missing) {
       const child = this.#volume.inodes.allocate(true);
@@ -171,8 +205,12 @@ export class Ext4Writer {
       this.#insert(inode, name, child, FILE_KIND.directory);
       inode = child;
     }
-    this.#lastParent = { path: parent, inode };
     return inode;
+  }
+
+  #forgetWay(): void {
+    this.#lastParent = undefined;
+    this.#chain.length = 0;
   }
 
   #putHardLink(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry): void {
@@ -289,9 +327,9 @@ export class Ext4Writer {
 
   /** Takes a name away, and what it stood for when that was its last. */
   #remove({ parent, name, node }: FoundNode<number>): void {
-    this.#lastParent = undefined;
     const inode = this.#volume.inodes.read(node);
     const isDirectory = isKind(inode, FILE_KIND.directory);
+    if (isDirectory || isKind(inode, FILE_KIND.symlink)) this.#forgetWay();
     if (isDirectory) this.#clear(node);
     this.#directories.remove(parent, name, isDirectory);
     if (!isDirectory && inode.links > 1) {
@@ -332,6 +370,13 @@ export class Ext4Writer {
     if (!extent || inode.size > BLOCK_BYTES) throw corrupt(`symlink ${number} of ${inode.size} bytes has no block`);
     return this.#volume.blocks.get(extent.block).toString("latin1", 0, inode.size);
   }
+}
+
+const ROOT: ReachedDirectory = { path: "", inode: ROOT_INODE };
+
+/** Whether a path is another one or lies below it. */
+function isWithin(path: ByteString, directory: ByteString): boolean {
+  return path.startsWith(directory) && (path.length === directory.length || path[directory.length] === "/");
 }
 
 type Owned = Pick<Entry, "mode" | "uid" | "gid" | "atime" | "mtime" | "ctime">;

@@ -167,7 +167,7 @@ export class InodeTable {
   /** The attribute area of an inode's record. */
   xattrArea(inode: number): Uint8Array {
     const record = this.#record(inode);
-    const { extraIsize } = decodeInode(record);
+    const extraIsize = record.readUInt16LE(inodeStruct.fields.extraIsize[0]);
     if (extraIsize === EXTRA_ISIZE) return record.subarray(INODE_BYTES - XATTR_AREA_BYTES);
     if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return NO_XATTRS;
     throw unsupported(`inode ${inode} keeps attributes behind ${extraIsize} bytes of extra fields, expected ${EXTRA_ISIZE}`);

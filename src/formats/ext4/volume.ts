@@ -92,6 +92,11 @@ export class Volume {
    * `extents` are ascending; neighbours are joined, long ones split.
    */
   setExtents(number: number, inode: Inode, extents: readonly Extent[]): void {
+    if (inode.block === NO_EXTENTS && extents.length === 1 && isJoined(extents)) {
+      inode.block = encodeExtentLeaf(extents, ROOT_BYTES, INLINE_EXTENTS);
+      inode.sectors += extents[0].blocks * SECTORS_PER_BLOCK;
+      return;
+    }
     const before = inode.block === NO_EXTENTS ? NO_TREE : this.extents(number, inode);
     const joined = isJoined(extents) ? extents : joinExtents(extents);
     const spare = [...before.nodes];
