@@ -64,14 +64,19 @@ export function encodeLeaf(entries: readonly DirectoryEntry[], blockBytes: numbe
 }
 
 /** Writes one entry at its smallest length and returns that length. */
-export function putEntry(bytes: Buffer, at: number, entry: DirectoryEntry): number {
+export function putEntry(bytes: Uint8Array, at: number, entry: DirectoryEntry): number {
   const length = entryBytes(entry.name.length);
   if (at + length > bytes.length) throw new RangeError(`directory entry at ${at} of ${length} bytes passes the block's end`);
-  bytes.writeUInt32LE(entry.inode, at);
-  bytes.writeUInt16LE(length, at + 4);
-  bytes[at + 6] = entry.name.length;
-  bytes[at + 7] = entry.type;
+  const { name, inode, type } = entry;
+  bytes[at] = inode;
+  bytes[at + 1] = inode >>> 8;
+  bytes[at + 2] = inode >>> 16;
+  bytes[at + 3] = inode >>> 24;
+  bytes[at + 4] = length;
+  bytes[at + 5] = length >>> 8;
+  bytes[at + 6] = name.length;
+  bytes[at + 7] = type;
   // Names are too short for a call into native code to pay.
-  for (let index = 0; index < entry.name.length; index++) bytes[at + 8 + index] = entry.name.charCodeAt(index);
+  for (let index = 0; index < name.length; index++) bytes[at + 8 + index] = name.charCodeAt(index);
   return length;
 }

@@ -8,7 +8,7 @@ import { BLOCK_BYTES, COMPAT, DIRENT_TYPE, FILE_KIND, INODE_FLAG, MAX_LINKS } fr
 import type { Volume } from "./volume.ts";
 
 /** Names kept in memory at a time; beyond that the directories used longest ago are packed. */
-const MAX_NAMES = 100_000;
+const MAX_NAMES = 50_000;
 /** Directories that stay in any case: one that alone has too many names must not be unpacked for each of its children. */
 const MIN_DIRECTORIES = 8;
 const DIRECTORY_TYPE = DIRENT_TYPE.get(FILE_KIND.directory);

@@ -258,18 +258,19 @@ export class Ext4Writer {
   }
 
   #setTarget(number: number, inode: Inode, entry: PayloadEntry): void {
-    const target = Buffer.from(entry.link, "latin1");
-    if (target.length === 0 || target.length >= BLOCK_BYTES) {
-      throw unsupported(`symlink ${quoted(entry.path)} has a target of ${target.length} bytes, expected 1–${BLOCK_BYTES - 1}`);
+    const { link } = entry;
+    if (link.length === 0 || link.length >= BLOCK_BYTES) {
+      throw unsupported(`symlink ${quoted(entry.path)} has a target of ${link.length} bytes, expected 1–${BLOCK_BYTES - 1}`);
     }
-    inode.size = target.length;
-    if (target.length < FAST_SYMLINK_BYTES) {
-      inode.block = Buffer.concat([target, Buffer.alloc(60 - target.length)]);
+    inode.size = link.length;
+    if (link.length < FAST_SYMLINK_BYTES) {
+      inode.block = new Uint8Array(FAST_SYMLINK_BYTES);
+      for (let at = 0; at < link.length; at++) inode.block[at] = link.charCodeAt(at);
       return;
     }
     inode.flags |= INODE_FLAG.extents;
     inode.block = NO_EXTENTS;
-    this.#volume.setExtents(number, inode, this.#volume.store(target));
+    this.#volume.setExtents(number, inode, this.#volume.store(Buffer.from(link, "latin1")));
   }
 
   /** Places a file's payload, and links the file to it. */
