@@ -32,7 +32,8 @@ export type Change<E extends Entry = Entry> =
  * Throws `CORRUPT` for a whiteout that names nothing or that has entries below it, before the first change. The entries are
  * gone through more than once; no copy of them is made.
  */
-export function layerChanges<E extends Entry>(entries: Iterable<E>): Iterable<Change<E>> {
+export function layerChanges<E extends Entry>(entries: LayerEntries<E>): Iterable<Change<E>> {
+  if (entries.mayHide === false) return putsOf(entries);
   const marks: Mark[] = [];
   for (const entry of entries) {
     const mark = markOf(entry.path);
@@ -41,6 +42,21 @@ export function layerChanges<E extends Entry>(entries: Iterable<E>): Iterable<Ch
   }
   const hides = marks.length === 0 ? [] : hidesOf(marks, entries);
   return changes(hides, entries);
+}
+
+/** A layer's entries in archive order; they can be gone through several times. */
+export interface LayerEntries<E extends Entry> extends Iterable<E> {
+  /** False where neither a path nor a link passes `mentionsWhiteout`. */
+  readonly mayHide?: boolean;
+}
+
+/** Whether a path may have to do with whiteouts, so that it needs a closer look. */
+export function mentionsWhiteout(path: ByteString): boolean {
+  return path.includes(WHITEOUT_PREFIX);
+}
+
+function* putsOf<E extends Entry>(entries: Iterable<E>): Generator<Change<E>, void> {
+  for (const entry of entries) yield { kind: "put", entry };
 }
 
 function* changes<E extends Entry>(hides: readonly Hide[], entries: Iterable<E>): Generator<Change<E>, void> {
@@ -60,7 +76,7 @@ function hidesOf(marks: readonly Mark[], entries: Iterable<Entry>): Hide[] {
 
 /** What a path says about the lower layers; undefined when it is an ordinary path. */
 function markOf(path: ByteString): Mark | "ignored" | undefined {
-  if (!path.includes(WHITEOUT_PREFIX)) return undefined;
+  if (!mentionsWhiteout(path)) return undefined;
   const parent = parentPath(path);
   const name = baseName(path);
   if (isAufsInternal(parent)) return "ignored";

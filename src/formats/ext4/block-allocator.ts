@@ -11,6 +11,14 @@ export interface BlockRun {
   readonly blocks: number;
 }
 
+/** Blocks that are known to be free and are handed out front to back; so nothing has to be searched, and bits are set in one go. */
+interface FreeStretch {
+  /** First block that was handed out since bits were last set. */
+  marked: number;
+  next: number;
+  readonly end: number;
+}
+
 /**
  * Hands out blocks front to back and takes them back at the end of a layer, so that no block has two owners within one.
  * Everything it decides follows from the bitmaps alone.
@@ -21,6 +29,7 @@ export class BlockAllocator {
   readonly #blocks: MetadataBlocks;
   readonly #changed = new Set<number>();
   readonly #freed: BlockRun[] = [];
+  readonly #stretches: FreeStretch[] = [];
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
     this.#superblock = superblock;
@@ -28,8 +37,17 @@ export class BlockAllocator {
     this.#blocks = blocks;
   }
 
+  /** Starts a layer at the front of a free run: its first `ahead` blocks and the others are asked for independently, each in order. */
+  beginLayer(run: BlockRun, ahead: number): void {
+    this.#dropStretches();
+    const end = run.block + run.blocks;
+    const middle = Math.min(end, run.block + ahead);
+    this.#stretches.push({ marked: run.block, next: run.block, end: middle }, { marked: middle, next: middle, end });
+  }
+
   /** The first block of the longest free run; of several, the first. */
   longestFreeRun(): BlockRun {
+    this.#dropStretches();
     let best: BlockRun = { block: 0, blocks: 0 };
     for (let at = 0; ;) {
       const run = this.#freeRun(at, Infinity);
@@ -41,6 +59,35 @@ export class BlockAllocator {
 
   /** Allocates `count` blocks at `goal` or as soon after it as possible, wrapping around; in as few runs as that gives. */
   allocate(count: number, goal: number): BlockRun[] {
+    return this.#allocateInStretch(count, goal) ? [{ block: goal, blocks: count }] : this.#search(count, goal);
+  }
+
+  #allocateInStretch(count: number, goal: number): boolean {
+    if (count === 0) return false;
+    for (const stretch of this.#stretches) {
+      if (goal < stretch.next || goal + count > stretch.end) continue;
+      if (goal > stretch.next) {
+        this.#markStretch(stretch);
+        stretch.marked = goal;
+      }
+      stretch.next = goal + count;
+      return true;
+    }
+    return false;
+  }
+
+  #markStretch(stretch: FreeStretch): void {
+    if (stretch.next > stretch.marked) this.#mark({ block: stretch.marked, blocks: stretch.next - stretch.marked }, true);
+    stretch.marked = stretch.next;
+  }
+
+  #dropStretches(): void {
+    for (const stretch of this.#stretches) this.#markStretch(stretch);
+    this.#stretches.length = 0;
+  }
+
+  #search(count: number, goal: number): BlockRun[] {
+    this.#dropStretches();
     const runs: BlockRun[] = [];
     let left = count;
     let at = goal;
@@ -68,6 +115,7 @@ export class BlockAllocator {
 
   /** Ends a layer: clears what was freed, brings the bitmaps' checksums up to date, and returns the groups that changed. */
   settle(): number[] {
+    this.#dropStretches();
     for (const run of this.#freed) this.#mark(run, false);
     this.#freed.length = 0;
     for (const number of this.#changed) {

@@ -17,7 +17,9 @@ export function filesystemSeed(uuid: Uint8Array): number {
 
 /** The seed of everything that belongs to one inode: its own record, directory blocks, extent blocks. */
 export function inodeSeed(filesystem: number, inode: number, generation: number): number {
-  return crcOfU32(crcOfU32(filesystem, inode), generation);
+  wordView.setUint32(0, inode, true);
+  wordView.setUint32(4, generation, true);
+  return crc32cRaw(filesystem, word);
 }
 
 /** The checksum of an inode record; its two checksum fields count as zero. */

@@ -44,7 +44,7 @@ export function recordLength(stored: number, blockBytes: number): number {
 }
 
 /** Writes the entries as one leaf; the last entry takes all room that is left. `tail` leaves room for a checksum. */
-export function encodeLeaf(entries: Iterable<DirectoryEntry>, blockBytes: number, tail: boolean): Uint8Array {
+export function encodeLeaf(entries: readonly DirectoryEntry[], blockBytes: number, tail: boolean): Uint8Array {
   const bytes = Buffer.alloc(blockBytes);
   const end = blockBytes - (tail ? LEAF_TAIL_BYTES : 0);
   let at = 0;
@@ -64,13 +64,19 @@ export function encodeLeaf(entries: Iterable<DirectoryEntry>, blockBytes: number
 }
 
 /** Writes one entry at its smallest length and returns that length. */
-export function putEntry(bytes: Buffer, at: number, entry: DirectoryEntry): number {
+export function putEntry(bytes: Uint8Array, at: number, entry: DirectoryEntry): number {
   const length = entryBytes(entry.name.length);
   if (at + length > bytes.length) throw new RangeError(`directory entry at ${at} of ${length} bytes passes the block's end`);
-  bytes.writeUInt32LE(entry.inode, at);
-  bytes.writeUInt16LE(length, at + 4);
-  bytes[at + 6] = entry.name.length;
-  bytes[at + 7] = entry.type;
-  bytes.write(entry.name, at + 8, "latin1");
+  const { name, inode, type } = entry;
+  bytes[at] = inode;
+  bytes[at + 1] = inode >>> 8;
+  bytes[at + 2] = inode >>> 16;
+  bytes[at + 3] = inode >>> 24;
+  bytes[at + 4] = length;
+  bytes[at + 5] = length >>> 8;
+  bytes[at + 6] = name.length;
+  bytes[at + 7] = type;
+  // Names are too short for a call into native code to pay.
+  for (let index = 0; index < name.length; index++) bytes[at + 8 + index] = name.charCodeAt(index);
   return length;
 }

@@ -2,11 +2,11 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString, Entry, EntryType, Timespec } from "../../tree/entry.ts";
 import type { Change } from "../../tree/layer-changes.ts";
-import { baseName, parentPath, quoted } from "../../tree/path.ts";
+import { quoted } from "../../tree/path.ts";
 import { findCleared, findNode, findRemoved, resolveDirectory, type FoundNode, type TreeView } from "../../tree/resolve.ts";
 import { keptXattrs } from "../../tree/xattr.ts";
 import { DirectoryStore } from "./directory-store.ts";
-import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
+import { NO_EXTENTS, type Extent } from "./extent-tree.ts";
 import { formatVolume, type FormatOptions } from "./format.ts";
 import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } from "./inode.ts";
 import { NO_XATTRS } from "./inode-table.ts";
@@ -37,8 +37,16 @@ export interface LayerBlocks {
   readonly metadata: readonly number[];
 }
 
+/** A directory by the path that leads to it. */
+interface ReachedDirectory {
+  readonly path: ByteString;
+  readonly inode: number;
+}
+
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const FAST_SYMLINK_BYTES = 60;
+/** The 60 bytes of an inode that has nothing to keep there. */
+const NO_BLOCK = new Uint8Array(60);
 /** Block numbers within a file have 32 bits, and the last one is not used. */
 const MAX_FILE_BYTES = (2 ** 32 - 1) * BLOCK_BYTES;
 
@@ -60,10 +68,12 @@ export class Ext4Writer {
   readonly #volume: Volume;
   readonly #directories: DirectoryStore;
   readonly #tree: TreeView<number>;
-  /** Payload of this layer's files, by inode. */
+  /** Payload of this layer's files. */
   readonly #payload = new PayloadPlaces();
   /** The directory that the entry before was put into; archives list directories in one go. */
-  #lastParent: { path: ByteString; inode: number } | undefined;
+  #lastParent: ReachedDirectory | undefined;
+  /** The directories on the way to it that have no symlink in their paths, outermost first. */
+  readonly #chain: ReachedDirectory[] = [];
   #firstPayloadBlock = 0;
 
   private constructor(volume: Volume, maxNames?: number) {
@@ -94,9 +104,7 @@ export class Ext4Writer {
 
   /** Starts a layer whose payload has `payloadBlocks` blocks. */
   beginLayer(payloadBlocks: number): void {
-    const run = this.#volume.allocator.longestFreeRun();
-    this.#firstPayloadBlock = run.block;
-    this.#volume.beginLayer(run.block + payloadBlocks);
+    this.#firstPayloadBlock = this.#volume.beginLayer(payloadBlocks);
   }
 
   /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
@@ -106,7 +114,7 @@ export class Ext4Writer {
       this.#put(change.entry);
       return;
     }
-    this.#lastParent = undefined;
+    this.#forgetWay();
     if (change.kind === "remove") {
       const found = findRemoved(this.#tree, change);
       if (found) this.#remove(found);
@@ -118,7 +126,7 @@ export class Ext4Writer {
 
   /** Ends the layer: everything is written into metadata blocks. */
   finishLayer(): LayerBlocks {
-    this.#lastParent = undefined;
+    this.#forgetWay();
     this.#directories.flush();
     this.#volume.settle();
     return { payload: this.#payload.take(), metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
@@ -146,8 +154,9 @@ export class Ext4Writer {
       this.#putRoot(entry);
       return;
     }
-    const parent = this.#parentOf(entry.path);
-    const name = baseName(entry.path);
+    const slash = entry.path.lastIndexOf("/");
+    const parent = this.#parentOf(entry.path, slash);
+    const name = entry.path.slice(slash + 1);
     const existing = this.#directories.lookup(parent, name);
     if (entry.type === "hardlink") this.#putHardLink(parent, name, existing, entry);
     else if (entry.type === "directory") this.#putDirectory(parent, name, existing, entry);
@@ -159,11 +168,36 @@ export class Ext4Writer {
     this.#setMetadata(ROOT_INODE, entry);
   }
 
-  /** The directory for a path's last element; directories that are missing on the way are made. */
-  #parentOf(path: ByteString): number {
-    const parent = parentPath(path);
-    if (this.#lastParent?.path === parent) return this.#lastParent.inode;
-    const resolved = resolveDirectory(this.#tree, parent);
+  /** The directory for a path's last element, which begins behind `slash`; directories that are missing on the way are made. */
+  #parentOf(path: ByteString, slash: number): number {
+    const last = this.#lastParent;
+    if (last && last.path.length === Math.max(0, slash) && path.startsWith(last.path)) return last.inode;
+    const parent = slash < 0 ? "" : path.slice(0, slash);
+    const inode = this.#reach(parent) ?? this.#makeParents(parent);
+    this.#lastParent = { path: parent, inode };
+    return inode;
+  }
+
+  /** The directory at a path that consists of nothing but directories, from the nearest that is known. */
+  #reach(path: ByteString): number | undefined {
+    const chain = this.#chain;
+    while (chain.length > 0 && !isWithin(path, chain[chain.length - 1].path)) chain.pop();
+    let { path: reached, inode } = chain.at(-1) ?? ROOT;
+    while (reached.length < path.length) {
+      const from = reached === "" ? 0 : reached.length + 1;
+      const slash = path.indexOf("/", from);
+      const end = slash < 0 ? path.length : slash;
+      const child = this.#directories.lookup(inode, path.slice(from, end));
+      if (child === undefined || this.#tree.kind(child) !== "directory") return undefined;
+      reached = path.slice(0, end);
+      inode = child;
+      chain.push({ path: reached, inode });
+    }
+    return inode;
+  }
+
+  #makeParents(path: ByteString): number {
+    const resolved = resolveDirectory(this.#tree, path);
     let inode = resolved.directory;
     for (const name of resolved.missing) {
       const child = this.#volume.inodes.allocate(true);
@@ -171,8 +205,12 @@ export class Ext4Writer {
       this.#insert(inode, name, child, FILE_KIND.directory);
       inode = child;
     }
-    this.#lastParent = { path: parent, inode };
     return inode;
+  }
+
+  #forgetWay(): void {
+    this.#lastParent = undefined;
+    this.#chain.length = 0;
   }
 
   #putHardLink(parent: number, name: ByteString, existing: number | undefined, entry: PayloadEntry): void {
@@ -220,18 +258,19 @@ export class Ext4Writer {
   }
 
   #setTarget(number: number, inode: Inode, entry: PayloadEntry): void {
-    const target = Buffer.from(entry.link, "latin1");
-    if (target.length === 0 || target.length >= BLOCK_BYTES) {
-      throw unsupported(`symlink ${quoted(entry.path)} has a target of ${target.length} bytes, expected 1–${BLOCK_BYTES - 1}`);
+    const { link } = entry;
+    if (link.length === 0 || link.length >= BLOCK_BYTES) {
+      throw unsupported(`symlink ${quoted(entry.path)} has a target of ${link.length} bytes, expected 1–${BLOCK_BYTES - 1}`);
     }
-    inode.size = target.length;
-    if (target.length < FAST_SYMLINK_BYTES) {
-      inode.block = Buffer.concat([target, Buffer.alloc(60 - target.length)]);
+    inode.size = link.length;
+    if (link.length < FAST_SYMLINK_BYTES) {
+      inode.block = new Uint8Array(FAST_SYMLINK_BYTES);
+      for (let at = 0; at < link.length; at++) inode.block[at] = link.charCodeAt(at);
       return;
     }
     inode.flags |= INODE_FLAG.extents;
-    inode.block = encodeExtentLeaf([], 60, INLINE_EXTENTS);
-    this.#volume.setExtents(number, inode, this.#volume.store(target));
+    inode.block = NO_EXTENTS;
+    this.#volume.setExtents(number, inode, this.#volume.store(Buffer.from(link, "latin1")));
   }
 
   /** Places a file's payload, and links the file to it. */
@@ -244,7 +283,7 @@ export class Ext4Writer {
       let { fileBlock } = run;
       for (const { block, blocks } of this.#volume.allocator.allocate(run.blocks, this.#firstPayloadBlock + payloadBlock)) {
         extents.push({ fileBlock, blocks, block, unwritten: false });
-        this.#payload.add(number, { block, payloadBlock, blocks });
+        this.#payload.add({ block, payloadBlock, blocks });
         fileBlock += blocks;
         payloadBlock += blocks;
       }
@@ -289,9 +328,9 @@ export class Ext4Writer {
 
   /** Takes a name away, and what it stood for when that was its last. */
   #remove({ parent, name, node }: FoundNode<number>): void {
-    this.#lastParent = undefined;
     const inode = this.#volume.inodes.read(node);
     const isDirectory = isKind(inode, FILE_KIND.directory);
+    if (isDirectory || isKind(inode, FILE_KIND.symlink)) this.#forgetWay();
     if (isDirectory) this.#clear(node);
     this.#directories.remove(parent, name, isDirectory);
     if (!isDirectory && inode.links > 1) {
@@ -309,15 +348,18 @@ export class Ext4Writer {
     else if (isKind(inode, FILE_KIND.file) && inode.sectors > 0)
       throw unsupported(`inode ${number} has a block map; only extents can be removed`);
     this.#volume.inodes.free(number, isDirectory);
-    this.#payload.drop(number);
   }
 
   #freeData(number: number, inode: Inode): void {
     const { extents, nodes } = this.#volume.extents(number, inode);
     const isMetadata = isKind(inode, FILE_KIND.symlink);
     for (const extent of extents) {
-      if (isMetadata) this.#volume.release(extent.block);
-      else this.#volume.allocator.free(extent);
+      if (isMetadata) {
+        this.#volume.release(extent.block);
+        continue;
+      }
+      this.#volume.allocator.free(extent);
+      this.#payload.drop(extent);
     }
     for (const block of nodes) this.#volume.release(block);
   }
@@ -329,6 +371,13 @@ export class Ext4Writer {
     if (!extent || inode.size > BLOCK_BYTES) throw corrupt(`symlink ${number} of ${inode.size} bytes has no block`);
     return this.#volume.blocks.get(extent.block).toString("latin1", 0, inode.size);
   }
+}
+
+const ROOT: ReachedDirectory = { path: "", inode: ROOT_INODE };
+
+/** Whether a path is another one or lies below it. */
+function isWithin(path: ByteString, directory: ByteString): boolean {
+  return path.startsWith(directory) && (path.length === directory.length || path[directory.length] === "/");
 }
 
 type Owned = Pick<Entry, "mode" | "uid" | "gid" | "atime" | "mtime" | "ctime">;
@@ -349,7 +398,7 @@ function newInode(entry: Owned, kind: number): Inode {
     ctime: entry.ctime,
     xattrBlock: 0,
     version: 0,
-    block: hasExtents ? encodeExtentLeaf([], 60, INLINE_EXTENTS) : new Uint8Array(60),
+    block: hasExtents ? NO_EXTENTS : NO_BLOCK,
     extraIsize: EXTRA_ISIZE,
     createTime: 0,
     createTimeExtra: 0,

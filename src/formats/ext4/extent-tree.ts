@@ -74,38 +74,53 @@ export function parseExtentNode(bytes: Uint8Array, where: string): ExtentNode {
   return { depth, extents, children };
 }
 
-function encodeHeader(view: DataView, entries: number, capacity: number, depth: number): void {
-  view.setUint16(0, MAGIC, true);
-  view.setUint16(2, entries, true);
-  view.setUint16(4, capacity, true);
-  view.setUint16(6, depth, true);
+/** Byte by byte: a `DataView` of an array as small as a root would cost more than all that is written through it. */
+function putU16(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+}
+
+function putU32(bytes: Uint8Array, at: number, value: number): void {
+  putU16(bytes, at, value);
+  putU16(bytes, at + 2, value >>> 16);
+}
+
+function encodeHeader(bytes: Uint8Array, entries: number, capacity: number, depth: number): void {
+  putU16(bytes, 0, MAGIC);
+  putU16(bytes, 2, entries);
+  putU16(bytes, 4, capacity);
+  putU16(bytes, 6, depth);
 }
 
 /** A leaf of up to `capacity` extents, in `size` bytes. */
 export function encodeExtentLeaf(extents: readonly Extent[], size: number, capacity: number): Uint8Array {
   const bytes = new Uint8Array(size);
-  const view = new DataView(bytes.buffer);
-  encodeHeader(view, extents.length, capacity, 0);
-  for (const [index, extent] of extents.entries()) {
+  encodeHeader(bytes, extents.length, capacity, 0);
+  for (let index = 0; index < extents.length; index++) {
+    const { fileBlock, blocks, block, unwritten } = extents[index];
     const at = HEADER_BYTES + index * ENTRY_BYTES;
-    view.setUint32(at, extent.fileBlock, true);
-    view.setUint16(at + 4, extent.unwritten ? extent.blocks + MAX_EXTENT_BLOCKS : extent.blocks, true);
-    view.setUint16(at + 6, Math.floor(extent.block / 2 ** 32), true);
-    view.setUint32(at + 8, extent.block, true);
+    putU32(bytes, at, fileBlock);
+    putU16(bytes, at + 4, unwritten ? blocks + MAX_EXTENT_BLOCKS : blocks);
+    putU16(bytes, at + 6, Math.floor(block / 2 ** 32));
+    putU32(bytes, at + 8, block);
   }
   return bytes;
 }
 
+/** What an extent tree's root takes of an inode. */
+export const ROOT_BYTES = 60;
+/** The root of no extents. Roots are never changed in place, so that all new inodes share it. */
+export const NO_EXTENTS: Uint8Array = encodeExtentLeaf([], ROOT_BYTES, INLINE_EXTENTS);
+
 /** An inner node of up to `capacity` children, in `size` bytes. */
 export function encodeExtentIndex(children: readonly ExtentIndex[], depth: number, size: number, capacity: number): Uint8Array {
   const bytes = new Uint8Array(size);
-  const view = new DataView(bytes.buffer);
-  encodeHeader(view, children.length, capacity, depth);
+  encodeHeader(bytes, children.length, capacity, depth);
   for (const [index, child] of children.entries()) {
     const at = HEADER_BYTES + index * ENTRY_BYTES;
-    view.setUint32(at, child.fileBlock, true);
-    view.setUint32(at + 4, child.block, true);
-    view.setUint16(at + 8, Math.floor(child.block / 2 ** 32), true);
+    putU32(bytes, at, child.fileBlock);
+    putU32(bytes, at + 4, child.block);
+    putU16(bytes, at + 8, Math.floor(child.block / 2 ** 32));
   }
   return bytes;
 }

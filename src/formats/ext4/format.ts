@@ -60,7 +60,7 @@ export function formatVolume(options: FormatOptions): Volume {
   volume.allocator.initialize(groupCount - 1); // filesystem checks want the last group's bitmap
   for (let inode = 1; inode <= RESERVED_INODES; inode++) volume.inodes.mark(inode, inode === ROOT_INODE);
   volume.writeGroups(groups.keys());
-  volume.beginLayer(metadataEnd);
+  volume.beginLayer(0);
   return volume;
 }
 

@@ -1,10 +1,10 @@
 import { crc32cRaw } from "../../bytes/crc32c.ts";
 import { unsupported } from "../../errors.ts";
 import { nextBit, setBits } from "./block-allocator.ts";
-import { inodeChecksum, inodeSeed } from "./checksum.ts";
+import { inodeSeed } from "./checksum.ts";
 import type { Group } from "./group-descriptor.ts";
 import { decodeInode, encodeInode, type Inode } from "./inode.ts";
-import { BLOCK_BYTES, EXTRA_ISIZE, GROUP_FLAG, INODE_BYTES } from "./layout.ts";
+import { BLOCK_BYTES, EXTRA_ISIZE, GROUP_FLAG, INODE_BYTES, inodeStruct } from "./layout.ts";
 import type { MetadataBlocks } from "./metadata-blocks.ts";
 import type { Superblock } from "./superblock.ts";
 import { parseInodeXattrs } from "./xattr.ts";
@@ -14,6 +14,8 @@ export const XATTR_AREA_BYTES = INODE_BYTES - 128 - EXTRA_ISIZE;
 /** The area of an inode that has none. */
 export const NO_XATTRS: Uint8Array = new Uint8Array(XATTR_AREA_BYTES);
 
+const INODES_PER_BLOCK = BLOCK_BYTES / INODE_BYTES;
+
 /** Inode records and the bitmaps that say which are used. Numbers are handed out front to back. */
 export class InodeTable {
   readonly #superblock: Superblock;
@@ -22,7 +24,10 @@ export class InodeTable {
   readonly #changed = new Set<number>();
   /** The record being written: allocating one for each of a million inodes costs more than filling it. */
   readonly #scratch = Buffer.alloc(INODE_BYTES);
+  readonly #scratchView = new DataView(this.#scratch.buffer, this.#scratch.byteOffset, INODE_BYTES);
   #next = 1;
+  /** Numbers from here to `#next` are handed out but not yet marked; Infinity once a free number has to be searched. */
+  #firstUnmarked = Infinity;
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
     this.#superblock = superblock;
@@ -32,7 +37,9 @@ export class InodeTable {
 
   /** Starts a layer: numbers come after the highest that is in use, and from the lowest free one when those run out. */
   beginLayer(): void {
+    this.#markHandedOut();
     this.#next = this.#highestUsed() + 1;
+    this.#firstUnmarked = this.#next;
   }
 
   #highestUsed(): number {
@@ -49,6 +56,15 @@ export class InodeTable {
   }
 
   allocate(directory: boolean): number {
+    const { inodesCount } = this.#superblock.fields;
+    if (this.#firstUnmarked > this.#next || this.#next > inodesCount) return this.#search(directory);
+    if (directory) this.#groups[this.#groupOf(this.#next)].usedDirectories++;
+    return this.#next++;
+  }
+
+  #search(directory: boolean): number {
+    this.#markHandedOut();
+    this.#firstUnmarked = Infinity;
     const found = this.#firstFree(this.#next) ?? this.#firstFree(this.#superblock.fields.firstInode);
     if (found === undefined) {
       throw unsupported(`all ${this.#superblock.fields.inodesCount} inodes of the filesystem are in use; give it more with --vsize`);
@@ -56,6 +72,24 @@ export class InodeTable {
     this.#next = found + 1;
     this.mark(found, directory);
     return found;
+  }
+
+  /** Marks what was handed out in order since the last time. */
+  #markHandedOut(): void {
+    const { inodesPerGroup } = this.#superblock;
+    for (let inode = this.#firstUnmarked; inode < this.#next;) {
+      const { group, bit, bitmap } = this.#bitmapOf(inode);
+      const end = Math.min(inodesPerGroup, bit + this.#next - inode);
+      setBits(bitmap, bit, end, true);
+      group.freeInodes -= end - bit;
+      group.unusedInodes = Math.min(group.unusedInodes, inodesPerGroup - end);
+      inode += end - bit;
+    }
+    if (this.#firstUnmarked < this.#next) this.#firstUnmarked = this.#next;
+  }
+
+  #groupOf(inode: number): number {
+    return Math.floor((inode - 1) / this.#superblock.inodesPerGroup);
   }
 
   #firstFree(from: number): number | undefined {
@@ -82,17 +116,18 @@ export class InodeTable {
 
   /** Frees an inode and clears its record. */
   free(inode: number, directory: boolean): void {
+    this.#markHandedOut();
     const { group, bit, bitmap } = this.#bitmapOf(inode);
     setBits(bitmap, bit, bit + 1, false);
     group.freeInodes++;
     if (directory) group.usedDirectories--;
-    const { block, offset } = this.#place(inode);
-    this.#blocks.change(block).fill(0, offset, offset + INODE_BYTES);
+    const offset = this.#offsetOf(inode);
+    this.#blocks.change(this.blockOf(inode)).fill(0, offset, offset + INODE_BYTES);
   }
 
   #bitmapOf(inode: number): { group: Group; bit: number; bitmap: Buffer } {
     const { inodesPerGroup } = this.#superblock;
-    const number = Math.floor((inode - 1) / inodesPerGroup);
+    const number = this.#groupOf(inode);
     const group = this.#groups[number];
     if (group.flags & GROUP_FLAG.inodeUninit) {
       const bitmap = new Uint8Array(BLOCK_BYTES);
@@ -104,22 +139,20 @@ export class InodeTable {
     return { group, bit: (inode - 1) % inodesPerGroup, bitmap: this.#blocks.change(group.inodeBitmap) };
   }
 
-  #place(inode: number): { block: number; offset: number } {
-    const { inodesPerGroup } = this.#superblock;
-    const index = (inode - 1) % inodesPerGroup;
-    const perBlock = BLOCK_BYTES / INODE_BYTES;
-    const table = this.#groups[Math.floor((inode - 1) / inodesPerGroup)].inodeTable;
-    return { block: table + Math.floor(index / perBlock), offset: (index % perBlock) * INODE_BYTES };
-  }
-
   /** The block that holds an inode's record. */
   blockOf(inode: number): number {
-    return this.#place(inode).block;
+    const { inodesPerGroup } = this.#superblock;
+    return this.#groups[this.#groupOf(inode)].inodeTable + Math.floor(((inode - 1) % inodesPerGroup) / INODES_PER_BLOCK);
+  }
+
+  /** Where in that block it is. */
+  #offsetOf(inode: number): number {
+    return (((inode - 1) % this.#superblock.inodesPerGroup) % INODES_PER_BLOCK) * INODE_BYTES;
   }
 
   #record(inode: number): Buffer {
-    const { block, offset } = this.#place(inode);
-    return this.#blocks.get(block).subarray(offset, offset + INODE_BYTES);
+    const offset = this.#offsetOf(inode);
+    return this.#blocks.get(this.blockOf(inode)).subarray(offset, offset + INODE_BYTES);
   }
 
   read(inode: number): Inode {
@@ -128,13 +161,13 @@ export class InodeTable {
 
   /** The kind bits and permissions alone. */
   mode(inode: number): number {
-    return this.#record(inode).readUInt16LE(0);
+    return this.#blocks.get(this.blockOf(inode)).readUInt16LE(this.#offsetOf(inode));
   }
 
   /** The attribute area of an inode's record. */
   xattrArea(inode: number): Uint8Array {
     const record = this.#record(inode);
-    const { extraIsize } = decodeInode(record);
+    const extraIsize = record.readUInt16LE(inodeStruct.fields.extraIsize[0]);
     if (extraIsize === EXTRA_ISIZE) return record.subarray(INODE_BYTES - XATTR_AREA_BYTES);
     if (parseInodeXattrs(record.subarray(128 + extraIsize), `inode ${inode}`).length === 0) return NO_XATTRS;
     throw unsupported(`inode ${inode} keeps attributes behind ${extraIsize} bytes of extra fields, expected ${EXTRA_ISIZE}`);
@@ -142,20 +175,21 @@ export class InodeTable {
 
   /** Writes an inode's record with its attribute area and checksum. */
   write(number: number, inode: Inode, xattrArea: Uint8Array): void {
-    const record = this.#scratch.fill(0);
-    encodeInode(inode, record);
+    const record = this.#scratch;
+    encodeInode(inode, this.#scratchView);
     record.set(xattrArea, INODE_BYTES - XATTR_AREA_BYTES);
     if (this.#superblock.hasMetadataCsum) {
-      const checksum = inodeChecksum(inodeSeed(this.#superblock.seed, number, inode.generation), record);
-      record.writeUInt16LE(checksum & 0xffff, 0x7c);
-      record.writeUInt16LE(checksum >>> 16, 0x82);
+      // The checksum's own bytes are zero by now, as they count.
+      const checksum = crc32cRaw(inodeSeed(this.#superblock.seed, number, inode.generation), record);
+      this.#scratchView.setUint16(inodeStruct.fields.checksumLow[0], checksum & 0xffff, true);
+      this.#scratchView.setUint16(inodeStruct.fields.checksumHigh[0], checksum >>> 16, true);
     }
-    const { block, offset } = this.#place(number);
-    this.#blocks.write(block, record, offset);
+    this.#blocks.write(this.blockOf(number), record, this.#offsetOf(number));
   }
 
   /** Ends a layer: brings the bitmaps' checksums up to date and returns the groups that changed. */
   settle(): number[] {
+    this.#markHandedOut();
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
       const bitmap = this.#blocks.get(this.#groups[number].inodeBitmap);

@@ -1,7 +1,9 @@
-import { lz4Bound, lz4Compress, lz4Decompress } from "../../compression/lz4.ts";
+import { PackedBlocks } from "./packed-blocks.ts";
 
 /** Blocks that are kept as they are; beyond them the older half is packed. */
 const MAX_PLAIN_BLOCKS = 4096; // 16 MiB
+/** Blocks that `peek` makes room for at a time. */
+const PEEKED_BLOCKS = 16;
 
 /**
  * The filesystem's metadata in memory, block by block; what was changed since it was last taken is dirty.
@@ -12,23 +14,32 @@ export class MetadataBlocks {
   readonly #blockBytes: number;
   /** In the order in which they were made or unpacked. */
   readonly #plain = new Map<number, Buffer>();
-  readonly #packed = new Map<number, Uint8Array>();
+  readonly #packed: PackedBlocks;
   readonly #dirty = new Set<number>();
   /** Buffers of blocks that were packed, for blocks to come. */
   readonly #spare: Buffer[] = [];
-  readonly #scratch: Buffer;
+  /** The block that was asked for last: entries of a layer come in the order of the inode table. */
+  #lastBlock = -1;
+  #last: Buffer = Buffer.alloc(0);
+  #lastChanged = -1;
+  #peeked = Buffer.alloc(0);
 
   constructor(blockBytes: number) {
     this.#blockBytes = blockBytes;
-    this.#scratch = Buffer.alloc(lz4Bound(blockBytes));
+    this.#packed = new PackedBlocks(blockBytes);
   }
 
   /** A block to read. Blocks that were never seen are zeros, as on a fresh device. */
   get(block: number): Buffer {
-    const known = this.#plain.get(block);
-    if (known) return known;
+    if (block === this.#lastBlock) return this.#last;
+    this.#last = this.#plain.get(block) ?? this.#unpack(block);
+    this.#lastBlock = block;
+    return this.#last;
+  }
+
+  #unpack(block: number): Buffer {
     const bytes = this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#blockBytes);
-    this.#unpack(block, bytes);
+    this.#packed.read(block, bytes);
     this.#packed.delete(block);
     this.#plain.set(block, bytes);
     return bytes;
@@ -38,14 +49,19 @@ export class MetadataBlocks {
   peek(block: number): Buffer {
     const known = this.#plain.get(block);
     if (known) return known;
-    const bytes = Buffer.allocUnsafeSlow(this.#blockBytes);
-    this.#unpack(block, bytes);
+    if (this.#peeked.length === 0) this.#peeked = Buffer.allocUnsafeSlow(this.#blockBytes * PEEKED_BLOCKS);
+    const bytes = this.#peeked.subarray(0, this.#blockBytes);
+    this.#peeked = this.#peeked.subarray(this.#blockBytes);
+    this.#packed.read(block, bytes);
     return bytes;
   }
 
   /** A block to change in place. */
   change(block: number): Buffer {
-    this.#dirty.add(block);
+    if (block !== this.#lastChanged) {
+      this.#dirty.add(block);
+      this.#lastChanged = block;
+    }
     return this.get(block);
   }
 
@@ -57,7 +73,7 @@ export class MetadataBlocks {
 
   /** Writes a part of a block; it becomes dirty only where bytes differ. */
   write(block: number, bytes: Uint8Array, offset = 0): void {
-    if (Buffer.compare(this.get(block).subarray(offset, offset + bytes.length), bytes) !== 0) this.change(block).set(bytes, offset);
+    if (!equalAt(this.get(block), bytes, offset)) this.change(block).set(bytes, offset);
   }
 
   /** Writes a whole block that has no earlier content worth comparing. */
@@ -71,22 +87,25 @@ export class MetadataBlocks {
     this.#plain.delete(block);
     this.#packed.delete(block);
     this.#dirty.delete(block);
+    this.#forgetLast();
   }
 
   /** The numbers of all dirty blocks, ascending; they are clean afterwards. */
   takeDirty(): number[] {
-    const blocks = [...this.#dirty].toSorted((a, b) => a - b);
+    const blocks = Float64Array.from(this.#dirty).sort();
     this.#dirty.clear();
-    return blocks;
+    this.#lastChanged = -1;
+    return [...blocks];
   }
 
   /** Packs the older half of the plain blocks, once there are many. Nobody may hold one of them across this call. */
   pack(): void {
     if (this.#plain.size <= MAX_PLAIN_BLOCKS) return;
+    this.#forgetLast();
     let left = MAX_PLAIN_BLOCKS / 2;
     for (const [block, bytes] of this.#plain) {
       if (left-- === 0) return;
-      this.#packed.set(block, this.#packedForm(bytes));
+      this.#packed.add(block, bytes);
       this.#plain.delete(block);
       this.#spare.push(bytes);
     }
@@ -99,18 +118,14 @@ export class MetadataBlocks {
     this.#plain.set(block, plain);
   }
 
-  #packedForm(bytes: Buffer): Uint8Array {
-    const end = lz4Compress(viewOf(bytes), 0, bytes.length, viewOf(this.#scratch), 0);
-    return Uint8Array.from(this.#scratch.subarray(0, end));
-  }
-
-  #unpack(block: number, bytes: Buffer): void {
-    const packed = this.#packed.get(block);
-    if (packed) lz4Decompress(viewOf(packed), 0, packed.length, viewOf(bytes), 0, bytes.length);
-    else bytes.fill(0);
+  #forgetLast(): void {
+    this.#lastBlock = -1;
+    this.#lastChanged = -1;
   }
 }
 
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Inodes that are new differ within their first bytes, so that a loop ends sooner than a call begins. */
+function equalAt(block: Uint8Array, bytes: Uint8Array, offset: number): boolean {
+  for (let at = 0; at < bytes.length; at++) if (block[offset + at] !== bytes[at]) return false;
+  return true;
 }

@@ -1,3 +1,5 @@
+import type { BlockRun } from "./block-allocator.ts";
+
 /** Where a part of the payload belongs on the device. */
 export interface PayloadPlace {
   readonly block: number;
@@ -5,48 +7,58 @@ export interface PayloadPlace {
   readonly blocks: number;
 }
 
-/** Numbers for each place: inode, block, payload block, blocks; an ext4 of 4 KiB blocks has fewer than 2^32 of each. */
-const COLUMNS = 4;
+type Place = { -readonly [K in keyof PayloadPlace]: PayloadPlace[K] };
 
-/** The places of a layer's files, packed, because a layer can have millions of them. */
+/** The places of a layer's files. Neighbours are joined at once, so that files that follow each other take no memory. */
 export class PayloadPlaces {
-  #numbers = new Uint32Array(1024 * COLUMNS);
-  #count = 0;
-  /** Inodes that were freed: what was added for them before that count is void. */
-  readonly #dropped = new Map<number, number>();
+  #places: Place[] = [];
+  #dropped: BlockRun[] = [];
 
-  add(inode: number, place: PayloadPlace): void {
-    const at = this.#count * COLUMNS;
-    if (at === this.#numbers.length) {
-      const grown = new Uint32Array(this.#numbers.length * 2);
-      grown.set(this.#numbers);
-      this.#numbers = grown;
+  add(place: PayloadPlace): void {
+    const last = this.#places.at(-1);
+    if (last && last.block + last.blocks === place.block && last.payloadBlock + last.blocks === place.payloadBlock) {
+      last.blocks += place.blocks;
+    } else {
+      this.#places.push({ ...place });
     }
-    this.#numbers[at] = inode;
-    this.#numbers[at + 1] = place.block;
-    this.#numbers[at + 2] = place.payloadBlock;
-    this.#numbers[at + 3] = place.blocks;
-    this.#count++;
   }
 
-  /** Forgets an inode's places. The number may be used again. */
-  drop(inode: number): void {
-    this.#dropped.set(inode, this.#count);
+  /** Forgets what belongs to blocks that were freed; none of them is handed out again before `take`. */
+  drop(run: BlockRun): void {
+    this.#dropped.push(run);
   }
 
-  /** All places, neighbours joined, ascending by payload block; none are left. */
+  /** All places, ascending by payload block; none are left. */
   take(): PayloadPlace[] {
-    const places: { block: number; payloadBlock: number; blocks: number }[] = [];
-    for (let index = 0; index < this.#count; index++) {
-      const at = index * COLUMNS;
-      if (index < (this.#dropped.get(this.#numbers[at]) ?? 0)) continue;
-      const [block, payloadBlock, blocks] = [this.#numbers[at + 1], this.#numbers[at + 2], this.#numbers[at + 3]];
-      const last = places.at(-1);
-      if (last && last.block + last.blocks === block && last.payloadBlock + last.blocks === payloadBlock) last.blocks += blocks;
-      else places.push({ block, payloadBlock, blocks });
-    }
-    this.#count = 0;
-    this.#dropped.clear();
+    const dropped = this.#dropped.toSorted((a, b) => a.block - b.block);
+    const places = dropped.length === 0 ? this.#places : this.#places.flatMap((place) => without(place, dropped));
+    this.#places = [];
+    this.#dropped = [];
     return places.sort((a, b) => a.payloadBlock - b.payloadBlock);
   }
+}
+
+/** What is left of a place without some runs, which are ascending and disjoint. */
+function without({ block, payloadBlock, blocks }: PayloadPlace, runs: readonly BlockRun[]): Place[] {
+  const left: Place[] = [];
+  const end = block + blocks;
+  let at = block;
+  for (let index = firstEndingBehind(block, runs); index < runs.length && runs[index].block < end; index++) {
+    const run = runs[index];
+    if (run.block > at) left.push({ block: at, payloadBlock: payloadBlock + at - block, blocks: run.block - at });
+    at = run.block + run.blocks;
+  }
+  if (at < end) left.push({ block: at, payloadBlock: payloadBlock + at - block, blocks: end - at });
+  return left;
+}
+
+function firstEndingBehind(block: number, runs: readonly BlockRun[]): number {
+  let low = 0;
+  let high = runs.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (runs[middle].block + runs[middle].blocks > block) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

@@ -8,7 +8,9 @@ import {
   extentsPerBlock,
   INLINE_EXTENTS,
   MAX_EXTENT_BLOCKS,
+  NO_EXTENTS,
   parseExtentNode,
+  ROOT_BYTES,
   type Extent,
   type ExtentIndex,
 } from "./extent-tree.ts";
@@ -19,8 +21,7 @@ import { BLOCK_BYTES, INODE_FLAG, RO_COMPAT, SECTORS_PER_BLOCK, SUPERBLOCK_OFFSE
 import { MetadataBlocks } from "./metadata-blocks.ts";
 import { superblockChecksum, type Superblock } from "./superblock.ts";
 
-/** What an extent tree's root takes of an inode. */
-const ROOT_BYTES = 60;
+const NO_TREE: { readonly extents: readonly Extent[]; readonly nodes: readonly number[] } = { extents: [], nodes: [] };
 
 /** A filesystem's metadata in memory: its blocks, who owns which, and the extent trees that say so. */
 export class Volume {
@@ -40,9 +41,13 @@ export class Volume {
     this.inodes = new InodeTable(superblock, groups, blocks);
   }
 
-  beginLayer(goal: number): void {
-    this.#goal = goal;
+  /** Starts a layer with `payloadBlocks` blocks of payload, and returns where the first should go. */
+  beginLayer(payloadBlocks: number): number {
+    const run = this.allocator.longestFreeRun();
+    this.allocator.beginLayer(run, payloadBlocks);
+    this.#goal = run.block + payloadBlocks;
     this.inodes.beginLayer();
+    return run.block;
   }
 
   /** Allocates metadata blocks. */
@@ -87,8 +92,13 @@ export class Volume {
    * `extents` are ascending; neighbours are joined, long ones split.
    */
   setExtents(number: number, inode: Inode, extents: readonly Extent[]): void {
-    const before = this.extents(number, inode);
-    const joined = joinExtents(extents);
+    if (inode.block === NO_EXTENTS && extents.length === 1 && isJoined(extents)) {
+      inode.block = encodeExtentLeaf(extents, ROOT_BYTES, INLINE_EXTENTS);
+      inode.sectors += extents[0].blocks * SECTORS_PER_BLOCK;
+      return;
+    }
+    const before = inode.block === NO_EXTENTS ? NO_TREE : this.extents(number, inode);
+    const joined = isJoined(extents) ? extents : joinExtents(extents);
     const spare = [...before.nodes];
     const nodes: number[] = [];
     inode.block = this.#encodeTree(joined, inode, number, () => {
@@ -172,7 +182,14 @@ export class Volume {
 }
 
 function countBlocks(extents: readonly Extent[]): number {
-  return extents.reduce((sum, extent) => sum + extent.blocks, 0);
+  let blocks = 0;
+  for (const extent of extents) blocks += extent.blocks;
+  return blocks;
+}
+
+/** Most files are one piece. */
+function isJoined(extents: readonly Extent[]): boolean {
+  return extents.length === 0 || (extents.length === 1 && extents[0].blocks < MAX_EXTENT_BLOCKS);
 }
 
 function joinExtents(extents: readonly Extent[]): Extent[] {

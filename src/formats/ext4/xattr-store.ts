@@ -2,7 +2,7 @@ import { crc32cRaw } from "../../bytes/crc32c.ts";
 import { unsupported } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
 import { xattrBlockChecksum } from "./checksum.ts";
-import { encodeExtentLeaf, INLINE_EXTENTS } from "./extent-tree.ts";
+import { NO_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
 import { NO_XATTRS, XATTR_AREA_BYTES } from "./inode-table.ts";
 import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
@@ -85,7 +85,7 @@ function moveToInode(volume: Volume, record: XattrRecord): XattrRecord {
     ctime: epoch,
     xattrBlock: 0,
     version: 1,
-    block: encodeExtentLeaf([], 60, INLINE_EXTENTS),
+    block: NO_EXTENTS,
     extraIsize: EXTRA_ISIZE,
     createTime: 0,
     createTimeExtra: 0,
