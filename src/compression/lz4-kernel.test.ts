@@ -11,10 +11,21 @@ import { LZ4_WASM } from "./kernels/lz4-wasm.ts";
  * The kernel itself, in a memory that a test lays out, against the reference: nothing but its areas is ever changed.
  */
 
+/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
+declare const WebAssembly: {
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: unknown };
+};
+
+/** A number that the kernel exports. */
+interface Exported {
+  readonly value: number;
+}
+
 interface Kernel {
-  readonly memory: WebAssembly.Memory;
-  readonly PLAIN: WebAssembly.Global<"i32">;
-  readonly SLACK: WebAssembly.Global<"i32">;
+  readonly memory: { readonly buffer: ArrayBuffer };
+  readonly PLAIN: Exported;
+  readonly SLACK: Exported;
   readonly crc32c: (seed: number, start: number, end: number) => number;
   readonly compressBlocks: (plain: number, bytes: number, block: number, seed: number, stored: number, sizes: number) => number;
   readonly decodeBlocks: (

@@ -1,19 +1,30 @@
 import { corrupt } from "../errors.ts";
 import { LZ4_WASM } from "./kernels/lz4-wasm.ts";
 
+/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
+declare const WebAssembly: {
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: unknown };
+};
+
+/** A number that the kernel exports. */
+interface Exported {
+  readonly value: number;
+}
+
 /** What `assembly/lz4.ts` exports. */
 interface Lz4Exports {
-  readonly memory: WebAssembly.Memory;
-  readonly PLAIN: WebAssembly.Global<"i32">;
-  readonly PLAIN_BYTES: WebAssembly.Global<"i32">;
-  readonly STORED: WebAssembly.Global<"i32">;
-  readonly STORED_BYTES: WebAssembly.Global<"i32">;
-  readonly SIZES: WebAssembly.Global<"i32">;
-  readonly MAX_BLOCKS: WebAssembly.Global<"i32">;
-  readonly failureReason: WebAssembly.Global<"i32">;
-  readonly failureAt: WebAssembly.Global<"i32">;
-  readonly failureFound: WebAssembly.Global<"i32">;
-  readonly failureExpected: WebAssembly.Global<"i32">;
+  readonly memory: { readonly buffer: ArrayBuffer };
+  readonly PLAIN: Exported;
+  readonly PLAIN_BYTES: Exported;
+  readonly STORED: Exported;
+  readonly STORED_BYTES: Exported;
+  readonly SIZES: Exported;
+  readonly MAX_BLOCKS: Exported;
+  readonly failureReason: Exported;
+  readonly failureAt: Exported;
+  readonly failureFound: Exported;
+  readonly failureExpected: Exported;
   readonly compressBlocks: (
     plain: number,
     plainBytes: number,
@@ -46,7 +57,7 @@ export function lz4Bound(inputBytes: number): number {
   return inputBytes + Math.floor(inputBytes / 255) + 16;
 }
 
-let compiled: WebAssembly.Module | undefined;
+let compiled: object | undefined;
 let ofThread: Lz4Kernel | undefined;
 
 /**
