@@ -457,6 +457,7 @@ for (const [what, stored, expected] of [
   ["code lengths without a code", new BitWriter().put(1, 1).put(2, 2).put(0, 10).put(15, 4).put(0, 400), "broken"],
   ["a repeat up to the last length", repeatedLengths(0), "done"],
   ["a repeat over the last length", repeatedLengths(1), "broken"],
+  ["a single code for code lengths", new BitWriter().put(1, 1).put(2, 2).put(0, 10).put(0, 4).put(0, 9).put(1, 3), "broken"],
   ["a repeat of nothing", new BitWriter().put(1, 1).put(2, 2).put(0, 10).put(0, 4).put(1, 3).put(1, 3).put(0, 6).put(0, 40), "broken"],
 ] as const) {
   test(`${what} is ${expected}`, () => {

@@ -1,15 +1,24 @@
 import { INFLATE_WASM } from "./kernels/inflate-wasm.ts";
 
+/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
+declare const WebAssembly: {
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: unknown };
+};
+interface NumberGlobal {
+  value: number;
+}
+
 /** What `assembly/inflate.ts` exports. */
 interface InflateExports {
-  readonly memory: WebAssembly.Memory;
-  readonly INPUT_START: WebAssembly.Global<"i32">;
-  readonly INPUT_LIMIT: WebAssembly.Global<"i32">;
-  readonly OUTPUT_START: WebAssembly.Global<"i32">;
-  readonly OUTPUT_LIMIT: WebAssembly.Global<"i32">;
-  readonly inputAt: WebAssembly.Global<"i32">;
-  readonly outputAt: WebAssembly.Global<"i32">;
-  readonly bitCount: WebAssembly.Global<"i32">;
+  readonly memory: { readonly buffer: ArrayBuffer };
+  readonly INPUT_START: NumberGlobal;
+  readonly INPUT_LIMIT: NumberGlobal;
+  readonly OUTPUT_START: NumberGlobal;
+  readonly OUTPUT_LIMIT: NumberGlobal;
+  readonly inputAt: NumberGlobal;
+  readonly outputAt: NumberGlobal;
+  readonly bitCount: NumberGlobal;
   readonly begin: () => void;
   readonly slide: () => void;
   readonly inflate: (inputEnd: number, outputEnd: number, stopAt: number) => number;
@@ -36,7 +45,7 @@ const NEVER = 0xffffffff;
 /** An instance has 448 KiB. */
 const MAX_IDLE = 4;
 
-let compiled: WebAssembly.Module | undefined;
+let compiled: object | undefined;
 const idle: InflateKernel[] = [];
 
 /** Smaller windows than there are, for tests. */

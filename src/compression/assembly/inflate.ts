@@ -1,17 +1,44 @@
 /*
  * DEFLATE (RFC 1951), resumable: input and output are windows in this module's memory, and decoding stops and goes on
- * at any byte of either. The caller owns the pointers: it puts input at `inputAt`..`inputEnd`, reads output behind
- * `OUTPUT_START`, and before it moves `outputAt` back keeps 32 KiB of what was decoded in front of it.
- *
- * Codes are decoded by one lookup of the next 11 (literals and lengths) or 9 bits (distances), longer ones by a second.
- * Table entries are u32:
- *
- *   bits 0-5    bits to drop: the code's and the extra ones
- *   bits 8-11   bits of the code alone
- *   bits 12-15  flags of entries that are no length or distance
- *   bits 16-30  literal, base length, base distance, or a further table's place in bytes from the table's start
- *   bit 31      a literal (in the literal table); a flag is set (in the distance table)
+ * at any byte of either. The caller puts input at `inputAt`..`inputEnd`, reads output behind `OUTPUT_START`, and calls
+ * `slide` when there is no room for more. What the tables and the memory look like: `inflate/memory.ts`.
  */
+
+import { makeTable } from "./inflate/code-table";
+import { fastValueOf, furtherDistance, furtherLiteral, literalEntry, valueOf } from "./inflate/entries";
+import {
+  DISTANCE_MODELS,
+  DISTANCE_ROOT_BITS,
+  DISTANCE_ROOT_MASK,
+  DISTANCE_SPECIAL,
+  DISTANCE_SYMBOLS,
+  DISTANCE_TABLE,
+  END_OF_BLOCK,
+  FURTHER_TABLE,
+  HISTORY_BYTES,
+  HISTORY_START,
+  INPUT_START,
+  LENGTH_LENGTHS,
+  LENGTH_MODELS,
+  LENGTH_ROOT_BITS,
+  LENGTH_ROOT_MASK,
+  LENGTH_SYMBOLS,
+  LENGTH_TABLE,
+  LITERAL_MODELS,
+  LITERAL_ROOT_BITS,
+  LITERAL_ROOT_MASK,
+  LITERAL_SYMBOLS,
+  LITERAL_TABLE,
+  MAX_MATCH_BYTES,
+  OUTPUT_START,
+  PATTERNS,
+  SPECIAL,
+  STEPS,
+  SYMBOL_LENGTHS,
+  WORD_BYTES,
+} from "./inflate/memory";
+
+export { INPUT_LIMIT, INPUT_START, OUTPUT_LIMIT, OUTPUT_START } from "./inflate/memory";
 
 // What `inflate` returns. Negative: the data is broken.
 const NEEDS_INPUT: i32 = 0;
@@ -41,57 +68,6 @@ const SYMBOL: i32 = 6;
 const MATCH: i32 = 7;
 const END: i32 = 8;
 
-const LITERAL: u32 = 1 << 31;
-const SPECIAL: u32 = 1 << 15;
-const FURTHER_TABLE: u32 = 1 << 14;
-const END_OF_BLOCK: u32 = 1 << 13;
-const DISTANCE_SPECIAL: u32 = 1 << 31;
-
-const LITERAL_SYMBOLS: u32 = 288;
-const DISTANCE_SYMBOLS: u32 = 32;
-const LENGTH_SYMBOLS: u32 = 19;
-const MAX_CODE_BITS: u32 = 15;
-const LITERAL_ROOT_BITS: u32 = 11;
-const DISTANCE_ROOT_BITS: u32 = 9;
-const LENGTH_ROOT_BITS: u32 = 7;
-const LITERAL_ROOT_MASK: u32 = (1 << LITERAL_ROOT_BITS) - 1;
-const DISTANCE_ROOT_MASK: u32 = (1 << DISTANCE_ROOT_BITS) - 1;
-const LENGTH_ROOT_MASK: u32 = (1 << LENGTH_ROOT_BITS) - 1;
-// Every further table holds at least two symbols, because codes that are longer than one bit are complete.
-const LITERAL_ENTRIES: usize = (1 << LITERAL_ROOT_BITS) + ((LITERAL_SYMBOLS / 2) << (MAX_CODE_BITS - LITERAL_ROOT_BITS));
-const DISTANCE_ENTRIES: usize = (1 << DISTANCE_ROOT_BITS) + ((DISTANCE_SYMBOLS / 2) << (MAX_CODE_BITS - DISTANCE_ROOT_BITS));
-const LENGTH_ENTRIES: usize = 1 << LENGTH_ROOT_BITS;
-
-const MAX_MATCH_BYTES: usize = 258;
-const WORD_BYTES: usize = 16;
-
-// Memory. What the compiler itself puts there (LENGTH_ORDER) lies below 2 KiB; all tables end below 28 KiB.
-const LITERAL_MODELS: usize = 2048; // what a symbol's entry is without its code
-const DISTANCE_MODELS: usize = LITERAL_MODELS + LITERAL_SYMBOLS * 4;
-const LENGTH_MODELS: usize = DISTANCE_MODELS + DISTANCE_SYMBOLS * 4;
-const PATTERNS: usize = LENGTH_MODELS + 80; // for each distance below 16: which byte of a period is where in a word
-const STEPS: usize = PATTERNS + 16 * WORD_BYTES; // and how many bytes of a word are whole periods
-const SYMBOL_LENGTHS: usize = STEPS + 16;
-const LENGTH_LENGTHS: usize = SYMBOL_LENGTHS + LITERAL_SYMBOLS + DISTANCE_SYMBOLS;
-const COUNTS: usize = LENGTH_LENGTHS + 32; // u16 for each code length
-const OFFSETS: usize = COUNTS + 32;
-const SORTED: usize = OFFSETS + 32; // u16 for each symbol
-const LENGTH_TABLE: usize = SORTED + LITERAL_SYMBOLS * 2;
-const DISTANCE_TABLE: usize = LENGTH_TABLE + LENGTH_ENTRIES * 4;
-const LITERAL_TABLE: usize = DISTANCE_TABLE + DISTANCE_ENTRIES * 4;
-
-const KIB: usize = 1024;
-/** Where input goes, up to INPUT_LIMIT. */
-export const INPUT_START: usize = 32 * KIB;
-export const INPUT_LIMIT: usize = 96 * KIB;
-const HISTORY_BYTES: usize = 32 * KIB;
-const HISTORY_START: usize = 100 * KIB;
-/** Where output goes, behind what was decoded before it. */
-export const OUTPUT_START: usize = HISTORY_START + HISTORY_BYTES;
-/** Where output ends; up to 16 bytes behind it may be written too. */
-export const OUTPUT_LIMIT: usize = 388 * KIB;
-const MEMORY_PAGES: i32 = 7;
-
 const LENGTH_ORDER = memory.data<u8>([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]);
 
 export let inputAt: usize = INPUT_START;
@@ -114,40 +90,6 @@ let lengthsRead: u32 = 0;
 let literalFurtherMask: u32 = 0;
 let distanceFurtherMask: u32 = 0;
 let hasFixedTables: bool = false;
-
-memory.grow(MEMORY_PAGES - memory.size());
-makeModels();
-makePatterns();
-
-function makeModels(): void {
-  for (let symbol: u32 = 0; symbol < 256; symbol++) store<u32>(LITERAL_MODELS + symbol * 4, LITERAL | (symbol << 16));
-  store<u32>(LITERAL_MODELS + 256 * 4, SPECIAL | END_OF_BLOCK);
-  let base: u32 = 3;
-  for (let symbol: u32 = 257; symbol < 285; symbol++) {
-    const extra: u32 = symbol < 265 ? 0 : (symbol - 261) >> 2;
-    store<u32>(LITERAL_MODELS + symbol * 4, (base << 16) | extra);
-    base += 1 << extra;
-  }
-  store<u32>(LITERAL_MODELS + 285 * 4, (<u32>MAX_MATCH_BYTES) << 16);
-  store<u32>(LITERAL_MODELS + 286 * 4, SPECIAL);
-  store<u32>(LITERAL_MODELS + 287 * 4, SPECIAL);
-  base = 1;
-  for (let symbol: u32 = 0; symbol < 30; symbol++) {
-    const extra: u32 = symbol < 4 ? 0 : (symbol - 2) >> 1;
-    store<u32>(DISTANCE_MODELS + symbol * 4, (base << 16) | extra);
-    base += 1 << extra;
-  }
-  store<u32>(DISTANCE_MODELS + 30 * 4, DISTANCE_SPECIAL);
-  store<u32>(DISTANCE_MODELS + 31 * 4, DISTANCE_SPECIAL);
-  for (let symbol: u32 = 0; symbol < LENGTH_SYMBOLS; symbol++) store<u32>(LENGTH_MODELS + symbol * 4, symbol << 16);
-}
-
-function makePatterns(): void {
-  for (let distance: usize = 1; distance < WORD_BYTES; distance++) {
-    for (let i: usize = 0; i < WORD_BYTES; i++) store<u8>(PATTERNS + distance * WORD_BYTES + i, <u8>(i % distance));
-    store<u8>(STEPS + distance, <u8>(WORD_BYTES - (WORD_BYTES % distance)));
-  }
-}
 
 /** Starts new data, whose output goes behind what is there and refers to nothing of it. */
 export function begin(): void {
@@ -288,8 +230,8 @@ function readLengthCodes(inputEnd: usize): i32 {
     store<u8>(LENGTH_LENGTHS + load<u8>(LENGTH_ORDER + lengthsRead), <u8>bitBuffer & 7);
     drop(3);
   }
-  const longest = makeTable(LENGTH_LENGTHS, LENGTH_SYMBOLS, LENGTH_TABLE, LENGTH_ROOT_BITS, LENGTH_MODELS, SPECIAL);
-  if (longest < 0 || isIncomplete) return BAD_CODE_LENGTHS;
+  const furtherBits = makeTable(LENGTH_LENGTHS, LENGTH_SYMBOLS, LENGTH_TABLE, LENGTH_ROOT_BITS, LENGTH_MODELS, SPECIAL, false);
+  if (furtherBits < 0) return BAD_CODE_LENGTHS;
   lengthsRead = 0;
   state = CODE_LENGTHS;
   return GO_ON;
@@ -342,103 +284,22 @@ function makeFixedTables(): void {
 
 function makeTables(literals: u32, distances: u32): i32 {
   hasFixedTables = false;
-  let furtherBits = makeTable(SYMBOL_LENGTHS, literals, LITERAL_TABLE, LITERAL_ROOT_BITS, LITERAL_MODELS, SPECIAL);
+  let furtherBits = makeTable(SYMBOL_LENGTHS, literals, LITERAL_TABLE, LITERAL_ROOT_BITS, LITERAL_MODELS, SPECIAL, true);
   if (furtherBits < 0) return BAD_LITERAL_CODES;
   literalFurtherMask = (1 << furtherBits) - 1;
-  furtherBits = makeTable(SYMBOL_LENGTHS + literals, distances, DISTANCE_TABLE, DISTANCE_ROOT_BITS, DISTANCE_MODELS, DISTANCE_SPECIAL);
+  furtherBits = makeTable(
+    SYMBOL_LENGTHS + literals,
+    distances,
+    DISTANCE_TABLE,
+    DISTANCE_ROOT_BITS,
+    DISTANCE_MODELS,
+    DISTANCE_SPECIAL,
+    true,
+  );
   if (furtherBits < 0) return BAD_DISTANCE_CODES;
   distanceFurtherMask = (1 << furtherBits) - 1;
   state = SYMBOL;
   return GO_ON;
-}
-
-let isIncomplete: bool = false;
-
-/**
- * Makes the table of a canonical code. Returns how many bits the further tables are indexed by, or -1 when the code is
- * over-subscribed or incomplete; a single code of one bit, or none at all, may be incomplete.
- */
-function makeTable(lengths: usize, symbols: u32, table: usize, rootBits: u32, models: usize, special: u32): i32 {
-  memory.fill(COUNTS, 0, 32);
-  for (let symbol: u32 = 0; symbol < symbols; symbol++) {
-    const count = COUNTS + ((<usize>load<u8>(lengths + symbol)) << 1);
-    store<u16>(count, load<u16>(count) + 1);
-  }
-  let longest = MAX_CODE_BITS;
-  while (longest > 0 && load<u16>(COUNTS + (longest << 1)) === 0) longest--;
-  let free: i32 = 1;
-  let offset: u32 = 0;
-  for (let length: u32 = 1; length <= MAX_CODE_BITS; length++) {
-    const count = <u32>load<u16>(COUNTS + (length << 1));
-    store<u16>(OFFSETS + (length << 1), <u16>offset);
-    offset += count;
-    free = (free << 1) - <i32>count;
-    if (free < 0) return -1;
-  }
-  isIncomplete = free !== 0;
-  if (isIncomplete) {
-    if (longest > 1) return -1;
-    const invalid = special | 0x101;
-    for (let i: u32 = 0; i < (<u32>1) << rootBits; i++) store<u32>(table + (i << 2), invalid);
-    if (longest === 0) return 0;
-  }
-  for (let symbol: u32 = 0; symbol < symbols; symbol++) {
-    const length = <usize>load<u8>(lengths + symbol);
-    if (length === 0) continue;
-    const place = load<u16>(OFFSETS + (length << 1));
-    store<u16>(OFFSETS + (length << 1), place + 1);
-    store<u16>(SORTED + ((<usize>place) << 1), <u16>symbol);
-  }
-  if (isIncomplete) {
-    const entry = load<u32>(models + ((<usize>load<u16>(SORTED)) << 2)) + 0x101;
-    for (let i: u32 = 0; i < (<u32>1) << rootBits; i += 2) store<u32>(table + (i << 2), entry);
-    return 0;
-  }
-  return fillTable(table, rootBits, models, longest, special);
-}
-
-/** Codes are stored with their first bit lowest: so a table for one bit more is the table twice. */
-function fillTable(table: usize, rootBits: u32, models: usize, longest: u32, special: u32): i32 {
-  let next = SORTED;
-  let code: u32 = 0;
-  for (let length: u32 = 1; length <= rootBits; length++) {
-    const half = (<usize>1) << (length + 1);
-    memory.copy(table + half, table, half);
-    for (let left = <u32>load<u16>(COUNTS + (length << 1)); left > 0; left--) {
-      store<u32>(table + (code << 2), load<u32>(models + ((<usize>load<u16>(next)) << 2)) + length * 0x101);
-      next += 2;
-      code = following(code, length);
-    }
-  }
-  if (longest <= rootBits) return 0;
-  const rootMask: u32 = (1 << rootBits) - 1;
-  const furtherBits = longest - rootBits;
-  const furtherEntries: u32 = 1 << furtherBits;
-  let prefix: u32 = u32.MAX_VALUE;
-  let further: u32 = 0;
-  let end: u32 = 1 << rootBits;
-  for (let length = rootBits + 1; length <= longest; length++) {
-    for (let left = <u32>load<u16>(COUNTS + (length << 1)); left > 0; left--) {
-      if ((code & rootMask) !== prefix) {
-        prefix = code & rootMask;
-        further = end;
-        end += furtherEntries;
-        store<u32>(table + (prefix << 2), special | FURTHER_TABLE | (further << 18));
-      }
-      const entry = load<u32>(models + ((<usize>load<u16>(next)) << 2)) + length * 0x101;
-      for (let i = code >> rootBits; i < furtherEntries; i += 1 << (length - rootBits)) store<u32>(table + ((further + i) << 2), entry);
-      next += 2;
-      code = following(code, length);
-    }
-  }
-  return furtherBits;
-}
-
-/** The next code of as many bits: counts up from the highest bit. After the last code of all the result means nothing. */
-function following(code: u32, length: u32): u32 {
-  const free = code ^ ((1 << length) - 1);
-  const bit: u32 = 1 << (31 - clz(free));
-  return (code & (bit - 1)) | bit;
 }
 
 /** A symbol at a time, near the end of a window. Takes nothing until the whole of it is there. */
@@ -490,31 +351,6 @@ function copyPending(outputEnd: usize): i32 {
   if (pendingBytes !== 0) return OUTPUT_FULL;
   state = SYMBOL;
   return GO_ON;
-}
-
-/** A length or a distance: the entry's base and the extra bits behind the code. */
-function valueOf(entry: u32, bits: u64): u32 {
-  const taken = <u32>bits & ((1 << (entry & 31)) - 1);
-  return (entry >> 16) + (taken >> ((entry >> 8) & 15));
-}
-
-function furtherLiteral(entry: u32, bits: u64, mask: u32): u32 {
-  return load<u32>(LITERAL_TABLE + (entry >> 16) + (((<u32>bits >> LITERAL_ROOT_BITS) & mask) << 2));
-}
-
-function furtherDistance(entry: u32, bits: u64, mask: u32): u32 {
-  return load<u32>(DISTANCE_TABLE + ((entry >> 16) & 0x7fff) + (((<u32>bits >> DISTANCE_ROOT_BITS) & mask) << 2));
-}
-
-/** The entry of what comes next in a buffer that is two bits to the left. */
-function literalEntry(bits: u64): u32 {
-  return load<u32>(<usize>bits & (LITERAL_ROOT_MASK << 2), LITERAL_TABLE);
-}
-
-/** As `valueOf`, of a buffer that is two bits to the left. */
-function fastValueOf(entry: u32, bits: u64): u32 {
-  const taken = <u32>bits & ((4 << (entry & 31)) - 1);
-  return (entry >> 16) + ((taken >> ((entry >> 8) & 15)) >> 2);
 }
 
 /** Three refills of up to 7 bytes, each of which looks at 8. */
