@@ -96,6 +96,18 @@ test("two thousand tiny members are decoded", () => {
   for (const size of [5, 1 << 24]) assert.ok(decoded(Buffer.concat(members), [size]).equals(expected));
 });
 
+test("data that is cut exactly where the decoder's memory is full goes on", () => {
+  const bytes = content(11, 300_000);
+  for (const level of [0, 1]) {
+    const stored = gzipSync(bytes, { level });
+    // A prefix of the data fills 256 KiB of memory; where it ends depends on the level.
+    const prefix = gzipSync(bytes.subarray(0, 256 << 10), { level }).length;
+    for (let cut = prefix - 150; cut < prefix + 150; cut++) {
+      assert.ok(decoded(stored, [cut, stored.length]).equals(bytes), `level ${level}, cut at ${cut}`);
+    }
+  }
+});
+
 test("all fields of a header are passed over", () => {
   const extra = Buffer.from("AB\x04\0\0\0\0\x1f");
   for (const hasCrc of [false, true]) {

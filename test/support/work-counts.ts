@@ -38,7 +38,7 @@ function countInto(counts: BigInt64Array): void {
   };
   before(Hash.prototype, "update", ([data]) => add("bytesHashed", lengthOf(data)));
   before(Object.getPrototypeOf(Uint8Array.prototype) as object, "set", ([source]) => add("bytesCopied", lengthOf(source)));
-  before(Buffer.prototype, "copy", (_, buffer) => add("bytesCopied", lengthOf(buffer)));
+  before(Buffer.prototype as Buffer, "copy", (_, buffer) => add("bytesCopied", lengthOf(buffer)));
   before(Buffer, "concat", ([list]) => {
     const bytes = (list as Uint8Array[]).reduce((sum, { length }) => sum + length, 0);
     add("bytesCopied", bytes);

@@ -20,6 +20,8 @@ import {
 
 /** Bytes of input in one call of `compress`, rounded down to whole blocks. */
 const BATCH_BYTES = 1 << 20;
+/** Small ZFiles are many: the first batch grows as it is filled, by this factor. */
+const BATCH_GROWTH = 4;
 /** Batches that are being compressed or wait to be written. */
 const MAX_BATCHES = 6;
 
@@ -70,7 +72,7 @@ export class ZFileWriter {
     this.#options = options;
     this.#blockSize = blockSize;
     this.#batchBytes = BATCH_BYTES - (BATCH_BYTES % blockSize);
-    this.#batch = new Uint8Array(this.#batchBytes);
+    this.#batch = new Uint8Array(blockSize);
     this.#lastWrite = this.#sink.write(this.#record(FLAG_HEADER | FLAG_DATA | FLAG_DIGEST, 0));
     this.#lastWrite.catch(() => {});
   }
@@ -79,7 +81,8 @@ export class ZFileWriter {
   async write(bytes: Uint8Array): Promise<void> {
     this.#begin("write");
     for (let at = 0; at < bytes.length;) {
-      const taken = Math.min(bytes.length - at, this.#batchBytes - this.#batchFill);
+      if (this.#batchFill === this.#batch.length) this.#growBatch();
+      const taken = Math.min(bytes.length - at, this.#batch.length - this.#batchFill);
       this.#batch.set(bytes.subarray(at, at + taken), this.#batchFill);
       this.#batchFill += taken;
       at += taken;
@@ -138,7 +141,7 @@ export class ZFileWriter {
     const before = this.#lastWrite;
     const written = (async () => {
       const [batch] = await Promise.all([compressed, before]);
-      this.#freeBatches.push(buffer);
+      if (buffer.length === this.#batchBytes) this.#freeBatches.push(buffer);
       await this.#put(batch, input.length);
     })();
     written.catch(() => {}); // reported by whoever awaits it in `submit` or `close`
@@ -175,6 +178,12 @@ export class ZFileWriter {
       `ZFile writer: block ${this.#blocks} of ${this.#blockSize} bytes does not shrink and would be stored in ${stored}; ` +
         `readers fetch at most ${MAX_STORED_BLOCK_BYTES} (CRC included): use blocks of ${this.#blockSize / 2} bytes or less`,
     );
+  }
+
+  #growBatch(): void {
+    const grown = new Uint8Array(Math.min(this.#batch.length * BATCH_GROWTH, this.#batchBytes));
+    grown.set(this.#batch);
+    this.#batch = grown;
   }
 
   #reserveIndex(entries: number): void {
