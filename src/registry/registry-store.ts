@@ -19,6 +19,9 @@ import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts
 import type { UploadJournal } from "./upload-journal.ts";
 
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
+/** May name another algorithm than ours; then it says nothing about a document whose SHA-256 is its name here. */
+const DIGEST_HEADER = "docker-content-digest";
+const WRONG_DOCUMENT = "try again; if it stays so, the registry or a proxy on the way to it is damaged";
 
 /** The repository of a reference; its tag and digest are not looked at. Sends nothing yet. */
 export function openRegistryStore(reference: RegistryReference, options: RegistryOptions = {}): ImageStore {
@@ -55,10 +58,13 @@ class RegistryStore implements ImageStore {
   async #resolve({ tag, digest }: ResolveTarget, signal: AbortSignal | undefined): Promise<ResolvedDocument> {
     const name = digest ?? parseTag(tag ?? "latest");
     const what = `${this.name}${digest ? "@" : ":"}${name}`;
-    const { bytes, contentType } = await this.#fetchDocument(name, what, signal);
+    const { bytes, contentType, stated } = await this.#fetchDocument(name, what, signal);
     const found = digestOf(bytes);
-    if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}`);
+    if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}, expected ${digest}; ${WRONG_DOCUMENT}`);
     const mediaType = detectMediaType(bytes, contentType, what);
+    // Nothing else tells a document that was damaged on its way from the one that the tag is on.
+    if (!digest && isDigest(stated) && found !== stated)
+      throw corrupt(`${what}: content has digest ${found}, expected ${stated}, as the registry says; ${WRONG_DOCUMENT}`);
     return { descriptor: { mediaType, digest: found, size: bytes.length }, bytes };
   }
 
@@ -74,11 +80,12 @@ class RegistryStore implements ImageStore {
     name: string,
     what: string,
     signal: AbortSignal | undefined,
-  ): Promise<{ bytes: Uint8Array; contentType: string | undefined }> {
+  ): Promise<{ bytes: Uint8Array; contentType: string | undefined; stated: string | undefined }> {
     const call = { method: "GET", url: this.#path("manifests", name), headers: { accept: ACCEPTED_DOCUMENTS } } as const;
     return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what, signal }, async (response) => ({
       bytes: await readSmall(response, MAX_MANIFEST_BYTES, what),
       contentType: response.header("content-type"),
+      stated: response.header(DIGEST_HEADER),
     }));
   }
 
@@ -149,7 +156,7 @@ class RegistryStore implements ImageStore {
     const referrer = parseReferrer(bytes, descriptor, call.what);
     const isListed = await this.#client.call(call, async (response) => {
       await response.discard();
-      const stored = response.header("docker-content-digest");
+      const stored = response.header(DIGEST_HEADER);
       if (isDigest(stored) && stored !== digest)
         throw corrupt(`${call.what}: what arrived has digest ${stored}, expected ${digest}; try again`);
       return response.header("oci-subject") !== undefined;
