@@ -103,7 +103,7 @@ for (const [at, size] of TOO_SMALL.entries()) {
   }
 }
 
-for (const size of ["size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
+for (const size of ["size=4k", "size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
   test(`a layout directory on a disk with ${size} gets no half blob and no tag, and the image with more`, async () => {
     const target = join(disk, "layout");
     const call = async (): Promise<CommandResult> =>
