@@ -7,6 +7,8 @@ import { LazyError, messageOf } from "../errors.ts";
 /** Blobs up to this size stay in memory while there is room. */
 const MEMORY_BYTES = 8 << 20;
 
+const NO_SPACE = "free space there, or name another directory for temporary data (TMPDIR; convertor: -d)";
+
 /** Bytes of memory that several spools share. */
 export class SpoolMemory {
   #free: number;
@@ -135,9 +137,8 @@ export class BlobSpool implements ByteSink, ByteSource {
         done += bytesWritten;
       }
     } catch (error) {
-      throw new LazyError("UNAVAILABLE", `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}`, {
-        cause: error,
-      });
+      const message = `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}; ${NO_SPACE}`;
+      throw new LazyError("UNAVAILABLE", message, { cause: error });
     }
   }
 }

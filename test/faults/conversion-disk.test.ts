@@ -99,11 +99,16 @@ for (const [at, size] of TOO_SMALL.entries()) {
         program === "convertor"
           ? await convertor(["-r", image, "-i", "v1", "-o", TAG, "-d", join(disk, "work")], { env: WITHOUT_DATABASE })
           : await lazylayer(["convert", `${image}:v1`, `${image}:${TAG}`], { env: { ...WITHOUT_DATABASE, TMPDIR: disk } });
+      const advised = async (): Promise<CommandResult> => {
+        const result = await call();
+        if (result.status !== 0) assert.match(result.stderr, /; (?:free space there, or )?name another directory for temporary data/);
+        return result;
+      };
       const isLeftAlone = (): void => {
         assert.deepEqual(readdirSync(disk), []);
         assert.deepEqual(tags(repository), ["v1"]);
       };
-      await checkSize(size, call, isLeftAlone);
+      await checkSize(size, advised, isLeftAlone);
       assert.equal(await digestIn(repository), expected);
       assert.deepEqual(readdirSync(disk), []);
     });
