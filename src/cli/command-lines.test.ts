@@ -104,6 +104,7 @@ test("convertor: what contradicts itself or makes no sense has status 2 and says
     [[...call, "--db-type", "postgres", "--db-str", "secret"], /--db-str/],
     [[...call, "--quiet", "--verbose"], /--quiet and --verbose contradict each other/],
     [[...call, "--quiet", "--progress", "auto"], /--quiet and --progress auto contradict each other/],
+    [[...call, "--vsize", "16", "--mkfs=false"], /--vsize 16 and --mkfs=false contradict each other: the base layer is of 64 GB/],
     [[...call, "--dry-run", "--no-upload"], /--no-upload is of no use with --dry-run/],
     [[...call, "--dry-run", "--reserve"], /--reserve is of no use with --dry-run/],
     [[...call, "--dry-run", "--dump-manifest"], /--dump-manifest is of no use with --dry-run/],

@@ -78,6 +78,7 @@ export function createConvertor(environment: Environment): Command {
   program.action(async (options: ConvertorOptions) => {
     checkConversionOptions(options, program);
     checkFlags(options);
+    checkBaseLayer(options);
     await convert(options, environment);
   });
   return program;
@@ -130,6 +131,13 @@ function checkFlags(options: ConvertorOptions): void {
     { flag: "--dump-manifest", given: options.dumpManifest },
   ].find(({ given }) => given);
   if (useless) throw new LazyError("USAGE", `${useless.flag} is of no use with --dry-run, which converts nothing; give one of them`);
+}
+
+/** A size that is typed is what the caller counts on, and a base layer has its own. */
+function checkBaseLayer({ mkfs, vsize }: ConvertorOptions): void {
+  if (mkfs || vsize === BASE_LAYER_VSIZE_GB) return;
+  const size = `the base layer is of ${BASE_LAYER_VSIZE_GB} GB`;
+  throw new LazyError("USAGE", `--vsize ${vsize} and --mkfs=false contradict each other: ${size}; leave one of them out`);
 }
 
 /** Checks what names source and result. */

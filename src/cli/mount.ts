@@ -29,7 +29,8 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     .summary("mount an overlaybd image, fetching only what is read")
     .description(
       "Mounts an overlaybd image read-only on DIRECTORY (needs root). Blocks are fetched when they are read, and kept in the cache.\n" +
-        "The mount is nodev; setuid programs of the image work as in any other root file system.",
+        "The mount is nosuid and nodev: programs of the image get no rights by set-user-id bits or file capabilities, and its device files lead\n" +
+        "nowhere. mount -o remount,suid DIRECTORY allows the former, for images that you trust.",
     )
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .argument("<directory>", "an existing directory that nothing is mounted on")

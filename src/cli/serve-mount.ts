@@ -139,7 +139,7 @@ async function mountUnlessAborted(
     cut();
   });
   try {
-    const options = ["ro", "nodev", "errors=continue", ...(filesystem.needsRecovery ? ["noload"] : [])];
+    const options = ["ro", "nosuid", "nodev", "errors=continue", ...(filesystem.needsRecovery ? ["noload"] : [])];
     await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
   } catch (error) {
     throw failure ?? error;

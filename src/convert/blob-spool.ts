@@ -6,6 +6,8 @@ import { LazyError, messageOf } from "../errors.ts";
 
 const PAGE_BYTES = 64 << 10;
 
+const NO_SPACE = "free space there, or name another directory for temporary data (TMPDIR; convertor: -d)";
+
 /** Bytes of memory that several spools share: a blob stays in memory while there is room in it. */
 export class SpoolMemory {
   #free: number;
@@ -134,9 +136,8 @@ export class BlobSpool implements ByteSink, ByteSource {
         done += bytesWritten;
       }
     } catch (error) {
-      throw new LazyError("UNAVAILABLE", `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}`, {
-        cause: error,
-      });
+      const message = `${this.name}: cannot write ${bytes.length} bytes at ${offset}: ${messageOf(error)}; ${NO_SPACE}`;
+      throw new LazyError("UNAVAILABLE", message, { cause: error });
     }
   }
 }

@@ -61,7 +61,11 @@ async function readAgain(
     const again = layers.map((layer) => layerDescriptor(layer.digest, layer.size, options.family));
     const output = outputOf(node, again, options);
     if (output.descriptor.digest !== descriptor.digest) return undefined;
-    return (await isTopOf(node, destination, again, layerOptions)) ? output : undefined;
+    if (!(await isTopOf(node, destination, again, layerOptions))) return undefined;
+    // Its registry may have lost some of it.
+    const blobs = [output.configDescriptor, ...again];
+    const present = await Promise.all(blobs.map(async ({ digest, size }) => await destination.hasBlob(digest, size)));
+    return present.every(Boolean) ? output : undefined;
   } catch (error) {
     // Gone, or something else altogether.
     if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;

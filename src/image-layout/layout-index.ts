@@ -11,6 +11,9 @@ import { OCI_INDEX } from "../oci/media-types.ts";
 const LAYOUT_VERSION = "1.0.0";
 const REF_NAME = "org.opencontainers.image.ref.name";
 
+/** What `replaceFile` calls files that are not complete. */
+const TEMPORARY_NAME = /^(?:index\.json|oci-layout)\.tmp-[0-9a-f-]{36}$/;
+
 /** The index of a layout with nothing in it. */
 const EMPTY_INDEX: ImageIndex = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] };
 
@@ -23,7 +26,23 @@ export async function isLayout(directory: string): Promise<boolean> {
   throw unsupported(`${directory}: layout version is ${JSON.stringify(version)}, expected "${LAYOUT_VERSION}"`);
 }
 
-/** Writes the mark that makes a directory a layout, and an empty index if there is none. */
+/**
+ * Whether a directory with these names in it holds nothing, or nothing but what `createLayout` leaves when a full disk or the end of
+ * the program stops it.
+ */
+export async function isVacant(directory: string, names: readonly string[]): Promise<boolean> {
+  const others = names.filter((name) => !TEMPORARY_NAME.test(name));
+  if (others.length === 0) return true;
+  if (others.length > 1 || others[0] !== "index.json") return false;
+  try {
+    return (await readIndex(directory)).manifests.length === 0;
+  } catch (error) {
+    if (error instanceof LazyError && (error.code === "CORRUPT" || error.code === "UNSUPPORTED")) return false;
+    throw error;
+  }
+}
+
+/** Writes an empty index if there is none, and then the mark that makes a directory a layout. */
 export async function createLayout(directory: string): Promise<void> {
   if ((await readIfPresent(join(directory, "index.json"))) === undefined) await writeIndex(directory, EMPTY_INDEX);
   await replaceFile(join(directory, "oci-layout"), encodeJson({ imageLayoutVersion: LAYOUT_VERSION }));

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,7 +13,7 @@ import type { ImageStore } from "../oci/image-store.ts";
 import { parseIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
 import { parseManifest } from "../oci/manifest.ts";
-import { documentKind, OCI_MANIFEST } from "../oci/media-types.ts";
+import { documentKind, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
 import { openRegistryStore } from "../registry/registry-store.ts";
 import { blobPath } from "./layout-blobs.ts";
 import { openLayoutStore } from "./layout-store.ts";
@@ -70,6 +71,42 @@ describe("a layout directory", () => {
     await assert.rejects(openLayoutStore(directory, { create: true }), { code: "USAGE", message: /neither empty nor an OCI layout/ });
     await writeFile(join(directory, "oci-layout"), '{"imageLayoutVersion":"2.0.0"}');
     await assert.rejects(openLayoutStore(directory), { code: "UNSUPPORTED" });
+  });
+
+  it("that was only begun is gone on with", async () => {
+    const empty = JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] });
+    const unfinished = ["index.json.tmp-", "oci-layout.tmp-"].map((name) => `${name}${randomUUID()}`);
+    for (const [at, files] of [unfinished.slice(0, 1), ["index.json"], ["index.json", ...unfinished]].entries()) {
+      const directory = join(root, `begun-${at}`);
+      await mkdir(directory);
+      for (const name of files) await writeFile(join(directory, name), name === "index.json" ? empty : "{");
+      await assert.rejects(openLayoutStore(directory), { code: "NOT_FOUND" });
+      const store = await openLayoutStore(directory, { create: true });
+      await assert.rejects(store.resolve({}), { code: "NOT_FOUND" });
+      await putText(store, "x", "v1");
+      await (await openLayoutStore(directory)).resolve({ tag: "v1" });
+    }
+  });
+
+  it("without its mark is somebody else's when there is anything in it", async () => {
+    const { digest, size, mediaType } = await putText(await openLayoutStore(join(root, "own"), { create: true }), "x", "v1");
+    const index = (manifests: unknown): string => JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests });
+    for (const [at, [name, content]] of [
+      ["index.json", index([{ digest, size, mediaType }])],
+      ["index.json", ""],
+      ["index.json", "[]"],
+      ["index.json", '{"name":"a web page"}'],
+      ["blobs", index([])],
+      ["index.json.tmp-1", index([])],
+      [`thesis.tmp-${randomUUID()}`, ""],
+    ].entries()) {
+      const directory = join(root, `marked-${at}`);
+      await mkdir(directory);
+      await writeFile(join(directory, name), content);
+      await assert.rejects(openLayoutStore(directory, { create: true }), { code: "USAGE", message: /neither empty/ }, content);
+      await writeFile(join(directory, "index.json"), index([]));
+      if (name !== "index.json") await assert.rejects(openLayoutStore(directory, { create: true }), { code: "USAGE" });
+    }
   });
 
   it("gives its only image without a tag and asks which of several", async () => {

@@ -23,7 +23,7 @@ import {
 } from "../oci/referrers.ts";
 import { parseTag } from "../oci/reference.ts";
 import { blobPath, blobSize, readBlob, writeBlob } from "./layout-blobs.ts";
-import { createLayout, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";
+import { createLayout, isVacant, isLayout, placeError, readIndex, tagOf, withTag, writeIndex } from "./layout-index.ts";
 
 export interface LayoutOptions {
   /** Make the layout, at the first write, if the directory is missing or empty. */
@@ -49,7 +49,8 @@ async function checkVacant(directory: string, create: boolean): Promise<void> {
     if (failure.code !== "NOT_FOUND" || !create) throw failure;
   }
   if (!create) throw new LazyError("NOT_FOUND", `${directory}: is not an OCI layout, it has no oci-layout file`);
-  if (names.length > 0) throw new LazyError("USAGE", `${directory}: is neither empty nor an OCI layout; name another directory`);
+  if (!(await isVacant(directory, names)))
+    throw new LazyError("USAGE", `${directory}: is neither empty nor an OCI layout; name another directory`);
 }
 
 /** An OCI image layout directory (image specification, image-layout.md). */

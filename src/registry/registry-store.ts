@@ -14,11 +14,16 @@ import { streamBlob } from "./blob-stream.ts";
 import { mountBlob } from "./blob-mount.ts";
 import { uploadBlob } from "./blob-upload.ts";
 import { RegistryClient, type RegistryOptions } from "./client.ts";
+import { parseContentRange } from "./content-range.ts";
 import { readBody, type HttpResponse } from "./http.ts";
 import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts";
+import { RegistryError } from "./registry-error.ts";
 import type { UploadJournal } from "./upload-journal.ts";
 
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
+/** May name another algorithm than ours; then it says nothing about a document whose SHA-256 is its name here. */
+const DIGEST_HEADER = "docker-content-digest";
+const WRONG_DOCUMENT = "try again; if it stays so, the registry or a proxy on the way to it is damaged";
 
 /** The repository of a reference; its tag and digest are not looked at. Sends nothing yet. */
 export function openRegistryStore(reference: RegistryReference, options: RegistryOptions = {}): ImageStore {
@@ -55,10 +60,13 @@ class RegistryStore implements ImageStore {
   async #resolve({ tag, digest }: ResolveTarget, signal: AbortSignal | undefined): Promise<ResolvedDocument> {
     const name = digest ?? parseTag(tag ?? "latest");
     const what = `${this.name}${digest ? "@" : ":"}${name}`;
-    const { bytes, contentType } = await this.#fetchDocument(name, what, signal);
+    const { bytes, contentType, stated } = await this.#fetchDocument(name, what, signal);
     const found = digestOf(bytes);
-    if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}`);
+    if (digest && found !== digest) throw corrupt(`${what}: content has digest ${found}, expected ${digest}; ${WRONG_DOCUMENT}`);
     const mediaType = detectMediaType(bytes, contentType, what);
+    // Nothing else tells a document that was damaged on its way from the one that the tag is on.
+    if (!digest && isDigest(stated) && found !== stated)
+      throw corrupt(`${what}: content has digest ${found}, expected ${stated}, as the registry says; ${WRONG_DOCUMENT}`);
     return { descriptor: { mediaType, digest: found, size: bytes.length }, bytes };
   }
 
@@ -74,11 +82,12 @@ class RegistryStore implements ImageStore {
     name: string,
     what: string,
     signal: AbortSignal | undefined,
-  ): Promise<{ bytes: Uint8Array; contentType: string | undefined }> {
+  ): Promise<{ bytes: Uint8Array; contentType: string | undefined; stated: string | undefined }> {
     const call = { method: "GET", url: this.#path("manifests", name), headers: { accept: ACCEPTED_DOCUMENTS } } as const;
     return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what, signal }, async (response) => ({
       bytes: await readSmall(response, MAX_MANIFEST_BYTES, what),
       contentType: response.header("content-type"),
+      stated: response.header(DIGEST_HEADER),
     }));
   }
 
@@ -99,16 +108,44 @@ class RegistryStore implements ImageStore {
   }
 
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
-    return await this.#head(digest, size, this.#pull, undefined);
+    return await this.#isReadable(digest, size, this.#pull, undefined);
   }
 
-  async #head(digest: Digest, size: number | undefined, scopes: readonly Scope[], signal: AbortSignal | undefined): Promise<boolean> {
-    return await this.#client.call({ ...this.#blobCall(digest), method: "HEAD", scopes, expect: [200, 404], signal }, async (response) => {
+  async #head({ digest, size }: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+    const call = { ...this.#blobCall(digest), method: "HEAD", scopes: this.#push, expect: [200, 404], signal } as const;
+    return await this.#client.call(call, async (response) => {
       await response.discard();
       if (response.status === 404) return false;
       const length = response.header("content-length");
-      return size === undefined || length === undefined || Number(length) === size;
+      return length === undefined || Number(length) === size;
     });
+  }
+
+  /** Asks for a byte of it: some registries say of blobs that a garbage collection has removed, or that are lost, that they are there. */
+  async #isReadable(digest: Digest, size: number | undefined, scopes: readonly Scope[], signal: AbortSignal | undefined): Promise<boolean> {
+    const call = { ...this.#blobCall(digest), headers: { range: "bytes=0-0" }, scopes, expect: [200, 206, 404, 416], signal };
+    return await this.#client.call(call, async (response) => {
+      await response.discard();
+      if (response.status === 404) return false;
+      const found = sizeOf(response);
+      return size === undefined || found === undefined || found === size;
+    });
+  }
+
+  async #holds(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+    // Asked with the right to push, so that one token serves the whole upload.
+    return (await this.#head(descriptor, signal)) && (await this.#canBeReliedOn(descriptor, signal));
+  }
+
+  /** What cannot be read, for whatever reason, is better sent once more than named in a manifest. */
+  async #canBeReliedOn({ digest, size }: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+    try {
+      return await this.#isReadable(digest, size, this.#push, signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof RegistryError) return false;
+      throw error;
+    }
   }
 
   async putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions = {}): Promise<PutBlobResult> {
@@ -116,20 +153,21 @@ class RegistryStore implements ImageStore {
     const { what } = this.#blobCall(digest);
     if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);
     const signal = this.#client.joinSignal(options.signal);
-    // Asked with the right to push, so that one token serves the whole upload.
-    if (await this.#head(digest, size, this.#push, signal)) return "exists";
+    if (await this.#holds(descriptor, signal)) return "exists";
     const place = { client: this.#client, repository: this.#repository, what, signal };
     await uploadBlob({ ...place, descriptor, content, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads });
     return "uploaded";
   }
 
-  async mountBlob({ digest, size }: Descriptor, from: string, options: CallOptions = {}): Promise<boolean> {
+  async mountBlob(descriptor: Descriptor, from: string, options: CallOptions = {}): Promise<boolean> {
     const source = repositoryAt(this.#host, from);
     const signal = this.#client.joinSignal(options.signal);
-    if (await this.#head(digest, size, this.#push, signal)) return true;
+    if (await this.#holds(descriptor, signal)) return true;
     if (source === this.#repository) return false;
+    const { digest } = descriptor;
     const { what } = this.#blobCall(digest);
-    return await mountBlob({ client: this.#client, repository: this.#repository, digest, from: source, what, signal });
+    const isMounted = await mountBlob({ client: this.#client, repository: this.#repository, digest, from: source, what, signal });
+    return isMounted && (await this.#canBeReliedOn(descriptor, signal));
   }
 
   async putManifest(bytes: Uint8Array, mediaType: string, { tag, signal: ownSignal }: PutManifestOptions): Promise<Descriptor> {
@@ -149,7 +187,7 @@ class RegistryStore implements ImageStore {
     const referrer = parseReferrer(bytes, descriptor, call.what);
     const isListed = await this.#client.call(call, async (response) => {
       await response.discard();
-      const stored = response.header("docker-content-digest");
+      const stored = response.header(DIGEST_HEADER);
       if (isDigest(stored) && stored !== digest)
         throw corrupt(`${call.what}: what arrived has digest ${stored}, expected ${digest}; try again`);
       return response.header("oci-subject") !== undefined;
@@ -197,6 +235,14 @@ function repositoryAt(host: string, text: string): string {
   const reference = /[:@]/.test(text) ? undefined : parseReference(`${host}/${text}`);
   if (reference?.kind === "registry") return reference.repository;
   throw new LazyError("USAGE", `repository ${JSON.stringify(text.slice(0, 300))}: expected its name alone, without host, tag and digest`);
+}
+
+/** Of a blob of which a byte was asked for; undefined if the registry does not say. */
+function sizeOf(response: HttpResponse): number | undefined {
+  if (response.status === 416) return 0; // no other blob is without a first byte
+  if (response.status === 206) return parseContentRange(response.header("content-range"))?.total;
+  const length = response.header("content-length");
+  return length === undefined ? undefined : Number(length);
 }
 
 async function readSmall(response: HttpResponse, limit: number, what: string): Promise<Uint8Array> {

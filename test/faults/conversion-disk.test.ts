@@ -4,6 +4,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { cp, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { z } from "zod";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import { run, type CommandResult } from "../support/command.ts";
@@ -20,6 +21,10 @@ const TOO_SMALL = ["size=4m", "size=16m", "size=23428k", "size=64m,nr_inodes=2"]
 const LARGE_ENOUGH = "size=64m,nr_inodes=1000";
 const WITHOUT_DATABASE = { LAZYLAYER_DB_TYPE: "none" };
 
+const MANY_LAYERS = 20;
+
+const document = z.object({ digest: z.string(), images: z.array(z.object({ outcome: z.string() })) });
+
 let scratch: TemporaryDirectory;
 let registry: DockerRegistry;
 let disk = "";
@@ -33,6 +38,8 @@ before(async () => {
   [disk, layout] = [scratch.join("disk"), scratch.join("source")];
   const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16)).update(Buffer.alloc(IMAGE_BYTES));
   await writeImage(layout, "v1", { layers: [layerOf([{ name: "noise", data: noise }])] });
+  const many = Array.from({ length: MANY_LAYERS }, (_, at) => layerOf([{ name: `file-${at}`, data: "x" }]));
+  await writeImage(layout, "many", { layers: many });
   const [source, store] = [
     await openLayoutStore(layout),
     openRegistryStore({ kind: "registry", host: registry.host, repository: "source" }),
@@ -92,18 +99,23 @@ for (const [at, size] of TOO_SMALL.entries()) {
         program === "convertor"
           ? await convertor(["-r", image, "-i", "v1", "-o", TAG, "-d", join(disk, "work")], { env: WITHOUT_DATABASE })
           : await lazylayer(["convert", `${image}:v1`, `${image}:${TAG}`], { env: { ...WITHOUT_DATABASE, TMPDIR: disk } });
+      const advised = async (): Promise<CommandResult> => {
+        const result = await call();
+        if (result.status !== 0) assert.match(result.stderr, /; (?:free space there, or )?name another directory for temporary data/);
+        return result;
+      };
       const isLeftAlone = (): void => {
         assert.deepEqual(readdirSync(disk), []);
         assert.deepEqual(tags(repository), ["v1"]);
       };
-      await checkSize(size, call, isLeftAlone);
+      await checkSize(size, advised, isLeftAlone);
       assert.equal(await digestIn(repository), expected);
       assert.deepEqual(readdirSync(disk), []);
     });
   }
 }
 
-for (const size of ["size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
+for (const size of ["size=4k", "size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
   test(`a layout directory on a disk with ${size} gets no half blob and no tag, and the image with more`, async () => {
     const target = join(disk, "layout");
     const call = async (): Promise<CommandResult> =>
@@ -122,5 +134,29 @@ for (const size of ["size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
     assert.equal((await store.resolve({ tag: TAG })).descriptor.digest, expected);
     await store.close();
     await run("rm", ["-r", target]);
+  });
+}
+
+/** From no file at all, over the making of the tables, to the rows. */
+for (const size of ["size=4k", "size=16k", "size=44k", "size=64k", "size=64m,nr_inodes=3"]) {
+  test(`a conversion database on a disk with ${size} is one warning, changes nothing else, and is used again with more`, async () => {
+    const repository = `database-${size}`.replaceAll(/[=,_]/g, "-");
+    const known = ["--db-type", "sqlite", "--db-str", join(disk, "known.sqlite"), "--output", "json"];
+    const call = async (tag: string): Promise<CommandResult> =>
+      await lazylayer(["convert", `oci:${layout}:many`, `${registry.host}/${repository}:${tag}`, ...known]);
+    await run("mount", ["-o", `remount,${size}`, disk]);
+    const full = await call("full");
+    await run("mount", ["-o", `remount,${LARGE_ENOUGH}`, disk]);
+    const [warning, summary, ...more] = full.stderr.trimEnd().split("\n");
+    assert.match(warning, new RegExp(`^warning: ${disk}/known.sqlite: conversion database: .*; going on without the conversion database`));
+    assert.match(summary, /^converted /);
+    assert.deepEqual(more, []);
+    const [first, second] = [await call("more"), await call("again")];
+    for (const { status, stderr } of [full, first, second]) assert.equal(status, 0, stderr);
+    for (const { stderr } of [first, second]) assert.match(stderr, /^converted [^\n]*\n$/);
+    const documents = [full, first, second].map(({ stdout }) => document.parse(JSON.parse(stdout.toString())));
+    assert.equal(new Set(documents.map(({ digest }) => digest)).size, 1);
+    assert.equal(documents[2].images[0].outcome, "reused");
+    await run("find", [disk, "-type", "f", "-delete"]);
   });
 }

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createCipheriv } from "node:crypto";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { cp, mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LazyError } from "../../src/errors.ts";
@@ -22,9 +23,10 @@ const KILLS = 50;
 /** Runs that are killed and run again at the same time. */
 const CONCURRENCY = 2;
 const SEED = Math.floor(Math.random() * 2 ** 32);
-/** An image whose layer goes through a file, as it is more than what is held in memory, and one that does not. */
-const SOURCES = { large: 9_000_000, small: 1_000_000 };
+/** The sizes of layers: one that goes through a file, as it is more than what is held in memory, one that does not, and many to be remembered. */
+const SOURCES = { large: [9_000_000, 1], many: Array.from({ length: 15 }, () => 5000), small: [1_000_000, 1] };
 const TAG = "converted";
+const DATABASE = "conversions.sqlite";
 
 /** One conversion: a directory of its own, with `tmp` for temporary data, and a repository of its own, which holds the source image. */
 interface Place {
@@ -37,6 +39,8 @@ interface Call {
   readonly program: string;
   readonly source: keyof typeof SOURCES;
   readonly isPushed: boolean;
+  /** It has a conversion database, in `known` of its place. */
+  readonly isRemembered?: boolean;
   readonly args: (place: Place) => string[];
   readonly openDestination: (place: Place) => Promise<ImageStore>;
 }
@@ -59,6 +63,23 @@ const CALLS: readonly Call[] = [
     openDestination: async ({ repository }) => openRepository(repository),
   },
   {
+    name: "lazylayer convert with a conversion database",
+    program: LAZYLAYER,
+    source: "many",
+    isPushed: true,
+    isRemembered: true,
+    args: ({ directory, repository }) => [
+      "convert",
+      `oci:${layout}:many`,
+      `${registry.host}/${repository}:${TAG}`,
+      "--db-type",
+      "sqlite",
+      "--db-str",
+      join(directory, "known", DATABASE),
+    ],
+    openDestination: async ({ repository }) => openRepository(repository),
+  },
+  {
     name: "lazylayer convert to a directory",
     program: LAZYLAYER,
     source: "small",
@@ -73,6 +94,7 @@ let registry: DockerRegistry;
 let layout = "";
 let places = 0;
 let killed = 0;
+let copies = 0;
 /** What an undisturbed run makes of each source, and how long it takes. */
 const expected = new Map<Call["source"], string | undefined>();
 const durations = new Map<Call, number>();
@@ -83,9 +105,9 @@ before(async () => {
   layout = scratch.join("source");
   const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16));
   const store = openRepository("source");
-  for (const [tag, bytes] of Object.entries(SOURCES)) {
-    const data = noise.update(Buffer.alloc(bytes));
-    await writeImage(layout, tag, { layers: [layerOf([{ name: "noise", data }]), layerOf([{ name: "x", data: "x" }])] });
+  for (const [tag, sizes] of Object.entries(SOURCES)) {
+    const layers = sizes.map((bytes, at) => layerOf([{ name: `noise-${at}`, data: noise.update(Buffer.alloc(bytes)) }]));
+    await writeImage(layout, tag, { layers });
     await copyImage(await openLayoutStore(layout), { tag }, store, tag);
   }
   await store.close();
@@ -173,7 +195,9 @@ function tagsOf({ repository }: Place): string[] {
 function temporaryFiles({ directory }: Place): string[] {
   const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
   const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1));
-  return files.filter((path) => !/^layout\/(?:oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$/.test(path));
+  return files.filter(
+    (path) => !/^layout\/(?:oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$|^known\/conversions\.sqlite(?:-wal|-shm)?$/.test(path),
+  );
 }
 
 async function assertConverted(call: Call, place: Place, { status, stderr }: CommandResult, leftBefore: readonly string[]): Promise<void> {
@@ -185,6 +209,18 @@ async function assertConverted(call: Call, place: Place, { status, stderr }: Com
     [],
     "no temporary files of this run",
   );
+}
+
+/** What the conversion database says that images were converted to; it must be sound. Looks at a copy, to repair nothing. */
+async function rememberedImages({ directory }: Place): Promise<unknown[]> {
+  if (!existsSync(join(directory, "known", DATABASE))) return [];
+  const copy = scratch.join(`copy-${++copies}`);
+  await cp(join(directory, "known"), copy, { recursive: true });
+  using database = new DatabaseSync(join(copy, DATABASE));
+  assert.deepEqual({ ...database.prepare("pragma integrity_check").get() }, { integrity_check: "ok" });
+  if (database.prepare("select 1 from sqlite_schema where name = 'lazylayer_conversions'").get() === undefined) return [];
+  const rows = database.prepare("select converted_digest from lazylayer_conversions where kind = 'manifest'").all();
+  return rows.map((row) => row["converted_digest"]);
 }
 
 /** Numbers from 0 to 1, by a linear congruential generator (Numerical Recipes). */
@@ -203,9 +239,11 @@ async function checkKill(call: Call, fraction: number): Promise<void> {
     assert.equal(digest, expected.get(call.source), "the tag is on the right image or absent");
     await readImage(call, place);
   }
+  if (call.isRemembered) assert.ok((await rememberedImages(place)).every((one) => one === expected.get(call.source)));
   assert.deepEqual(tagsOf(place), [...(digest !== undefined && call.isPushed ? [TAG] : []), ...Object.keys(SOURCES)]);
   const left = temporaryFiles(place);
   await assertConverted(call, place, await run(call, place), left);
+  if (call.isRemembered) assert.deepEqual(await rememberedImages(place), [expected.get(call.source)]);
 }
 
 describe(`killed at some moment (seed ${SEED})`, { concurrency: CONCURRENCY }, () => {

@@ -10,7 +10,7 @@ import { encodeJson } from "../../src/oci/json.ts";
 import { OCI_INDEX } from "../../src/oci/media-types.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import type { Pause } from "../../src/registry/retry.ts";
-import { FAULT_ROWS, type FaultRow, type Outcome, type RequestKind } from "../support/conversion-faults.ts";
+import { FAULT_ROWS, FREE_TEXT, type FaultRow, type Outcome, type RequestKind } from "../support/conversion-faults.ts";
 import { convertStores } from "../support/convert.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type HostileRegistry, type SeenRequest } from "../support/hostile-registry.ts";
@@ -91,15 +91,20 @@ async function pushSources(): Promise<Set<string>> {
   const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16));
   const layer = (name: string) => layerOf([{ name, data: noise.update(Buffer.alloc(5000)) }]);
   const directory = scratch.join("sources");
-  await writeImage(directory, "image", { layers: [layer("bottom"), layer("top")] });
+  const [author, annotations] = [FREE_TEXT, { "example.text": FREE_TEXT }];
+  await writeImage(directory, "image", { layers: [layer("bottom"), layer("top")], config: { author }, manifest: { annotations } });
   await writeImage(directory, "other", { layers: [layer("other")] });
   const manifests = [];
   for (const architecture of ["amd64", "arm64"]) {
-    const image = await writeImage(directory, architecture, { layers: [layer(architecture)], config: { architecture } });
+    const image = await writeImage(directory, architecture, {
+      layers: [layer(architecture)],
+      config: { architecture, author },
+      manifest: { annotations },
+    });
     manifests.push({ ...image, platform: { os: "linux", architecture } });
   }
   const layout = await openLayoutStore(directory);
-  await layout.putManifest(encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }), OCI_INDEX, { tag: "index" });
+  await layout.putManifest(encodeJson({ schemaVersion: 2, mediaType: OCI_INDEX, manifests, annotations }), OCI_INDEX, { tag: "index" });
   const store = openStore(registry.host, "source");
   const digests = new Set<string>();
   for (const tag of ["image", "index", "other", "amd64", "arm64"]) {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
+import { LazyError } from "../../src/errors.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { encodeJson } from "../../src/oci/json.ts";
@@ -230,10 +231,38 @@ describe("fetching manifests and configs", () => {
     );
   });
 
-  it("hashes what it gets and ignores what the registry says about it", async () => {
-    const lie = { kind: "headers", headers: { "docker-content-digest": layer.digest } } as const;
-    hostile.inject(onManifest(lie));
-    assert.equal((await store.resolve({ tag: "v1" })).descriptor.digest, digestOf(manifestBytes));
+  it("refuses what is not what the registry says is under the tag, and names the tag", async () => {
+    hostile.inject(onManifest({ kind: "headers", headers: { "docker-content-digest": layer.digest } }));
+    await assert.rejects(store.resolve({ tag: "v1" }), (error) => {
+      assert.ok(error instanceof LazyError && error.code === "CORRUPT", String(error));
+      const said = `${hostile.host}/faults/image:v1: content has digest ${digestOf(manifestBytes)}, expected ${layer.digest}`;
+      assert.ok(error.message.startsWith(said) && error.message.includes("; try again"), error.message);
+      return true;
+    });
+    hostile.inject(onManifest({ kind: "corrupt", at: 40 }));
+    await assert.rejects(store.resolve({ tag: "v1" }), { code: "CORRUPT", message: /image:v1: content has digest/ });
+    assert.equal(hostile.seen.length, 2);
+  });
+
+  for (const [what, stated] of [
+    ["of another algorithm", `sha512:${"0".repeat(128)}`],
+    ["that is no digest", "yes"],
+    ["that is empty", ""],
+  ]) {
+    it(`takes a tag's document by its hash where the registry states a digest ${what}`, async () => {
+      hostile.inject(onManifest({ kind: "headers", headers: { "docker-content-digest": stated } }));
+      assert.equal((await store.resolve({ tag: "v1" })).descriptor.digest, digestOf(manifestBytes));
+      assert.equal(hostile.seen.length, 1);
+    });
+  }
+
+  it("says of an old manifest that it is old, although its digest is that of a part of it", async () => {
+    const headers = { "content-type": "application/vnd.docker.distribution.manifest.v1+prettyjws", "docker-content-digest": layer.digest };
+    hostile.inject(onManifest({ kind: "answer", status: 200, headers, body: `{"schemaVersion":1}` }));
+    await assert.rejects(store.resolve({ tag: "v1" }), { code: "UNSUPPORTED", message: /image:v1: .*schema 1/ });
+  });
+
+  it("hashes what it gets by digest, whatever the registry says about it", async () => {
     const other = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: [] });
     const digest = digestOf(manifestBytes);
     const headers = { "content-type": OCI_MANIFEST, "docker-content-digest": digest };

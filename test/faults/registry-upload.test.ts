@@ -10,7 +10,7 @@ import type { ImageStore } from "../../src/oci/image-store.ts";
 import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
-import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
+import { startHostileRegistry, type Fault, type HostileRegistry } from "../support/hostile-registry.ts";
 import { startReferrersRegistry, type ReferrersRegistry } from "../support/referrers-registry.ts";
 
 let registry: DockerRegistry;
@@ -46,7 +46,7 @@ describe("uploading a blob", () => {
     assert.equal(methods(), "HEAD POST PUT");
     assert.equal(hostile.seen[2].headers["content-length"], "2500000");
     assert.equal(await store.putBlob(descriptor, content), "exists");
-    assert.equal(methods(), "HEAD POST PUT HEAD");
+    assert.equal(methods(), "HEAD POST PUT HEAD GET");
   });
 
   it("starts over with a new session after an error or a broken connection", async () => {
@@ -116,6 +116,60 @@ describe("uploading a blob", () => {
   });
 });
 
+describe("a blob that the registry only says it has", () => {
+  /** Without a length, which the answer to HEAD may lack. */
+  const claim: Fault = { kind: "answer", status: 200, headers: { "transfer-encoding": "chunked" } };
+  const claimAll = (): void => hostile.inject(({ method }) => (method === "HEAD" ? claim : undefined), Infinity);
+  const failReads = (status: number): void =>
+    hostile.inject(({ method, url }) => (method === "GET" && url.includes("sha256:") ? { kind: "answer", status } : undefined), Infinity);
+
+  it("is not there, and is sent", async () => {
+    const { descriptor, content } = newBlob(1000);
+    claimAll();
+    assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), false);
+    assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    assert.equal(methods(), "GET HEAD GET POST PUT");
+    assert.equal(hostile.seen[0].headers["range"], "bytes=0-0");
+    assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
+    assert.equal(await store.putBlob(descriptor, content), "exists");
+  });
+
+  it("is mounted from elsewhere, if it can be read then", async () => {
+    const { descriptor, content } = newBlob(1000);
+    await store.putBlob(descriptor, content);
+    const other = openStore("upload/claimed");
+    claimAll();
+    assert.equal(await other.mountBlob(descriptor, "upload/nothing"), false);
+    hostile.reset();
+    claimAll();
+    assert.equal(await other.mountBlob(descriptor, "upload/image"), true);
+    assert.equal(methods(), "HEAD GET POST GET");
+    failReads(404);
+    assert.equal(await other.mountBlob(descriptor, "upload/image"), false);
+    await other.close();
+  });
+
+  for (const status of [403, 500]) {
+    it(`is sent when reading it fails with ${status}`, async () => {
+      const { descriptor, content } = newBlob(1000);
+      await store.putBlob(descriptor, content);
+      failReads(status);
+      await assert.rejects(store.hasBlob(descriptor.digest), { code: status === 403 ? "DENIED" : "UNAVAILABLE", status });
+      assert.equal(await store.putBlob(descriptor, content), "uploaded");
+    });
+  }
+
+  it("is there when it is empty, or when ranges are ignored", async () => {
+    const [empty, other] = [newBlob(0), newBlob(100_000)];
+    for (const { descriptor, content } of [empty, other]) {
+      await store.putBlob(descriptor, content);
+      hostile.inject(({ method }) => (method === "GET" ? { kind: "ignoreRange" } : undefined));
+      assert.equal(await store.putBlob(descriptor, content), "exists");
+      assert.equal(await store.hasBlob(descriptor.digest, descriptor.size), true);
+    }
+  });
+});
+
 describe("mounting a blob", () => {
   it("takes it over from another repository, of a host with a port, without sending it", async () => {
     const { descriptor, content } = newBlob(1000);
@@ -123,12 +177,12 @@ describe("mounting a blob", () => {
     hostile.reset();
     const other = openStore("upload/other");
     assert.equal(await other.mountBlob(descriptor, "upload/image"), true);
-    assert.equal(methods(), "HEAD POST");
+    assert.equal(methods(), "HEAD POST GET");
     assert.equal(hostile.seen[1].url, `/v2/upload/other/blobs/uploads/?mount=${encodeURIComponent(descriptor.digest)}&from=upload%2Fimage`);
     assert.equal(await other.hasBlob(descriptor.digest, descriptor.size), true);
     hostile.reset();
     assert.equal(await other.mountBlob(descriptor, "upload/image"), true);
-    assert.equal(methods(), "HEAD");
+    assert.equal(methods(), "HEAD GET");
     await other.close();
   });
 
@@ -271,6 +325,7 @@ describe("a half-made upload", () => {
     );
     const resuming = openResuming();
     await assert.rejects(resuming.putBlob(descriptor, content), { name: "RegistryError" });
+    front.reset();
     assert.equal(await resuming.hasBlob(descriptor.digest), false);
     await resuming.close();
   });

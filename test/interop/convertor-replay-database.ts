@@ -79,7 +79,11 @@ const DATABASE_TRACES: readonly Replay[] = [
   ...inSequence("http-db", [
     { name: "http-db-1", prepare: ["-r", "{proxy}/small-oci", "-i", "v1", "-o", "before"] },
     { name: "http-db-2" },
-    { name: "http-db-3-layers", sql: () => NO_MANIFESTS },
+    {
+      name: "http-db-3-layers",
+      sql: () => NO_MANIFESTS,
+      differs: [{ requests: (expected) => withoutLooks(expected, 3), reason: WHY.readsInstead }],
+    },
     { name: "http-db-4-cross", differs: [{ requests: () => mounted("fourth", "pxdb4"), reason: WHY.mounts }] },
     {
       name: "http-db-5-crosslayers",
@@ -125,6 +129,12 @@ function mounted(repository: string, tag: string): string[] {
     `PUT ${repository} upload`,
     `PUT ${repository} manifests/${tag}`,
   ];
+}
+
+/** Without so many of the questions whether a blob of the result is there. */
+function withoutLooks(requests: readonly string[], count: number): string[] {
+  let left = count;
+  return requests.filter((request) => !/^HEAD \S+ blobs\/NEW$/.test(request) || left-- <= 0);
 }
 
 function inSequence(sequence: string, rows: readonly Replay[]): Replay[] {

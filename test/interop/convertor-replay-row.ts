@@ -115,6 +115,7 @@ export const WHY = {
   dsn: "a `--db-str` that cannot be read",
   otherOptions: "rows that other options made",
   otherSubject: "`--referrer`, and the database knows the image without",
+  readsInstead: "whether a known layer is there is seen by reading some of it",
   mounts: "rows of another repository of a registry with a port",
   stale: "rows whose blobs are gone",
   ownTable: "rows of what we convert",

@@ -144,6 +144,7 @@ test("an image that was converted before is only tagged", async () => {
       "GET /v2/source/blobs/DIGEST",
       `GET /v2/${repository}/manifests/DIGEST`,
       `GET /v2/${repository}/blobs/DIGEST range`, // the topmost layer's identity
+      ...Array.from({ length: 4 }, () => `GET /v2/${repository}/blobs/DIGEST range`), // whether the config and the layers are there
       `PUT /v2/${repository}/manifests/three`,
       `GET /v2/${repository}/manifests/three`, // the test's own
     ],

@@ -194,7 +194,7 @@ test("--mkfs=false builds on the base layer, byte for byte the one that other to
   writeFileSync(base, memberOf(gunzipSync(readFileSync(BASE_LAYER))));
   const env = { LAZYLAYER_BASE_LAYER: base };
   for (const flag of ["--mkfs=false", "--no-mkfs"]) {
-    succeeded(await convertor(["-r", repository, "-i", "v1", "-o", "on-base", flag], { cwd: scratch.path, env }));
+    succeeded(await convertor(["-r", repository, "-i", "v1", "-o", "on-base", flag, "--vsize=64"], { cwd: scratch.path, env }));
     const { layers } = await manifestOf("on-base");
     assert.equal(layers.length, 4);
     assert.deepEqual([layers[0].digest, layers[0].size], [WRAPPED_BASE.digest, WRAPPED_BASE.size]);

@@ -14,7 +14,7 @@ test("a mounted image shows the tree that its layers make, and umount leaves not
   assert.deepEqual(bench.leftovers(), []);
 });
 
-test("a mount is read-only and nodev, on a loop device with direct I/O", async () => {
+test("a mount is read-only, nosuid and nodev, on a loop device with direct I/O", async () => {
   await using bench = await MountBench.create();
   const directory = await bench.mountPoint();
   await bench.mount(directory);
@@ -23,7 +23,7 @@ test("a mount is read-only and nodev, on a loop device with direct I/O", async (
     .find((each) => each.includes(` ${directory} `))!;
   const [device, , type, options] = line.split(" ");
   assert.equal(type, "ext4");
-  assert.ok(options.split(",").includes("ro") && options.split(",").includes("nodev"), options);
+  for (const option of ["ro", "nosuid", "nodev"]) assert.ok(options.split(",").includes(option), options);
   assert.equal(readFileSync(`/sys/block/${device.slice("/dev/".length)}/loop/dio`, "utf8"), "1\n");
   assert.match((await execute("touch", [`${directory}/new`])).stderr, /Read-only file system/);
   await bench.umount(directory);

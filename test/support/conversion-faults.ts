@@ -46,6 +46,9 @@ function answer(status: number, headers: Record<string, string> = {}): Fault {
   return { kind: "answer", status, headers };
 }
 
+/** What the documents of an image must hold for a fault that leaves them well-formed. */
+export const FREE_TEXT = "enjoy";
+
 const BROKEN = /connection failed/;
 
 export const FAULT_ROWS: readonly FaultRow[] = [
@@ -85,6 +88,12 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     isTypical: true,
     fault: { kind: "corrupt", at: 40 },
     outcomes: final("CORRUPT", /digest|mediaType|data is broken/, READS),
+  },
+  {
+    name: "an answer damaged where anything may stand",
+    isTypical: true,
+    fault: { kind: "corrupt", at: FREE_TEXT },
+    outcomes: final("CORRUPT", /content has digest sha256:[0-9a-f]{64}, expected sha256:/, ["read document"]),
   },
   {
     name: "a length that is not the blob's",

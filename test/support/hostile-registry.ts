@@ -9,8 +9,8 @@ export type Fault =
   | { readonly kind: "truncate"; readonly afterBytes: number }
   /** Sends this many bytes of the answer's body, then nothing more. */
   | { readonly kind: "stall"; readonly afterBytes: number }
-  /** Flips a bit of the answer's body. */
-  | { readonly kind: "corrupt"; readonly at: number }
+  /** Flips a bit of the answer's body, in a byte or in the first one of a text that its first piece has. */
+  | { readonly kind: "corrupt"; readonly at: number | string }
   /** Hides the Range header from the registry. */
   | { readonly kind: "ignoreRange" }
   /** Resets the connection instead of answering. */
@@ -159,7 +159,7 @@ function sendBody(reply: IncomingMessage, response: ServerResponse, fault: Fault
   reply.on("error", () => response.destroy());
   reply.on("data", (chunk: Buffer) => {
     const bytes = Buffer.from(chunk.subarray(0, Math.max(0, limit - sent)));
-    if (fault?.kind === "corrupt") flipBit(bytes, fault.at - sent);
+    if (fault?.kind === "corrupt") flipBit(bytes, typeof fault.at === "string" ? bytes.indexOf(fault.at) : fault.at - sent);
     sent += bytes.length;
     if (sent < limit) response.write(bytes);
     else if (fault?.kind === "truncate") response.write(bytes, () => response.destroy());
