@@ -44,6 +44,8 @@ export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE-$root/node_modules/.cache/compil
 
 # Threads that pass buffers to each other leave holes in one malloc arena a thread; two arenas hold far less memory.
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
+# Buffers of 128 KiB and more go back to the system when they are freed; by itself malloc raises that limit, and keeps them.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-131072}"
 
 # A small young generation: what lives longer is in typed arrays, and garbage is not worth memory.
 exec "$node" --max-semi-space-size=4 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"

@@ -14,11 +14,12 @@ import { copyImage, layerOf, writeImage } from "../support/image-builder.ts";
 import { convertor, lazylayer } from "../support/programs.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
-const IMAGE_BYTES = 24_000_000;
+/** More than blobs may take of memory. */
+const IMAGE_BYTES = 72_000_000;
 const TAG = "converted";
 /** How far a conversion gets: to its first write, into the payload, to the last bytes, and to no file at all. */
-const TOO_SMALL = ["size=4m", "size=16m", "size=23428k", "size=64m,nr_inodes=2"];
-const LARGE_ENOUGH = "size=64m,nr_inodes=1000";
+const TOO_SMALL = ["size=4m", "size=16m", "size=70300k", "size=160m,nr_inodes=2"];
+const LARGE_ENOUGH = "size=160m,nr_inodes=1000";
 const WITHOUT_DATABASE = { LAZYLAYER_DB_TYPE: "none" };
 
 const MANY_LAYERS = 20;
@@ -115,7 +116,7 @@ for (const [at, size] of TOO_SMALL.entries()) {
   }
 }
 
-for (const size of ["size=4k", "size=4m", "size=23428k", "size=64m,nr_inodes=6"]) {
+for (const size of ["size=4k", "size=4m", "size=70300k", "size=160m,nr_inodes=6"]) {
   test(`a layout directory on a disk with ${size} gets no half blob and no tag, and the image with more`, async () => {
     const target = join(disk, "layout");
     const call = async (): Promise<CommandResult> =>

@@ -24,7 +24,7 @@ const KILLS = 50;
 const CONCURRENCY = 2;
 const SEED = Math.floor(Math.random() * 2 ** 32);
 /** The sizes of layers: one that goes through a file, as it is more than what is held in memory, one that does not, and many to be remembered. */
-const SOURCES = { large: [9_000_000, 1], many: Array.from({ length: 15 }, () => 5000), small: [1_000_000, 1] };
+const SOURCES = { large: [68_000_000, 1], many: Array.from({ length: 15 }, () => 5000), small: [1_000_000, 1] };
 const TAG = "converted";
 const DATABASE = "conversions.sqlite";
 

@@ -16,7 +16,8 @@ import { CLEAN_ENVIRONMENT, CONVERTOR, LAZYLAYER } from "../support/programs.ts"
 import { pause, resume } from "../support/server-process.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
-const IMAGE_BYTES = 48_000_000;
+/** More than blobs may take of memory. */
+const IMAGE_BYTES = 96_000_000;
 const TAG = "converted";
 const PATIENCE_MS = 30_000;
 
