@@ -49,7 +49,7 @@ export class EntryLog implements Iterable<PayloadEntry> {
   }
 
   /** All entries as byte arrays, each with an `ArrayBuffer` of its own that can be transferred. The log must not be used afterwards. */
-  chunks(): Uint8Array<ArrayBuffer>[] {
+  chunks(): Buffer<ArrayBuffer>[] {
     this.#endChunk();
     return this.#chunks;
   }

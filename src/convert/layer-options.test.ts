@@ -16,7 +16,7 @@ const UPPER = layerOf([{ name: "etc/passwd", data: "root:x:0:0:changed\n" }, { n
 
 /** What this version makes of the two layers. */
 const RECORDED = {
-  fingerprint: "overlaybd-1,ext4,vsize=68719476736,mkfs,lz4,4096",
+  fingerprint: "overlaybd-2,ext4,vsize=68719476736,mkfs,lz4,4096",
   digests: [
     "sha256:30762b37d08d90ffc33c51b2ff88e652455a194876fb9f8b87e25be0be2103f9",
     "sha256:f1038696858746b39fa07f65927a90dbce26564e7c7637046585a096983891d3",

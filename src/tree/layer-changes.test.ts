@@ -49,3 +49,19 @@ test("whiteouts of nothing and entries below whiteouts are refused", () => {
 test("a hard link into the AUFS link directory is refused with a way out", () => {
   assert.throws(() => layerChanges([hardlinkEntry("a", ".wh..wh.plnk/4.5")]), { code: "UNSUPPORTED", message: /AUFS/ });
 });
+
+test("entries that say that they hide nothing are gone through once", () => {
+  let rounds = 0;
+  const entries = {
+    mayHide: false,
+    *[Symbol.iterator]() {
+      rounds++;
+      yield treeEntry("a");
+    },
+  };
+  assert.deepEqual(
+    Array.from(layerChanges(entries), (change) => change.kind),
+    ["put"],
+  );
+  assert.equal(rounds, 1);
+});

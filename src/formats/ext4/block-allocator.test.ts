@@ -37,6 +37,43 @@ test("blocks have one owner, are given front to back across groups, and come bac
   ]);
 });
 
+test("blocks that are known to be free are handed out as if they had been searched", () => {
+  const BYTES = 20 * 2 ** 20;
+  const PAYLOAD = 1500;
+  // Steps of the payload's and of the metadata's goal, and how many blocks are wanted there.
+  const step = fc.record({ payload: fc.boolean(), skip: fc.oneof(fc.constant(0), fc.nat(20)), count: fc.nat(400), frees: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(fc.array(step, { maxLength: 20 }), { maxLength: 3 }), (layers) => {
+      const volumes = [formatVolume({ ...FORMAT, bytes: BYTES }), formatVolume({ ...FORMAT, bytes: BYTES })];
+      const states = volumes.map((volume, which) => {
+        const { allocator, groups } = volume;
+        const seen: unknown[] = [];
+        for (const steps of layers) {
+          const run = allocator.longestFreeRun();
+          if (which === 0) allocator.beginLayer(run, PAYLOAD);
+          const goals = { payload: run.block, metadata: run.block + PAYLOAD };
+          for (const { payload, skip, count, frees } of steps) {
+            const goal = (goals[payload ? "payload" : "metadata"] += skip);
+            try {
+              const runs = allocator.allocate(count, goal);
+              seen.push(runs);
+              if (frees) for (const own of runs) allocator.free(own);
+            } catch (error) {
+              seen.push(String(error));
+            }
+            goals[payload ? "payload" : "metadata"] += count;
+          }
+          volume.settle();
+          seen.push(structuredClone(groups), Buffer.from(volume.blocks.get(groups[0].blockBitmap)).toString("base64"));
+        }
+        return seen;
+      });
+      assert.deepEqual(states[0], states[1]);
+    }),
+    { verbose: 1 },
+  );
+});
+
 test("bits are set and found as in a plain array", () => {
   const range = fc.tuple(fc.nat(200), fc.nat(200), fc.boolean());
   fc.assert(

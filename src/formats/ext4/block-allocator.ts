@@ -30,11 +30,21 @@ export class BlockAllocator {
   readonly #changed = new Set<number>();
   readonly #freed: BlockRun[] = [];
   readonly #stretches: FreeStretch[] = [];
+  #freeBlocks: number;
+  /** All groups from this one on are free. A large device is mostly that, and nothing should take time for it. */
+  #freeTail: number;
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
     this.#superblock = superblock;
     this.#groups = groups;
     this.#blocks = blocks;
+    this.#freeBlocks = groups.reduce((sum, group) => sum + group.freeBlocks, 0);
+    this.#freeTail = groups.length;
+    this.#growTail();
+  }
+
+  #growTail(): void {
+    while (this.#freeTail > 0 && this.#groups[this.#freeTail - 1].freeBlocks === this.#groupBlocks(this.#freeTail - 1)) this.#freeTail--;
   }
 
   /** Starts a layer at the front of a free run: its first `ahead` blocks and the others are asked for independently, each in order. */
@@ -118,6 +128,7 @@ export class BlockAllocator {
     this.#dropStretches();
     for (const run of this.#freed) this.#mark(run, false);
     this.#freed.length = 0;
+    this.#growTail();
     for (const number of this.#changed) {
       if (!this.#superblock.hasMetadataCsum) continue;
       const bitmap = this.#blocks.get(this.#groups[number].blockBitmap);
@@ -139,7 +150,7 @@ export class BlockAllocator {
   }
 
   freeBlocks(): number {
-    return this.#groups.reduce((sum, group) => sum + group.freeBlocks, 0);
+    return this.#freeBlocks;
   }
 
   #groupBlocks(number: number): number {
@@ -156,6 +167,10 @@ export class BlockAllocator {
       const size = this.#groupBlocks(number);
       let bit = Math.max(0, from - first);
       if (bit >= size) continue; // behind the device's last block
+      if (number >= this.#freeTail) {
+        if (start < 0) start = first + bit;
+        break;
+      }
       if (this.#groups[number].freeBlocks === size) {
         if (start < 0) start = first + bit;
         if (first + size - start >= limit) return { block: start, blocks: limit };
@@ -183,6 +198,8 @@ export class BlockAllocator {
       const bitmap = this.#changeBitmap(number);
       setBits(bitmap, from, to, used);
       group.freeBlocks += used ? from - to : to - from;
+      this.#freeBlocks += used ? from - to : to - from;
+      if (used) this.#freeTail = Math.max(this.#freeTail, number + 1);
       at += to - from;
     }
   }

@@ -28,11 +28,20 @@ export class InodeTable {
   #next = 1;
   /** Numbers from here to `#next` are handed out but not yet marked; Infinity once a free number has to be searched. */
   #firstUnmarked = Infinity;
+  #freeInodes: number;
+  /** No inode in this group or behind it is in use. */
+  #usedEnd: number;
 
   constructor(superblock: Superblock, groups: Group[], blocks: MetadataBlocks) {
     this.#superblock = superblock;
     this.#groups = groups;
     this.#blocks = blocks;
+    this.#freeInodes = groups.reduce((sum, group) => sum + group.freeInodes, 0);
+    this.#usedEnd = groups.length;
+  }
+
+  freeInodes(): number {
+    return this.#freeInodes;
   }
 
   /** Starts a layer: numbers come after the highest that is in use, and from the lowest free one when those run out. */
@@ -44,7 +53,8 @@ export class InodeTable {
 
   #highestUsed(): number {
     const { inodesPerGroup } = this.#superblock;
-    for (let number = this.#groups.length - 1; number >= 0; number--) {
+    for (let number = this.#usedEnd - 1; number >= 0; number--) {
+      this.#usedEnd = number + 1;
       const group = this.#groups[number];
       if (group.flags & GROUP_FLAG.inodeUninit || group.freeInodes === inodesPerGroup) continue;
       const bitmap = this.#blocks.get(group.inodeBitmap);
@@ -82,6 +92,7 @@ export class InodeTable {
       const end = Math.min(inodesPerGroup, bit + this.#next - inode);
       setBits(bitmap, bit, end, true);
       group.freeInodes -= end - bit;
+      this.#freeInodes -= end - bit;
       group.unusedInodes = Math.min(group.unusedInodes, inodesPerGroup - end);
       inode += end - bit;
     }
@@ -110,6 +121,7 @@ export class InodeTable {
     const { group, bit, bitmap } = this.#bitmapOf(inode);
     setBits(bitmap, bit, bit + 1, true);
     group.freeInodes--;
+    this.#freeInodes--;
     if (directory) group.usedDirectories++;
     group.unusedInodes = Math.min(group.unusedInodes, this.#superblock.inodesPerGroup - bit - 1);
   }
@@ -120,6 +132,7 @@ export class InodeTable {
     const { group, bit, bitmap } = this.#bitmapOf(inode);
     setBits(bitmap, bit, bit + 1, false);
     group.freeInodes++;
+    this.#freeInodes++;
     if (directory) group.usedDirectories--;
     const offset = this.#offsetOf(inode);
     this.#blocks.change(this.blockOf(inode)).fill(0, offset, offset + INODE_BYTES);
@@ -136,6 +149,7 @@ export class InodeTable {
       group.flags &= ~GROUP_FLAG.inodeUninit;
     }
     this.#changed.add(number);
+    this.#usedEnd = Math.max(this.#usedEnd, number + 1);
     return { group, bit: (inode - 1) % inodesPerGroup, bitmap: this.#blocks.change(group.inodeBitmap) };
   }
 

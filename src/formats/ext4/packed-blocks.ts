@@ -28,6 +28,11 @@ export class PackedBlocks {
     this.#blockBytes = blockBytes;
   }
 
+  /** Chunks that hold blocks. */
+  get chunkCount(): number {
+    return this.#chunks.filter((chunk) => chunk !== undefined).length;
+  }
+
   /** Adds a block that is not there yet. */
   add(block: number, content: Uint8Array): void {
     const number = this.#chunkFor(HEADER_BYTES + lz4Bound(content.length));
@@ -86,11 +91,14 @@ export class PackedBlocks {
 
   /** The number of a chunk that has room for `bytes` more. */
   #chunkFor(bytes: number): number {
-    const last = this.#chunks[this.#last];
-    if (last && last.used + bytes <= CHUNK_BYTES) return this.#last;
+    const number = this.#last;
+    const last = this.#chunks[number];
+    if (last && last.used + bytes <= CHUNK_BYTES) return number;
     const hole = this.#chunks.indexOf(undefined);
     this.#last = hole < 0 ? this.#chunks.length : hole;
     this.#chunks[this.#last] = emptied(this.#spare.pop() ?? newChunk());
+    // Less than half of a chunk leaves room for more in the new one.
+    if (last && last.live < CHUNK_BYTES / 2) this.#evacuate(number, last);
     return this.#last;
   }
 }

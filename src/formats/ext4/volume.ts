@@ -174,7 +174,7 @@ export class Volume {
       ...this.superblock.fields,
       freeBlocksLow: freeBlocks % 2 ** 32,
       freeBlocksHigh: Math.floor(freeBlocks / 2 ** 32),
-      freeInodes: this.groups.reduce((sum, group) => sum + group.freeInodes, 0),
+      freeInodes: this.inodes.freeInodes(),
     });
     if (this.superblock.hasMetadataCsum) superblockStruct.encodeInto(bytes, { checksum: superblockChecksum(bytes) });
     this.blocks.write(0, bytes, SUPERBLOCK_OFFSET);
