@@ -40,6 +40,8 @@ class RegistryStore implements ImageStore {
   readonly #uploads: UploadJournal | undefined;
   readonly #pull: readonly Scope[];
   readonly #push: readonly Scope[];
+  /** The last upload of each blob that is under way. */
+  readonly #puts = new Map<Digest, Promise<unknown>>();
   #lastEntry: Promise<unknown> = Promise.resolve();
 
   constructor({ host, repository }: RegistryReference, options: RegistryOptions) {
@@ -148,7 +150,24 @@ class RegistryStore implements ImageStore {
     }
   }
 
+  /**
+   * Of one blob only once at a time: what two images share is sent once, and registries that write a blob's entry anew while somebody
+   * reads it refuse manifests that name the blob.
+   */
   async putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions = {}): Promise<PutBlobResult> {
+    const { digest } = descriptor;
+    const before = this.#puts.get(digest) ?? Promise.resolve();
+    const put = before.then(async () => await this.#putBlob(descriptor, content, options));
+    const turn = put.catch(() => undefined);
+    this.#puts.set(digest, turn);
+    try {
+      return await put;
+    } finally {
+      if (this.#puts.get(digest) === turn) this.#puts.delete(digest);
+    }
+  }
+
+  async #putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions): Promise<PutBlobResult> {
     const { digest, size } = descriptor;
     const { what } = this.#blobCall(digest);
     if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);

@@ -49,6 +49,16 @@ describe("uploading a blob", () => {
     assert.equal(methods(), "HEAD POST PUT HEAD GET");
   });
 
+  it("sends what is put several times at once only once, and again if that fails", async () => {
+    const { descriptor, content } = newBlob(100_000);
+    const put = async (): Promise<string> => await store.putBlob(descriptor, content).catch((error: unknown) => String(error));
+    hostile.inject(({ method }) => (method === "POST" ? { kind: "answer", status: 403 } : undefined));
+    const [first, ...others] = await Promise.all([put(), put(), put()]);
+    assert.match(first, /403/);
+    assert.deepEqual(others, ["uploaded", "exists"]);
+    assert.equal(methods(), "HEAD POST HEAD POST PUT HEAD GET");
+  });
+
   it("starts over with a new session after an error or a broken connection", async () => {
     const { descriptor, content } = newBlob(2_500_000);
     hostile.inject(({ method }) => (method === "PUT" ? { kind: "answer", status: 500 } : undefined));
