@@ -50,7 +50,7 @@ export class LayerUploads {
     try {
       this.signal.throwIfAborted();
       const sent = observedSource(content, (bytes) => layerSent(index, bytes));
-      const result = await destination.putBlob(descriptor, sent, { signal: this.signal });
+      const result = await destination.putBlob(descriptor, sent, { isHashed: true, signal: this.signal });
       await layerStored(index, descriptor, result);
     } finally {
       release();

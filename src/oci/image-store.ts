@@ -24,6 +24,11 @@ export interface PutManifestOptions extends CallOptions {
   readonly tag?: string | undefined;
 }
 
+export interface PutBlobOptions extends CallOptions {
+  /** The caller has just hashed the content. A place whose other end hashes what it gets need not do so again. */
+  readonly isHashed?: boolean | undefined;
+}
+
 export type PutBlobResult = "uploaded" | "exists";
 
 /**
@@ -63,7 +68,7 @@ export interface ImageStore {
    * Makes sure that the blob is there. Idempotent. The content is read front to back, once a try, and stays open;
    * content that contradicts the descriptor is `CORRUPT` and leaves no blob behind.
    */
-  putBlob(descriptor: Descriptor, content: ByteSource, options?: CallOptions): Promise<PutBlobResult>;
+  putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult>;
 
   /**
    * Whether the blob is there afterwards: because it was, or taken over from another repository of the same place. Never sends content,

@@ -18,6 +18,8 @@ const OCTETS = { "content-type": "application/octet-stream" };
 export interface BlobUpload extends SessionPlace {
   readonly descriptor: Descriptor;
   readonly content: ByteSource;
+  /** The content is known to have the descriptor's digest; the registry looks at it once more in any case. */
+  readonly isHashed: boolean;
   /** Pieces of this size instead of one body. Undefined: as the registry and the journal want it. */
   readonly chunkBytes: number | undefined;
   readonly journal: UploadJournal | undefined;
@@ -130,8 +132,8 @@ async function send(
   chunkBytes: number | undefined,
   memory: UploadMemory | undefined,
 ): Promise<void> {
-  const { client, descriptor, content, what, signal } = upload;
-  const reader = new VerifiedContent(content, descriptor, what);
+  const { client, descriptor, content, isHashed, what, signal } = upload;
+  const reader = new VerifiedContent(content, descriptor, what, { isHashed });
   await reader.skip(session.arrived, signal);
   let lastBytes = descriptor.size;
   if (chunkBytes !== undefined) {

@@ -2,7 +2,15 @@ import type { ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
-import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
+import type {
+  CallOptions,
+  ImageStore,
+  PutBlobOptions,
+  PutBlobResult,
+  PutManifestOptions,
+  ResolvedDocument,
+  ResolveTarget,
+} from "../oci/image-store.ts";
 import type { Capability } from "./hosts-toml.ts";
 
 export interface Mirror {
@@ -83,7 +91,7 @@ export class MirroredStore implements ImageStore {
     return await this.#target.hasBlob(digest, size);
   }
 
-  async putBlob(descriptor: Descriptor, content: ByteSource, options?: CallOptions): Promise<PutBlobResult> {
+  async putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult> {
     return await this.#target.putBlob(descriptor, content, options);
   }
 

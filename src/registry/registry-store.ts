@@ -4,7 +4,15 @@ import { MAX_CONFIG_BYTES } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, isDigest, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
-import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
+import type {
+  CallOptions,
+  ImageStore,
+  PutBlobOptions,
+  PutBlobResult,
+  PutManifestOptions,
+  ResolvedDocument,
+  ResolveTarget,
+} from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
 import { parseReferrer, type Referrer } from "../oci/referrers.ts";
 import { parseReference, parseTag, type RegistryReference } from "../oci/reference.ts";
@@ -154,7 +162,7 @@ class RegistryStore implements ImageStore {
    * Of one blob only once at a time: what two images share is sent once, and registries that write a blob's entry anew while somebody
    * reads it refuse manifests that name the blob.
    */
-  async putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions = {}): Promise<PutBlobResult> {
+  async putBlob(descriptor: Descriptor, content: ByteSource, options: PutBlobOptions = {}): Promise<PutBlobResult> {
     const { digest } = descriptor;
     const before = this.#puts.get(digest) ?? Promise.resolve();
     const put = before.then(async () => await this.#putBlob(descriptor, content, options));
@@ -167,14 +175,15 @@ class RegistryStore implements ImageStore {
     }
   }
 
-  async #putBlob(descriptor: Descriptor, content: ByteSource, options: CallOptions): Promise<PutBlobResult> {
+  async #putBlob(descriptor: Descriptor, content: ByteSource, options: PutBlobOptions): Promise<PutBlobResult> {
     const { digest, size } = descriptor;
+    const { isHashed = false } = options;
     const { what } = this.#blobCall(digest);
     if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);
     const signal = this.#client.joinSignal(options.signal);
     if (await this.#holds(descriptor, signal)) return "exists";
     const place = { client: this.#client, repository: this.#repository, what, signal };
-    await uploadBlob({ ...place, descriptor, content, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads });
+    await uploadBlob({ ...place, descriptor, content, isHashed, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads });
     return "uploaded";
   }
 

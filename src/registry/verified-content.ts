@@ -1,27 +1,29 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { DigestHash } from "../oci/digest.ts";
+import { DigestHash, type Digest } from "../oci/digest.ts";
 
 const READ_BYTES = 1 << 20;
 
-/** Hands out the content once, front to back, and holds its last bytes back until the digest has been checked. */
+/** Hands out the content once, front to back. Unless it is hashed already, its last bytes are held back until its digest has been checked. */
 export class VerifiedContent {
   readonly #content: ByteSource;
   readonly #descriptor: Descriptor;
   readonly #what: string;
-  readonly #hash = new DigestHash();
+  readonly #hash: DigestHash | undefined;
   #failure: unknown;
 
   /** `what` names the blob in messages. */
-  constructor(content: ByteSource, descriptor: Descriptor, what: string) {
+  constructor(content: ByteSource, descriptor: Descriptor, what: string, { isHashed }: { readonly isHashed: boolean }) {
     this.#content = content;
     this.#descriptor = descriptor;
     this.#what = what;
+    this.#hash = isHashed ? undefined : new DigestHash();
   }
 
   /** Takes what has been sent before into the digest. */
   async skip(length: number, signal: AbortSignal | undefined): Promise<void> {
+    if (!this.#hash) return;
     for await (const _ of this.read(0, length)) signal?.throwIfAborted();
   }
 
@@ -29,8 +31,8 @@ export class VerifiedContent {
     try {
       for (let at = start; at < start + length; at += READ_BYTES) {
         const bytes = await this.#content.read(at, Math.min(READ_BYTES, start + length - at));
-        this.#hash.update(bytes);
-        if (at + bytes.length === this.#descriptor.size) this.#check();
+        this.#hash?.update(bytes);
+        if (this.#hash && at + bytes.length === this.#descriptor.size) this.#check(this.#hash.digest());
         yield bytes;
       }
     } catch (error) {
@@ -48,8 +50,7 @@ export class VerifiedContent {
     }
   }
 
-  #check(): void {
-    const found = this.#hash.digest();
+  #check(found: Digest): void {
     const { digest } = this.#descriptor;
     if (found !== digest) throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${digest}`);
   }
