@@ -5,12 +5,13 @@ import { parseArgs } from "node:util";
 import { execute } from "../test/support/command.ts";
 import { benchImage, diskNeed, IMAGE_NAMES, type ImageName, type MadeImage } from "./images/bench-images.ts";
 import { floorLibraries } from "./measure/measured.ts";
-import { findMissingPeers, measureRound, readOnce, type Peer } from "./measure/round.ts";
+import { findMissingPeers, measureRound, measureStages, readOnce, type Peer } from "./measure/round.ts";
 import { benchResult, type BenchResult, type ImageResult } from "./report/result.ts";
 import { comparisonTable, markdown, plainText, tablesOf } from "./report/tables.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const DIRECTORY = join(ROOT, ".work/bench");
+const WORK = join(DIRECTORY, "work");
 /** Peers run once only on an image that is larger, as tar. */
 const MANY_PEER_ROUNDS_BYTES = 1e9;
 
@@ -19,15 +20,20 @@ const USAGE = `usage: npm run bench [-- OPTIONS]
   --images NAME,NAME   only these of ${IMAGE_NAMES.join(", ")}
   --runs N             rounds for each image (default: 3)
   --no-peers           neither skopeo nor umoci nor mkfs.ext4
+  --stages             one more conversion of each image, under a profiler: where the time goes
   --json FILE          where every figure goes (default: .work/bench/TIME.json)
   --markdown           tables for a page, instead of for a terminal
   --compare FILE       how the figures differ from those of an earlier run
   --report FILE        measure nothing, print the tables of an earlier run`;
 
-interface Options {
+interface MeasureOptions {
   readonly images: readonly ImageName[];
   readonly runs: number;
   readonly peers: boolean;
+  readonly stages: boolean;
+}
+
+interface Options extends MeasureOptions {
   readonly json: string | undefined;
   readonly markdown: boolean;
   readonly compare: string | undefined;
@@ -59,6 +65,7 @@ function readOptions(args: string[]): Options | undefined {
         images: { type: "string", default: IMAGE_NAMES.join(",") },
         runs: { type: "string", default: "3" },
         peers: { type: "boolean", default: true },
+        stages: { type: "boolean", default: false },
         json: { type: "string" },
         markdown: { type: "boolean", default: false },
         compare: { type: "string" },
@@ -75,11 +82,11 @@ function readOptions(args: string[]): Options | undefined {
   }
 }
 
-async function bench({ images, runs, peers, json, compare, report, markdown: asMarkdown }: Options): Promise<void> {
+async function bench({ json, compare, report, markdown: asMarkdown, ...measured }: Options): Promise<void> {
   const earlier = compare === undefined ? undefined : await readResult(compare);
   let result: BenchResult;
   if (report === undefined) {
-    result = await measureAll(images, runs, peers);
+    result = await measureAll(measured);
     const file = resolve(json ?? join(DIRECTORY, `${result.date.replaceAll(":", "-")}.json`));
     await mkdir(dirname(file), { recursive: true });
     await writeFile(file, `${JSON.stringify(result, undefined, 1)}\n`);
@@ -95,7 +102,8 @@ async function bench({ images, runs, peers, json, compare, report, markdown: asM
   console.log(tables.map(asMarkdown ? markdown : plainText).join("\n"));
 }
 
-async function measureAll(names: readonly ImageName[], runs: number, withPeers: boolean): Promise<BenchResult> {
+async function measureAll(options: MeasureOptions): Promise<BenchResult> {
+  const { images: names, peers: withPeers } = options;
   const missing = await findMissingPeers();
   if (withPeers) for (const [peer, reason] of missing) say(`without ${peer}: ${reason}`);
   const directory = join(DIRECTORY, "images");
@@ -105,7 +113,7 @@ async function measureAll(names: readonly ImageName[], runs: number, withPeers: 
   const results: ImageResult[] = [];
   for (const name of names) {
     const image = await benchImage(name, directory, { say, signal: abort.signal });
-    results.push(await measureImage(image, runs, withPeers, new Set(missing.keys())));
+    results.push(await measureImage(image, options, new Set(missing.keys())));
   }
   load.push(loadavg()[0]);
   const commit = (await said("git", "-C", ROOT, "describe", "--always", "--dirty")) ?? "unknown commit";
@@ -121,17 +129,19 @@ async function measureAll(names: readonly ImageName[], runs: number, withPeers: 
   };
 }
 
-async function measureImage(image: MadeImage, runs: number, withPeers: boolean, missing: ReadonlySet<Peer>): Promise<ImageResult> {
+async function measureImage(image: MadeImage, { runs, peers, stages }: MeasureOptions, missing: ReadonlySet<Peer>): Promise<ImageResult> {
   await readOnce(image);
   const rounds: ImageResult["rounds"] = [];
   for (let at = 0; at < runs; at++) {
     // Peers take minutes on the huge images, and nobody waits for the third figure of what others have made.
     const isTurn = at === 0 || rounds[0].floor.tarBytes < MANY_PEER_ROUNDS_BYTES;
     const sayStep = (step: string): void => say(`${image.name}, round ${at + 1} of ${runs}: ${step}`);
-    const work = join(DIRECTORY, "work");
-    rounds.push(await measureRound(image, work, { withPeers: withPeers && isTurn, missing, signal: abort.signal, say: sayStep }));
+    rounds.push(await measureRound(image, WORK, { withPeers: peers && isTurn, missing, signal: abort.signal, say: sayStep }));
   }
-  return { name: image.name, about: image.about, storedLayerBytes: image.layers.map((layer) => layer.size), rounds };
+  const result = { name: image.name, about: image.about, storedLayerBytes: image.layers.map((layer) => layer.size), rounds };
+  if (!stages) return result;
+  say(`${image.name}: stages`);
+  return { ...result, stages: await measureStages(image, WORK, abort.signal) };
 }
 
 async function checkSpace(names: readonly ImageName[], directory: string): Promise<void> {

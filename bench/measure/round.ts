@@ -11,6 +11,7 @@ import { IMAGE_TAG, isRoot } from "../images/debian-root.ts";
 import { LoopbackRegistry, type RequestCounts } from "../registry/loopback-registry.ts";
 import { publishLayout } from "../registry/published-layout.ts";
 import { measure, measureFloor, type FloorUsage, type Usage } from "./measured.ts";
+import { readStages, type Stage } from "./stages.ts";
 
 const SOURCE = "bench/source";
 const CONVERTED = "bench/converted";
@@ -65,7 +66,25 @@ export async function measureRound(image: MadeImage, work: string, options: Roun
   }
 }
 
-async function measureConversion(image: MadeImage, work: string, signal: AbortSignal): Promise<Conversion> {
+/** Where the processor time of one more conversion goes. It takes longer than others, because it is looked at. */
+export async function measureStages(image: MadeImage, work: string, signal: AbortSignal): Promise<Stage[]> {
+  await rm(work, { recursive: true, force: true });
+  const profiles = join(work, "profiles");
+  await mkdir(profiles, { recursive: true });
+  try {
+    await measureConversion(image, work, signal, { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profiles}` });
+    return await readStages(profiles);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+async function measureConversion(
+  image: MadeImage,
+  work: string,
+  signal: AbortSignal,
+  variables: Readonly<Record<string, string>> = {},
+): Promise<Conversion> {
   const directory = join(work, "registry");
   const scratch = join(work, "scratch");
   await mkdir(scratch);
@@ -75,7 +94,7 @@ async function measureConversion(image: MadeImage, work: string, signal: AbortSi
     const [source, destination] = [`${registry.host}/${SOURCE}:${IMAGE_TAG}`, `${registry.host}/${CONVERTED}:${TAG}`];
     const command = [LAZYLAYER, "convert", source, destination, "--db-type", "none", "--progress", "none"];
     const before = await registry.cpuSeconds();
-    const usage = await measure(command, scratch, { env: { ...CLEAN_ENVIRONMENT, TMPDIR: scratch }, signal });
+    const usage = await measure(command, scratch, { env: { ...CLEAN_ENVIRONMENT, ...variables, TMPDIR: scratch }, signal });
     const registryCpu = (await registry.cpuSeconds()) - before;
     const requests = await registry.requests();
     return { ...usage, registryCpu, requests, layerBytes: await layerBytesOf(registry.host) };

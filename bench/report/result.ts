@@ -26,6 +26,8 @@ const imageResult = z.object({
   /** Bytes of each layer as it is in the source, bottom first. */
   storedLayerBytes: z.array(bytes),
   rounds: z.array(round).min(1),
+  /** Where the time of one more conversion went. */
+  stages: z.array(z.object({ name: z.string(), mainThread: seconds, otherThreads: seconds })).optional(),
 });
 
 /** What a run of the benchmark writes down: every figure of every round, nothing derived. Times are seconds, sizes bytes. */

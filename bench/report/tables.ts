@@ -11,7 +11,10 @@ const PEER_TITLES: Readonly<Record<Peer, string>> = { skopeo: "skopeo copy", umo
 
 /** Everything that was measured, as tables: ratios to the floor of the same round, and the figures they come from. */
 export function tablesOf(result: BenchResult): Table[] {
-  return [imagesTable(result), conversionTable(result), costTable(result), peersTable(result)];
+  const tables = [imagesTable(result), conversionTable(result), costTable(result)];
+  if (result.images.some(({ rounds }) => Object.keys(rounds[0].peers).length > 0)) tables.push(peersTable(result));
+  if (result.images.some(({ stages }) => stages !== undefined)) tables.push(stagesTable(result));
+  return tables;
 }
 
 function imagesTable({ images }: BenchResult): Table {
@@ -121,6 +124,21 @@ function peersTable({ images, missing }: BenchResult): Table {
   return { title: "Beside it", rows: [header, ...rows] };
 }
 
+function stagesTable({ images }: BenchResult): Table {
+  const measured = images.flatMap(({ name, stages }) => (stages === undefined ? [] : [{ name, stages }]));
+  const totals = measured.map(({ stages }) => sum(stages.map(({ mainThread, otherThreads }) => mainThread + otherThreads)));
+  const names = [...new Set(measured.flatMap(({ stages }) => stages.map(({ name }) => name)))];
+  const rows = names.map((name) => [
+    name,
+    ...measured.map(({ stages }, at) => {
+      const { mainThread, otherThreads } = stages.find((stage) => stage.name === name) ?? { mainThread: 0, otherThreads: 0 };
+      return `${percent((mainThread + otherThreads) / totals[at])} (${percent(mainThread / totals[at])})`;
+    }),
+  ]);
+  const all = ["all threads together", ...totals.map(seconds)];
+  return { title: "Where the time goes (of it on the main thread)", rows: [["stage", ...measured.map(({ name }) => name)], ...rows, all] };
+}
+
 /** How a run compares with an earlier one, image by image: what is now over what was. Ratios of walls are those to the floor. */
 export function comparisonTable(now: BenchResult, then: BenchResult): Table {
   const header = ["image", "wall / floor, then", "now", "now / then", "CPU / floor", "memory", "written", "out", "requests"];
@@ -189,6 +207,10 @@ function sum(values: readonly number[]): number {
 
 function ratio(value: number): string {
   return value.toFixed(2);
+}
+
+function percent(value: number): string {
+  return `${(100 * value).toFixed(0)} %`;
 }
 
 function seconds(value: number): string {
