@@ -10,6 +10,7 @@ status: the exit status. The command's standard output is thrown away, its stand
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -68,6 +69,10 @@ def watch(pid):
 
 start = time.monotonic()
 child = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
+# Who stops this wants the command stopped; it cleans up after itself, and its end is waited for as always.
+signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+# A terminal tells the command as well.
+signal.signal(signal.SIGINT, lambda *_: None)
 watcher = threading.Thread(target=watch, args=(child.pid,))
 watcher.start()
 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

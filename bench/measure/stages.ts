@@ -35,6 +35,7 @@ const STAGES: readonly (readonly [RegExp, string])[] = [
   [/\/src\/registry\/|\/undici\/|^node:(_?http|net|internal\/(stream_base|net|deps\/undici))/, "download, upload"],
   [/\/src\/workers\/|^node:internal\/(worker|structured_clone|per_context)/, "messages"],
   [/^node:(fs|internal\/fs)/, "spool"],
+  [/^node:(stream|events|internal\/(streams|webstreams|readline))/, "Node's streams"],
   [/\/src\/(oci|convert|bytes|dedup|cache|cli|device)\/|^node:/, "putting together"],
 ];
 const START = /^node:internal\/(modules|main|bootstrap)|compileForInternalLoader/;
