@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { run } from "../../test/support/command.ts";
-import { DebianImage, type MakeOptions } from "../images/debian-root.ts";
+import { DebianBuilder, type MakeOptions } from "../images/debian-builder.ts";
 import { keepLayout } from "../images/kept-layout.ts";
 
 /** `small`: Python and Redis on a minimal Debian, about 220 MB as tar. `big`: the scientific Python packages too, about 1.3 GB. */
@@ -12,7 +12,7 @@ const PACKAGES: Readonly<Record<ImageSize, readonly string[]>> = {
 };
 
 const CHANGES_SCRIPT = join(import.meta.dirname, "changes.sh");
-const MAKER = join(import.meta.dirname, "../images/debian-root.ts");
+const MAKER = join(import.meta.dirname, "../images/debian-builder.ts");
 const CONFIG = ["--config.cmd", "redis-server", "--config.env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "--config.workingdir", "/"];
 
 /**
@@ -21,7 +21,7 @@ const CONFIG = ["--config.cmd", "redis-server", "--config.env", "PATH=/usr/sbin:
  */
 export async function makeDebianImage(size: ImageSize, directory: string, options: MakeOptions): Promise<void> {
   await keepLayout(directory, { name: size, files: [import.meta.filename, MAKER, CHANGES_SCRIPT] }, async (work) => {
-    const image = await DebianImage.bootstrap(work, options);
+    const image = await DebianBuilder.bootstrap(work, options);
     await image.install(PACKAGES[size]);
     await image.add("deletions, replacements and oddities", "changes.sh", async (changes) => {
       await run("sh", [CHANGES_SCRIPT, image.root, changes], { signal: options.signal });

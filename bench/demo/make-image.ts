@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
-import { IMAGE_TAG, inUserNamespace, isRoot } from "../images/debian-root.ts";
+import { IMAGE_TAG, inUserNamespace, isRoot } from "../images/debian-builder.ts";
 import { makeDebianImage } from "./debian-image.ts";
 
 const [size, directory, ...rest] = process.argv.slice(2);

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { makeDebianImage } from "../demo/debian-image.ts";
-import { type MakeOptions } from "./debian-root.ts";
+import { type MakeOptions } from "./debian-builder.ts";
 import { keepLayout } from "./kept-layout.ts";
 import { makeLarge, makeSingleLayer } from "./large-image.ts";
 import { LayoutWriter, readLayout, type StoredImage } from "./layout-writer.ts";
@@ -16,7 +16,7 @@ interface BenchImage {
   readonly workMegabytes: number;
   /** An image that must be there before. */
   readonly needs?: ImageName;
-  /** Changes in these files make the image anew; this file always does. */
+  /** Changes in these files, in `about` or in the image below make the image anew. */
   readonly files: readonly string[];
   /** Makes `work/layout`; `below` is the layout that it needs. */
   readonly make: (work: string, below: string, options: MakeOptions) => Promise<void>;
@@ -42,7 +42,7 @@ const IMAGES: Readonly<Record<ImageName, BenchImage>> = {
     keptMegabytes: 2,
     workMegabytes: 700,
     needs: "debian",
-    files: ["made-up-layers.ts"],
+    files: ["made-up-layers.ts", "layout-writer.ts"],
     make: async (work, below) => {
       await onDebian(work, below, 1, async (writer) => {
         for (let number = 0; number < TINY_LAYERS; number++) await writer.addTar(tinyLayer(number));
@@ -54,17 +54,17 @@ const IMAGES: Readonly<Record<ImageName, BenchImage>> = {
     keptMegabytes: 1,
     workMegabytes: 900,
     needs: "debian",
-    files: ["made-up-layers.ts"],
+    files: ["made-up-layers.ts", "layout-writer.ts"],
     make: async (work, below) => {
       await onDebian(work, below, undefined, (writer) => writer.addTar(oneFileLayer()));
     },
   },
   "many-files": {
     about: `${MANY_FILES.toLocaleString("en")} small files in one layer`,
-    keptMegabytes: 250,
+    keptMegabytes: 130,
     workMegabytes: 2200,
     needs: "debian",
-    files: ["made-up-layers.ts"],
+    files: ["made-up-layers.ts", "layout-writer.ts"],
     make: async (work, below) => {
       await onDebian(work, below, 0, (writer) => writer.addTar(manyFilesLayer(MANY_FILES)));
     },
@@ -73,7 +73,7 @@ const IMAGES: Readonly<Record<ImageName, BenchImage>> = {
     about: "a scientific Python, Jupyter, compilers, R, TeX on a minimal Debian",
     keptMegabytes: 1150,
     workMegabytes: 7500,
-    files: ["large-image.ts", "debian-root.ts"],
+    files: ["large-image.ts", "debian-builder.ts"],
     make: async (work, _below, options) => {
       await makeLarge(work, options);
     },
@@ -83,7 +83,7 @@ const IMAGES: Readonly<Record<ImageName, BenchImage>> = {
     keptMegabytes: 1150,
     workMegabytes: 7500,
     needs: "large",
-    files: ["large-image.ts"],
+    files: ["large-image.ts", "layout-writer.ts"],
     make: async (work, below, options) => {
       await makeSingleLayer(below, work, options);
     },
@@ -93,7 +93,7 @@ const IMAGES: Readonly<Record<ImageName, BenchImage>> = {
     keptMegabytes: 1100,
     workMegabytes: 6000,
     needs: "debian",
-    files: ["made-up-layers.ts"],
+    files: ["made-up-layers.ts", "layout-writer.ts"],
     make: async (work, below) => {
       const [bottom] = (await readLayout(below)).layers;
       const tarBytes = await tarBytesOf(bottom.path);
@@ -118,8 +118,8 @@ export async function benchImage(name: ImageName, directory: string, options: Ma
   if (name === "debian") {
     await makeDebianImage("small", layout, options);
   } else {
-    const recipe = { name: `${name} ${below?.manifest.digest ?? ""}`, files: files.map((file) => join(import.meta.dirname, file)) };
-    await keepLayout(layout, recipe, async (work) => {
+    const recipe = `${name}: ${about}; on ${below?.manifest.digest ?? "nothing"}`;
+    await keepLayout(layout, { name: recipe, files: files.map((file) => join(import.meta.dirname, file)) }, async (work) => {
       options.say(`make ${name}: ${about}`);
       await make(work, below?.layout ?? "", options);
     });

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { run } from "../../test/support/command.ts";
-import { DebianImage, IMAGE_TAG, TAR_OPTIONS, type MakeOptions } from "./debian-root.ts";
+import { DebianBuilder, IMAGE_TAG, TAR_OPTIONS, type MakeOptions } from "./debian-builder.ts";
 import { LayoutWriter, readLayout } from "./layout-writer.ts";
 
 /** What each layer installs on the minimal Debian below: what people put together who compute, about 1 GB as gzip, 2.8 GB as tar. */
@@ -14,7 +14,7 @@ const LAYERS: readonly (readonly string[])[] = [
 ];
 
 export async function makeLarge(work: string, options: MakeOptions): Promise<void> {
-  const image = await DebianImage.bootstrap(work, options);
+  const image = await DebianBuilder.bootstrap(work, options);
   for (const packages of LAYERS) await image.install(packages);
   await image.finish(["--config.cmd", "python3"]);
 }

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { execute } from "../../test/support/command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../../test/support/programs.ts";
 import { type MadeImage } from "../images/bench-images.ts";
-import { IMAGE_TAG, isRoot } from "../images/debian-root.ts";
+import { IMAGE_TAG, isRoot } from "../images/debian-builder.ts";
 import { LoopbackRegistry, type RequestCounts } from "../registry/loopback-registry.ts";
 import { publishLayout } from "../registry/published-layout.ts";
 import { measure, measureFloor, type FloorUsage, type Usage } from "./measured.ts";
@@ -29,7 +29,7 @@ export interface Conversion extends Usage {
   readonly layerBytes: number[];
 }
 
-/** What people do anyway with an image, each on what the one before it made. */
+/** What people do anyway with an image. The last one works on what the one before it made. */
 export const PEERS = ["skopeo", "umoci", "mkfs"] as const;
 export type Peer = (typeof PEERS)[number];
 
@@ -66,7 +66,7 @@ export async function measureRound(image: MadeImage, work: string, options: Roun
   }
 }
 
-/** Where the processor time of one more conversion goes. It takes longer than others, because it is looked at. */
+/** Where the time of one more conversion goes. It takes longer than others, because it is looked at. */
 export async function measureStages(image: MadeImage, work: string, signal: AbortSignal): Promise<Stage[]> {
   await rm(work, { recursive: true, force: true });
   const profiles = join(work, "profiles");
@@ -94,7 +94,10 @@ async function measureConversion(
     const [source, destination] = [`${registry.host}/${SOURCE}:${IMAGE_TAG}`, `${registry.host}/${CONVERTED}:${TAG}`];
     const command = [LAZYLAYER, "convert", source, destination, "--db-type", "none", "--progress", "none"];
     const before = await registry.cpuSeconds();
-    const usage = await measure(command, scratch, { env: { ...CLEAN_ENVIRONMENT, ...variables, TMPDIR: scratch }, signal });
+    const usage = await measure(command, scratch, {
+      env: { ...CLEAN_ENVIRONMENT, ...variables, TMPDIR: scratch, XDG_CACHE_HOME: scratch },
+      signal,
+    });
     const registryCpu = (await registry.cpuSeconds()) - before;
     const requests = await registry.requests();
     return { ...usage, registryCpu, requests, layerBytes: await layerBytesOf(registry.host) };

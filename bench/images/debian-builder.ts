@@ -27,10 +27,10 @@ export const TAR_OPTIONS = [
 ];
 
 /**
- * An OCI layout that umoci writes, of a minimal Debian and what is installed on it, out of the Debian packages that this machine is
+ * Builds an OCI layout with umoci, of a minimal Debian and what is installed on it, out of the Debian packages that this machine is
  * set up to fetch. Needs uid 0, of the machine or of a user namespace.
  */
-export class DebianImage {
+export class DebianBuilder {
   readonly layout: string;
   /** The tree of the layers until now. */
   readonly root: string;
@@ -46,8 +46,8 @@ export class DebianImage {
   }
 
   /** An image of one layer, a minimal Debian, made in the directory `work`. */
-  static async bootstrap(work: string, options: MakeOptions): Promise<DebianImage> {
-    const image = new DebianImage(work, options);
+  static async bootstrap(work: string, options: MakeOptions): Promise<DebianBuilder> {
+    const image = new DebianBuilder(work, options);
     await mkdir(work, { recursive: true });
     await image.#run("umoci", ["init", "--layout", image.layout]);
     await image.#run("umoci", ["new", "--image", image.#name]);
