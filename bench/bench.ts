@@ -12,8 +12,8 @@ import { comparisonTable, markdown, plainText, tablesOf } from "./report/tables.
 const ROOT = join(import.meta.dirname, "..");
 const DIRECTORY = join(ROOT, ".work/bench");
 const WORK = join(DIRECTORY, "work");
-/** Peers run once only on an image that is larger, as tar. */
-const MANY_PEER_ROUNDS_BYTES = 1e9;
+/** Peers that took longer together run in the first round only: nobody waits for the third figure of what others have made. */
+const PATIENCE_SECONDS = 20;
 
 const USAGE = `usage: npm run bench [-- OPTIONS]
 
@@ -133,8 +133,7 @@ async function measureImage(image: MadeImage, { runs, peers, stages }: MeasureOp
   await readOnce(image);
   const rounds: ImageResult["rounds"] = [];
   for (let at = 0; at < runs; at++) {
-    // Peers take minutes on the huge images, and nobody waits for the third figure of what others have made.
-    const isTurn = at === 0 || rounds[0].floor.tarBytes < MANY_PEER_ROUNDS_BYTES;
+    const isTurn = Object.values(rounds[0]?.peers ?? {}).reduce((total, seconds) => total + seconds, 0) < PATIENCE_SECONDS;
     const sayStep = (step: string): void => say(`${image.name}, round ${at + 1} of ${runs}: ${step}`);
     rounds.push(await measureRound(image, WORK, { withPeers: peers && isTurn, missing, signal: abort.signal, say: sayStep }));
   }
