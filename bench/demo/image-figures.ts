@@ -1,10 +1,7 @@
-import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
-import { createGunzip, createZstdDecompress } from "node:zlib";
 import { z } from "zod";
 import { run } from "../../test/support/command.ts";
+import { tarBytesOf } from "../images/tar-bytes.ts";
 
 const descriptor = z.object({
   digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
@@ -49,23 +46,4 @@ async function inspect(image: string): Promise<string> {
   const isLoopback = /^(127\.|localhost[:/])/.test(image);
   const place = image.startsWith("oci:") ? image : `docker://${image}`;
   return await run("skopeo", ["inspect", "--raw", ...(isLoopback ? ["--tls-verify=false"] : []), place]);
-}
-
-async function tarBytesOf(path: string): Promise<number> {
-  let bytes = 0;
-  const count = async (chunks: AsyncIterable<Uint8Array>): Promise<void> => {
-    for await (const chunk of chunks) bytes += chunk.length;
-  };
-  const blob = createReadStream(path, { highWaterMark: 1 << 20 });
-  const magic = await firstBytes(path);
-  if (magic === 0x1f8b) await pipeline(blob, createGunzip({ chunkSize: 1 << 20 }), count);
-  else if (magic === 0x28b5) await pipeline(blob, createZstdDecompress({ chunkSize: 1 << 20 }), count);
-  else await pipeline(blob, count);
-  return bytes;
-}
-
-async function firstBytes(path: string): Promise<number> {
-  await using file = await open(path);
-  const { buffer } = await file.read(Buffer.alloc(2), 0, 2, 0);
-  return buffer.readUInt16BE();
 }

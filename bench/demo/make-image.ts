@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
-import { IMAGE_TAG, inUserNamespace, isRoot, makeDebianImage } from "./debian-image.ts";
+import { IMAGE_TAG, inUserNamespace, isRoot } from "../images/debian-builder.ts";
+import { makeDebianImage } from "./debian-image.ts";
 
 const [size, directory, ...rest] = process.argv.slice(2);
 if ((size !== "small" && size !== "big") || directory === undefined || rest.length > 0) {

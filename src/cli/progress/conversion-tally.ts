@@ -3,7 +3,7 @@ import type { Digest } from "../../oci/digest.ts";
 import type { Platform } from "../../oci/platform.ts";
 
 /**
- * Measured with `bench/convert`: a converted layer is about this many times its gzip layer, because it can be read at any offset.
+ * Measured with `npm run bench`: a converted layer is about this many times its gzip layer, because it can be read at any offset.
  * What is to come is estimated with it.
  */
 export const BLOB_BYTES_PER_STORED_BYTE = 1.6;

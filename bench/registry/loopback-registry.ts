@@ -1,0 +1,108 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, open, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const PROGRAM = "docker-registry";
+/** How the kernel counts the processor time of a process: in hundredths of a second on every architecture that Debian runs on. */
+const TICKS_PER_SECOND = 100;
+
+/** How often each method was asked for. */
+export type RequestCounts = Record<string, number>;
+
+/** Debian's registry on a free loopback port, with a log of who asked for what. Its directory is kept when it ends. */
+export class LoopbackRegistry implements AsyncDisposable {
+  /** `127.0.0.1:PORT`. */
+  readonly host: string;
+  readonly #child: ChildProcess;
+  readonly #log: string;
+
+  private constructor(host: string, child: ChildProcess, log: string) {
+    this.host = host;
+    this.#child = child;
+    this.#log = log;
+  }
+
+  /** Serves what is in `directory/data`, which `publishLayout` can fill before. */
+  static async start(directory: string): Promise<LoopbackRegistry> {
+    await mkdir(directory, { recursive: true });
+    const host = `127.0.0.1:${await freePort()}`;
+    const config = join(directory, "config.yml");
+    const log = join(directory, "registry.log");
+    await writeFile(config, configText(dataDirectory(directory), host));
+    await using output = await open(log, "w");
+    const child = spawn(PROGRAM, ["serve", config], { stdio: ["ignore", output.fd, output.fd] });
+    const registry = new LoopbackRegistry(host, child, log);
+    try {
+      await registry.#untilReady();
+    } catch (error) {
+      await registry[Symbol.asyncDispose]();
+      throw error;
+    }
+    return registry;
+  }
+
+  /** Processor time it has used until now, user and system. */
+  async cpuSeconds(): Promise<number> {
+    const stat = await readFile(`/proc/${this.#child.pid}/stat`, "utf8");
+    // The program's name, in parentheses, may hold spaces; user and system time are the 12th and 13th field after it.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  }
+
+  /** Requests until now, those of waiting until it was ready left out. */
+  async requests(): Promise<RequestCounts> {
+    const counts: RequestCounts = {};
+    for (const [, method, path] of (await readFile(this.#log, "utf8")).matchAll(/"([A-Z]+) (\/v2\/\S*) HTTP\/[0-9.]+" \d{3} /g)) {
+      if (path !== "/v2/?ready") counts[method] = (counts[method] ?? 0) + 1;
+    }
+    return counts;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.pid === undefined || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.kill("SIGKILL");
+    await once(this.#child, "exit");
+  }
+
+  async #untilReady(): Promise<void> {
+    let ended: string | undefined;
+    this.#child.once("error", (error) => (ended = `${error.message}; install Debian's ${PROGRAM}`));
+    this.#child.once("exit", (code) => (ended ??= `ended with status ${code}`));
+    for (let tries = 0; tries < 400; tries++) {
+      if (ended !== undefined) throw new Error(`${PROGRAM}: ${ended}\n${await readFile(this.#log, "utf8")}`);
+      const answer = await fetch(`http://${this.host}/v2/?ready`).catch(() => undefined);
+      await answer?.body?.cancel();
+      if (answer) return;
+      await sleep(25);
+    }
+    throw new Error(`${PROGRAM}: does not answer at ${this.host}`);
+  }
+}
+
+/** Where the registry of a directory keeps its data. */
+export function dataDirectory(directory: string): string {
+  return join(directory, "data");
+}
+
+function configText(data: string, host: string): string {
+  const lines = [
+    "version: 0.1",
+    "log: {level: error, accesslog: {disabled: false}}",
+    `storage: {filesystem: {rootdirectory: ${JSON.stringify(data)}}, delete: {enabled: true}}`,
+    `http: {addr: "${host}", secret: not-a-secret}`,
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
