@@ -12,6 +12,8 @@ export interface ByteSource {
    * Reads may run concurrently.
    */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** Like `read`, and fills memory that the caller has; where large sources are gone through, garbage would cost more than the reading. */
+  readInto?(offset: number, target: Uint8Array): Promise<void>;
   /** Frees what the source holds. Idempotent; a source made from another closes it. */
   close(): Promise<void>;
 }

@@ -3,8 +3,11 @@ import { dirname } from "node:path";
 import type { ByteSink } from "../bytes/sink.ts";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { LazyError, messageOf } from "../errors.ts";
+import { DigestHash, type Digest } from "../oci/digest.ts";
 
 const PAGE_BYTES = 64 << 10;
+/** Read at a time for the digest. */
+const DIGEST_BYTES = 1 << 20;
 
 const NO_SPACE = "free space there, or name another directory for temporary data (TMPDIR; convertor: -d)";
 
@@ -73,15 +76,37 @@ export class BlobSpool implements ByteSink, ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
-    if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
     const bytes = Buffer.allocUnsafe(length);
-    if (!this.#file) {
-      for (let done = 0; done < length;) done += pageAt(this.#pages, offset + done).copy(bytes, done);
-      return bytes;
-    }
-    const { bytesRead } = await this.#file.read(bytes, 0, length, offset);
-    if (bytesRead !== length) throw new LazyError("UNAVAILABLE", `${this.name}: read ${bytesRead} of ${length} bytes at ${offset}`);
+    await this.readInto(offset, bytes);
     return bytes;
+  }
+
+  async readInto(offset: number, target: Uint8Array): Promise<void> {
+    const { length } = target;
+    checkRange(this, offset, length);
+    if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
+    if (!this.#file) {
+      for (let done = 0; done < length;) done += pageAt(this.#pages, offset + done).copy(target, done);
+      return;
+    }
+    const { bytesRead } = await this.#file.read(target, 0, length, offset);
+    if (bytesRead !== length) throw new LazyError("UNAVAILABLE", `${this.name}: read ${bytesRead} of ${length} bytes at ${offset}`);
+  }
+
+  /** The digest of what was written. */
+  async digest(): Promise<Digest> {
+    const hash = new DigestHash();
+    if (!this.#file) {
+      for (let at = 0; at < this.#size; at += PAGE_BYTES) hash.update(pageAt(this.#pages, at).subarray(0, this.#size - at));
+      return hash.digest();
+    }
+    const buffer = Buffer.allocUnsafeSlow(DIGEST_BYTES);
+    for (let at = 0; at < this.#size; at += DIGEST_BYTES) {
+      const bytes = buffer.subarray(0, this.#size - at);
+      await this.readInto(at, bytes);
+      hash.update(bytes);
+    }
+    return hash.digest();
   }
 
   async close(): Promise<void> {

@@ -65,5 +65,11 @@ function observedSource(source: ByteSource, observe: (bytes: number) => void): B
     observe(bytes.length);
     return bytes;
   };
-  return { name, size, read, close: async () => await source.close() };
+  const observed: ByteSource = { name, size, read, close: async () => await source.close() };
+  if (!source.readInto) return observed;
+  const readInto = async (offset: number, target: Uint8Array): Promise<void> => {
+    await source.readInto?.(offset, target);
+    observe(target.length);
+  };
+  return { ...observed, readInto };
 }

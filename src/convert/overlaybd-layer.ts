@@ -4,7 +4,7 @@ import type { LayerBlocks } from "../formats/ext4/ext4-writer.ts";
 import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
-import { DigestHash, type Digest } from "../oci/digest.ts";
+import type { Digest } from "../oci/digest.ts";
 import { PAYLOAD_OFFSET, payloadHead, payloadTail } from "../tar/payload.ts";
 import type { BlobSpool } from "./blob-spool.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
@@ -12,7 +12,6 @@ import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 const SECTORS_PER_BLOCK = PAYLOAD_BLOCK_BYTES / 512;
 /** Metadata blocks that are given to the compressor at a time. */
 const METADATA_BATCH = 64;
-const HASH_BYTES = 1 << 20;
 
 export interface OverlaybdLayerOptions {
   /** Size of the device in bytes. */
@@ -74,7 +73,7 @@ export class OverlaybdLayerWriter {
     await this.#spool.write(payloadTail(summary.bytes));
     await this.#spool.patch(0, payloadHead(summary.bytes));
     await this.#spool.patch(PAYLOAD_OFFSET, summary.header);
-    return { digest: await digestOfSource(this.#spool), content: this.#spool };
+    return { digest: await this.#spool.digest(), content: this.#spool };
   }
 
   async #writeSpool(bytes: Uint8Array): Promise<void> {
@@ -83,10 +82,4 @@ export class OverlaybdLayerWriter {
     this.#started = true;
     await this.#spool.write(bytes);
   }
-}
-
-async function digestOfSource(source: ByteSource): Promise<Digest> {
-  const hash = new DigestHash();
-  for (let at = 0; at < source.size; at += HASH_BYTES) hash.update(await source.read(at, Math.min(HASH_BYTES, source.size - at)));
-  return hash.digest();
 }

@@ -10,9 +10,9 @@ import { BATCH_BUFFER_BYTES, PAYLOAD_ALGORITHM, type ScanReply, type ScanRequest
 export type PutBatch = (batch: CompressedBatch, payloadBytes: number) => Promise<void>;
 
 /** Stored bytes go to a thread in buffers of this size ... */
-const STORED_BUFFER_BYTES = 256 << 10;
+const STORED_BUFFER_BYTES = 1 << 20;
 /** ... of which a scan has so many underway. */
-const STORED_BUFFERS = 4;
+const STORED_BUFFERS = 3;
 /** Batches that a thread without a scan is given at a time: one to do, and one that waits so that it never idles for a message. */
 const BATCHES_PER_IDLE_THREAD = 2;
 /** Less than this is compressed faster than handed over. */

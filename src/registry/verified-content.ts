@@ -4,6 +4,8 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 
 const READ_BYTES = 1 << 20;
+/** One that is being sent, one that is being read, and one more that is sent still when it was short. */
+const BUFFERS = 3;
 
 /** Hands out the content once, front to back. Unless it is hashed already, its last bytes are held back until its digest has been checked. */
 export class VerifiedContent {
@@ -11,6 +13,8 @@ export class VerifiedContent {
   readonly #descriptor: Descriptor;
   readonly #what: string;
   readonly #hash: DigestHash | undefined;
+  /** Pieces are read into these by turns: whoever sends a piece asks for the next one only when it has left. */
+  readonly #buffers: Buffer[] = [];
   #failure: unknown;
 
   /** `what` names the blob in messages. */
@@ -30,7 +34,7 @@ export class VerifiedContent {
   async *read(start: number, length: number): AsyncGenerator<Uint8Array> {
     try {
       for (let at = start; at < start + length; at += READ_BYTES) {
-        const bytes = await this.#content.read(at, Math.min(READ_BYTES, start + length - at));
+        const bytes = await this.#piece(at, Math.min(READ_BYTES, start + length - at));
         this.#hash?.update(bytes);
         if (this.#hash && at + bytes.length === this.#descriptor.size) this.#check(this.#hash.digest());
         yield bytes;
@@ -39,6 +43,16 @@ export class VerifiedContent {
       this.#failure = error;
       throw error;
     }
+  }
+
+  async #piece(offset: number, length: number): Promise<Uint8Array> {
+    if (!this.#content.readInto) return await this.#content.read(offset, length);
+    const buffer =
+      this.#buffers.length < BUFFERS ? Buffer.allocUnsafeSlow(Math.min(READ_BYTES, this.#content.size)) : this.#buffers.shift()!;
+    this.#buffers.push(buffer);
+    const piece = buffer.subarray(0, length);
+    await this.#content.readInto(offset, piece);
+    return piece;
   }
 
   /** A request that fails because its body could not be read fails with the body's error, not with the connection's. */
