@@ -26,6 +26,13 @@ export function checkRange(source: { readonly name: string; readonly size: numbe
   }
 }
 
+/** The bytes at `offset` that `buffer` has room for: in the buffer, if the source can read into it. */
+export async function readThrough(source: ByteSource, offset: number, buffer: Uint8Array): Promise<Uint8Array> {
+  if (!source.readInto) return await source.read(offset, buffer.length);
+  await source.readInto(offset, buffer);
+  return buffer;
+}
+
 /** A source over bytes in memory. */
 export class MemorySource implements ByteSource {
   readonly name: string;

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import type { ByteSource } from "../bytes/source.ts";
+import { readThrough, type ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
 import { DigestHash, hexOf, type Digest } from "../oci/digest.ts";
 import { placeError } from "./layout-index.ts";
@@ -67,9 +67,10 @@ export async function writeBlob(directory: string, digest: Digest, content: Byte
 async function copyContent(path: string, content: ByteSource, signal?: AbortSignal): Promise<Digest> {
   const hash = new DigestHash();
   await using file = await open(path, "wx", 0o644);
+  const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, content.size));
   for (let at = 0; at < content.size; at += READ_BYTES) {
     signal?.throwIfAborted();
-    const bytes = await content.read(at, Math.min(READ_BYTES, content.size - at));
+    const bytes = await readThrough(content, at, buffer.subarray(0, content.size - at));
     hash.update(bytes);
     await file.writeFile(bytes);
   }

@@ -1,4 +1,4 @@
-import type { ByteSource } from "../bytes/source.ts";
+import { readThrough, type ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
@@ -50,9 +50,7 @@ export class VerifiedContent {
     const buffer =
       this.#buffers.length < BUFFERS ? Buffer.allocUnsafeSlow(Math.min(READ_BYTES, this.#content.size)) : this.#buffers.shift()!;
     this.#buffers.push(buffer);
-    const piece = buffer.subarray(0, length);
-    await this.#content.readInto(offset, piece);
-    return piece;
+    return await readThrough(this.#content, offset, buffer.subarray(0, length));
   }
 
   /** A request that fails because its body could not be read fails with the body's error, not with the connection's. */
