@@ -5,7 +5,8 @@ import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 
-const PAGE_BYTES = 64 << 10;
+/** Large enough to go back to the system when it is freed. */
+const PAGE_BYTES = 256 << 10;
 /** Read at a time for the digest. */
 const DIGEST_BYTES = 1 << 20;
 
