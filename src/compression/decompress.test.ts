@@ -232,3 +232,24 @@ test("damaged streams give a LazyError or, rarely, other bytes, but nothing else
     { numRuns: 150 },
   );
 });
+
+test("pieces of the input may be used for something else once the next is asked for", async () => {
+  async function* reused(bytes: Uint8Array, length: number): AsyncGenerator<Uint8Array> {
+    const piece = new Uint8Array(length);
+    for (let at = 0; at < bytes.length; at += length) {
+      const next = bytes.subarray(at, at + length);
+      piece.set(next);
+      yield piece.subarray(0, next.length);
+      piece.fill(0xff);
+    }
+  }
+  const plain = Buffer.from("what is in it, ".repeat(500));
+  for (const [compression, stored] of Object.entries({ gzip: gzipSync(plain), none: plain })) {
+    for (const length of [1, 3, 4, 100]) {
+      const found: Buffer[] = [];
+      const { stream } = await decompress(reused(stored, length), "blob");
+      for await (const piece of stream) found.push(Buffer.from(piece));
+      assert.ok(Buffer.concat(found).equals(plain), `${compression} in pieces of ${length}`);
+    }
+  }
+});

@@ -43,13 +43,13 @@ export async function decompress(chunks: AsyncIterable<Uint8Array>, name: string
   return { compression, stream: whole };
 }
 
-/** The first bytes of a stream: enough to tell its compression unless the stream is shorter. */
+/** The first bytes of a stream: enough to tell its compression unless the stream is shorter. Pieces need not stay what they are. */
 async function firstChunk(input: AsyncIterator<Uint8Array>): Promise<Uint8Array> {
   let first: Uint8Array = new Uint8Array(0);
   while (first.length < MAGIC_BYTES) {
     const next = await input.next();
     if (next.done === true) break;
-    first = first.length === 0 ? next.value : Buffer.concat([first, next.value]);
+    first = first.length === 0 && next.value.length >= MAGIC_BYTES ? next.value : Buffer.concat([first, next.value]);
   }
   return first;
 }

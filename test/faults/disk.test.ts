@@ -23,7 +23,7 @@ before(async () => {
   scratch = await TemporaryDirectory.create();
   small = scratch.join("small");
   source = `oci:${scratch.join("source")}:v1`;
-  const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16)).update(Buffer.alloc(24_000_000));
+  const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16)).update(Buffer.alloc(72_000_000)); // more than blobs may take of memory
   await writeImage(scratch.join("source"), "v1", { layers: [layerOf([{ name: "big", data: noise }])] });
   registry = await startDockerRegistry();
   const pushed = await execute("skopeo", ["copy", "--dest-tls-verify=false", source, `docker://${registry.host}/app:v1`]);

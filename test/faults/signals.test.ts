@@ -27,7 +27,7 @@ let layout = "";
 before(async () => {
   scratch = await TemporaryDirectory.create();
   layout = scratch.join("source");
-  const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16)).update(Buffer.alloc(24_000_000));
+  const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32), Buffer.alloc(16)).update(Buffer.alloc(96_000_000)); // more than blobs may take of memory;
   await writeImage(layout, "v1", { layers: [layerOf([{ name: "small", data: "x" }]), layerOf([{ name: "big", data: noise }])] });
   registry = await startDockerRegistry();
   hostile = await startHostileRegistry(registry.host);
