@@ -21,7 +21,7 @@ import { RegistryBlobSource } from "./blob-source.ts";
 import { streamBlob } from "./blob-stream.ts";
 import { mountBlob } from "./blob-mount.ts";
 import { uploadBlob } from "./blob-upload.ts";
-import { RegistryClient, type RegistryOptions } from "./client.ts";
+import { RegistryClient, type RegistryCall, type RegistryOptions } from "./client.ts";
 import { parseContentRange } from "./content-range.ts";
 import { readBody, type HttpResponse } from "./http.ts";
 import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts";
@@ -213,15 +213,24 @@ class RegistryStore implements ImageStore {
     } as const;
     const descriptor = { mediaType, digest, size: bytes.length };
     const referrer = parseReferrer(bytes, descriptor, call.what);
-    const isListed = await this.#client.call(call, async (response) => {
+    const isListed = await this.#client.backoff.run(async () => {
+      const response = await this.#openPut(call);
       await response.discard();
       const stored = response.header(DIGEST_HEADER);
       if (isDigest(stored) && stored !== digest)
         throw corrupt(`${call.what}: what arrived has digest ${stored}, expected ${digest}; try again`);
       return response.header("oci-subject") !== undefined;
-    });
+    }, call);
     if (referrer && !isListed) await this.#enterInTurn(referrer, signal);
     return descriptor;
+  }
+
+  async #openPut(call: RegistryCall): Promise<HttpResponse> {
+    try {
+      return await this.#client.open(call);
+    } catch (error) {
+      throw passingMismatch(error);
+    }
   }
 
   /** Lists are read, changed and written: one after the other, at least within this store. */
@@ -263,6 +272,16 @@ function repositoryAt(host: string, text: string): string {
   const reference = /[:@]/.test(text) ? undefined : parseReference(`${host}/${text}`);
   if (reference?.kind === "registry") return reference.repository;
   throw new LazyError("USAGE", `repository ${JSON.stringify(text.slice(0, 300))}: expected its name alone, without host, tag and digest`);
+}
+
+/**
+ * A manifest's own digest is right: it arrived damaged, or the registry read the entry of one of its blobs while somebody else, who
+ * stores the same blob, wrote it. The same request may go through.
+ */
+function passingMismatch(error: unknown): unknown {
+  if (!(error instanceof RegistryError) || error.status !== 400 || !error.message.includes("400 DIGEST_INVALID")) return error;
+  const { code, message, status, url, retryAfterMs } = error;
+  return new RegistryError(code, message, { status, url, retryAfterMs, retryable: true }, { cause: error });
 }
 
 /** Of a blob of which a byte was asked for; undefined if the registry does not say. */

@@ -352,8 +352,20 @@ describe("putting a manifest", () => {
     assert.equal(methods(), "PUT PUT");
   });
 
+  it("is tried again when the registry found another digest, as happens while somebody else stores the same blobs", async () => {
+    const fault = { kind: "answer", status: 400, body: '{"errors":[{"code":"DIGEST_INVALID","message":"not that"}]}' } as const;
+    hostile.inject(() => ({ kind: "answer", status: 201 }));
+    hostile.inject(() => fault);
+    await store.putManifest(bytes, OCI_MANIFEST, {});
+    assert.equal(methods(), "PUT PUT");
+    hostile.inject(() => fault, Infinity);
+    const refused = { code: "CORRUPT", status: 400, message: /@sha256:.*400 DIGEST_INVALID: not that; gave up after/ };
+    await assert.rejects(store.putManifest(bytes, OCI_MANIFEST, {}), refused);
+  });
+
   it("passes on what the registry finds wrong with it", async () => {
-    await assert.rejects(store.putManifest(bytes, OCI_MANIFEST, { tag: "v1" }), { code: "CORRUPT", message: /400 [A-Z]+_INVALID/ });
+    const refused = { code: "CORRUPT", message: /400 MANIFEST_INVALID/ };
+    await assert.rejects(store.putManifest(bytes.subarray(1), OCI_MANIFEST, { tag: "v1" }), refused);
     assert.equal(methods(), "PUT");
     await assert.rejects(store.resolve({ tag: "v1" }), { code: "NOT_FOUND" });
   });
