@@ -47,9 +47,6 @@ export interface HostileRegistry extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-// Node waits for ever, now and then, when it takes itself down after connections were reset in the middle of a transfer.
-process.once("exit", (code) => process.exit(code));
-
 interface Rule {
   readonly fault: (request: SeenRequest) => Fault | undefined;
   left: number;
