@@ -19,7 +19,7 @@ import { WorkDirectory } from "./work-directory.ts";
 /** Uploads at a time. */
 const UPLOADS = 4;
 /** What blobs may take of memory together; what is beyond goes to disk. */
-const SPOOL_MEMORY_BYTES = 64 << 20;
+const SPOOL_MEMORY_BYTES = 32 << 20;
 
 /**
  * Converts an image, or each image of an index, and stores the result under a tag. No document is stored before all layers of its

@@ -4,7 +4,7 @@ import { chainIds } from "../oci/chain-id.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ImageStore } from "../oci/image-store.ts";
-import type { SpoolMemory } from "./blob-spool.ts";
+import type { BlobSpool, SpoolMemory } from "./blob-spool.ts";
 import type { Claim, ClaimedLayers } from "./claimed-layers.ts";
 import { convertLayers, openSpools, type ConvertedLayer } from "./convert-layers.ts";
 import type { LayerOutcome } from "./convert-observer.ts";
@@ -102,8 +102,8 @@ class ImageConversion {
       this.#layerDone(index, layer.descriptor, layer.outcome);
       this.#claim.stored(index, layer, chain.fingerprint);
     }
-    const uploads = this.#openUploads(chain.fingerprint);
     const spools = openSpools(this.#node, this.#directory.path, { keep: options.keep, memory: this.#run.memory });
+    const uploads = this.#openUploads(chain, spools);
     try {
       const layers = await this.#convertLayers(spools, chain, uploads);
       const { base, family } = options;
@@ -136,7 +136,7 @@ class ImageConversion {
     return await known.find(this.#chain, await this.#claim.below());
   }
 
-  #openUploads(fingerprint: string): LayerUploads {
+  #openUploads({ layers: inDestination, fingerprint }: KnownChain, spools: readonly BlobSpool[]): LayerUploads {
     const { destination, uploads, options, known, signal } = this.#run;
     return new LayerUploads({
       destination,
@@ -146,12 +146,14 @@ class ImageConversion {
         this.#layerDone(index, descriptor, result);
         await known.remember(this.#chain[index], fingerprint, descriptor);
         this.#claim.stored(index, { descriptor, outcome: "reused" }, fingerprint);
+        // Scratch holds what is underway. Below a known layer, the blob may be read once more.
+        if (inDestination.every((layer, above) => layer === undefined || above < index)) await spools[index].close();
       },
       signal,
     });
   }
 
-  async #convertLayers(spools: ReturnType<typeof openSpools>, chain: KnownChain, uploads: LayerUploads): Promise<ConvertedLayer[]> {
+  async #convertLayers(spools: readonly BlobSpool[], chain: KnownChain, uploads: LayerUploads): Promise<ConvertedLayer[]> {
     const { source, destination, options, layerOptions, scans } = this.#run;
     const { family, base, threads, observer, upload } = options;
     return await convertLayers(this.#node, spools, {
