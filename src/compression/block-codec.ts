@@ -1,7 +1,7 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { crc32cRaw } from "../bytes/crc32c.ts";
 import { corrupt, messageOf } from "../errors.ts";
-import { BLOCK_CRC_BYTES, BLOCK_CRC_SEED, Lz4Kernel } from "./lz4.ts";
+import { BLOCK_CRC_BYTES, BLOCK_CRC_SEED, lz4Bound, Lz4Kernel } from "./lz4.ts";
 
 /** How the blocks of a block-compressed file are encoded. */
 export type BlockAlgorithm = "lz4" | "zstd";
@@ -22,7 +22,8 @@ export type CompressBlocks = (algorithm: BlockAlgorithm, input: Uint8Array, bloc
 /** The level that ZFile writers use for zstd blocks. */
 const ZSTD_LEVEL = 3;
 
-/** Plain bytes that are decoded at a time: what goes in and comes out stays in a core's cache. */
+/** Plain bytes that are compressed or decoded at a time: what goes in and comes out stays in a core's cache. */
+const COMPRESS_BYTES = 128 << 10;
 const DECODE_BYTES = 128 << 10;
 
 /** The most that a block of `inputBytes` is stored in, its CRC included, with either algorithm. */
@@ -34,14 +35,21 @@ export function storedBound(inputBytes: number): number {
 export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number, buffer?: ArrayBuffer): CompressedBatch {
   if (algorithm === "zstd") return compressZstd(input, blockSize);
   const kernel = Lz4Kernel.ofThread();
-  const pieceBytes = kernel.batchBlocks(blockSize) * blockSize;
-  const pieces: CompressedBatch[] = [];
-  for (let at = 0; at < input.length; at += pieceBytes) {
-    const piece = input.subarray(at, at + pieceBytes);
+  const pieceBlocks = Math.min(kernel.batchBlocks(blockSize), Math.max(1, Math.floor(COMPRESS_BYTES / blockSize)));
+  const storedBytes = new Uint32Array(Math.ceil(input.length / blockSize));
+  const bound = storedBytes.length * (lz4Bound(blockSize) + BLOCK_CRC_BYTES);
+  const hasRoom = buffer !== undefined && buffer.byteLength >= bound;
+  const bytes = new Uint8Array(hasRoom ? buffer : new ArrayBuffer(bound));
+  let end = 0;
+  for (let block = 0; block < storedBytes.length; block += pieceBlocks) {
+    const piece = input.subarray(block * blockSize, (block + pieceBlocks) * blockSize);
     kernel.plain.set(piece);
-    pieces.push(compressLz4(kernel, piece.length, blockSize, piece.length === input.length ? buffer : undefined));
+    const pieceEnd = kernel.compress(piece.length, blockSize);
+    bytes.set(kernel.stored.subarray(0, pieceEnd), end);
+    storedBytes.set(kernel.sizes.subarray(0, Math.ceil(piece.length / blockSize)), block);
+    end += pieceEnd;
   }
-  return pieces.length === 1 ? pieces[0] : joined(pieces);
+  return { bytes: hasRoom ? bytes.subarray(0, end) : bytes.slice(0, end), storedBytes };
 }
 
 /** `compressBlocks` on the calling thread behind the asynchronous seam. */
@@ -120,28 +128,6 @@ function putPart(plain: Uint8Array, at: number, outputAt: number, output: Uint8A
   const from = Math.max(0, outputAt - at);
   const to = Math.min(plain.length, outputAt + output.length - at);
   if (from < to) output.set(plain.subarray(from, to), at + from - outputAt);
-}
-
-function compressLz4(kernel: Lz4Kernel, plainBytes: number, blockSize: number, buffer: ArrayBuffer | undefined): CompressedBatch {
-  const storedBytes = kernel.compress(plainBytes, blockSize);
-  const hasRoom = buffer !== undefined && buffer.byteLength >= storedBytes;
-  const bytes = new Uint8Array(hasRoom ? buffer : new ArrayBuffer(storedBytes), 0, storedBytes);
-  bytes.set(kernel.stored.subarray(0, storedBytes));
-  return { bytes, storedBytes: kernel.sizes.slice(0, Math.ceil(plainBytes / blockSize)) };
-}
-
-function joined(batches: readonly CompressedBatch[]): CompressedBatch {
-  const bytes = new Uint8Array(batches.reduce((total, batch) => total + batch.bytes.length, 0));
-  const storedBytes = new Uint32Array(batches.reduce((total, batch) => total + batch.storedBytes.length, 0));
-  let at = 0;
-  let block = 0;
-  for (const batch of batches) {
-    bytes.set(batch.bytes, at);
-    storedBytes.set(batch.storedBytes, block);
-    at += batch.bytes.length;
-    block += batch.storedBytes.length;
-  }
-  return { bytes, storedBytes };
 }
 
 function compressZstd(input: Uint8Array, blockSize: number): CompressedBatch {
