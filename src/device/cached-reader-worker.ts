@@ -42,6 +42,7 @@ class CachedReader {
   readCached(offset: number, target: Uint8Array): boolean {
     const end = offset + target.length;
     if (offset < 0 || end > this.#size) return false;
+    if (target.length === 0) return true; // nothing of the sector that it lies in is needed
     let complete = true;
     this.#segments.forRange(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), (firstSector, sectors, mappedSector, tag) => {
       if (!complete) return;

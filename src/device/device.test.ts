@@ -138,6 +138,14 @@ test("what a worker reads from the cache is what the device reads, or it decline
   await device.close();
 });
 
+test("a worker reads nothing where nothing is cached", async () => {
+  const device = await openDevice(new ObservedPlace(LAYERS), manifestOf(LAYERS), { cache: await openCache() });
+  const reader = openSyncReader(device.cachedReader!.data);
+  const { segments } = (await plainDevice()) as Device & { segments: { firstSector: Float64Array } };
+  assert.equal(reader.readCached(segments.firstSector[0] * 512 + 9, new Uint8Array(0)), true);
+  await device.close();
+});
+
 for (const cached of [false, true]) {
   test(`opening takes two reads of each layer ${cached ? "through a cache" : "without a cache"}, at its front and its end`, async () => {
     const place = new ObservedPlace(LAYERS);
