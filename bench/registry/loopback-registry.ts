@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { unusedPort } from "../../test/support/server-process.ts";
 
 const PROGRAM = "docker-registry";
 /** How the kernel counts the processor time of a process: in hundredths of a second on every architecture that Debian runs on. */
@@ -28,7 +28,7 @@ export class LoopbackRegistry implements AsyncDisposable {
   /** Serves what is in `directory/data`, which `publishLayout` can fill before. */
   static async start(directory: string): Promise<LoopbackRegistry> {
     await mkdir(directory, { recursive: true });
-    const host = `127.0.0.1:${await freePort()}`;
+    const host = `127.0.0.1:${await unusedPort()}`;
     const config = join(directory, "config.yml");
     const log = join(directory, "registry.log");
     await writeFile(config, configText(dataDirectory(directory), host));
@@ -95,14 +95,4 @@ function configText(data: string, host: string): string {
     `http: {addr: "${host}", secret: not-a-secret}`,
   ];
   return `${lines.join("\n")}\n`;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }

@@ -1,24 +1,16 @@
+import { KernelModule, type KernelNumber } from "./kernel-module.ts";
 import { INFLATE_WASM } from "./kernels/inflate-wasm.ts";
-
-/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-};
-interface NumberGlobal {
-  value: number;
-}
 
 /** What `assembly/inflate.ts` exports. */
 interface InflateExports {
   readonly memory: { readonly buffer: ArrayBuffer };
-  readonly INPUT_START: NumberGlobal;
-  readonly INPUT_LIMIT: NumberGlobal;
-  readonly OUTPUT_START: NumberGlobal;
-  readonly OUTPUT_LIMIT: NumberGlobal;
-  readonly inputAt: NumberGlobal;
-  readonly outputAt: NumberGlobal;
-  readonly bitCount: NumberGlobal;
+  readonly INPUT_START: KernelNumber;
+  readonly INPUT_LIMIT: KernelNumber;
+  readonly OUTPUT_START: KernelNumber;
+  readonly OUTPUT_LIMIT: KernelNumber;
+  readonly inputAt: KernelNumber;
+  readonly outputAt: KernelNumber;
+  readonly bitCount: KernelNumber;
   readonly begin: () => void;
   readonly slide: () => void;
   readonly inflate: (inputEnd: number, outputEnd: number, stopAt: number) => number;
@@ -45,7 +37,7 @@ const NEVER = 0xffffffff;
 /** An instance has 448 KiB. */
 const MAX_IDLE = 4;
 
-let compiled: object | undefined;
+const MODULE = new KernelModule(INFLATE_WASM);
 const idle: InflateKernel[] = [];
 
 /** Smaller windows than there are, for tests. */
@@ -72,8 +64,7 @@ export class InflateKernel {
   #to = 0;
 
   constructor({ inputBytes = Infinity, outputBytes = Infinity }: InflateLimits = {}) {
-    compiled ??= new WebAssembly.Module(Buffer.from(INFLATE_WASM, "base64"));
-    this.#exports = new WebAssembly.Instance(compiled).exports as InflateExports;
+    this.#exports = MODULE.instantiate() as InflateExports;
     this.memory = new Uint8Array(this.#exports.memory.buffer);
     this.#inputStart = this.#exports.INPUT_START.value;
     this.#inputLimit = Math.min(this.#exports.INPUT_LIMIT.value, this.#inputStart + inputBytes);

@@ -5,27 +5,17 @@ import { zstdDecompressSync } from "node:zlib";
 import fc from "fast-check";
 import { referenceCompress, referenceDecompress } from "../../test/support/lz4-reference.ts";
 import { crc32cRaw } from "../bytes/crc32c.ts";
+import { KernelModule, type KernelNumber } from "./kernel-module.ts";
 import { LZ4_WASM } from "./kernels/lz4-wasm.ts";
 
 /*
  * The kernel itself, in a memory that a test lays out, against the reference: nothing but its areas is ever changed.
  */
 
-/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-};
-
-/** A number that the kernel exports. */
-interface Exported {
-  readonly value: number;
-}
-
 interface Kernel {
   readonly memory: { readonly buffer: ArrayBuffer };
-  readonly PLAIN: Exported;
-  readonly SLACK: Exported;
+  readonly PLAIN: KernelNumber;
+  readonly SLACK: KernelNumber;
   readonly crc32c: (seed: number, start: number, end: number) => number;
   readonly compressBlocks: (plain: number, bytes: number, block: number, seed: number, stored: number, sizes: number) => number;
   readonly decodeBlocks: (
@@ -41,7 +31,7 @@ interface Kernel {
 }
 
 const SEED = 100007;
-const kernel = new WebAssembly.Instance(new WebAssembly.Module(Buffer.from(LZ4_WASM, "base64"))).exports as Kernel;
+const kernel = new KernelModule(LZ4_WASM).instantiate() as Kernel;
 const memory = new Uint8Array(kernel.memory.buffer);
 const slack = kernel.SLACK.value;
 /** What the kernel looks up, and has before every call: for sums 16 KiB, for matches 16 KiB, for repeats 16 × 17 bytes. */

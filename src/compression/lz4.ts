@@ -1,30 +1,20 @@
 import { corrupt } from "../errors.ts";
+import { KernelModule, type KernelNumber } from "./kernel-module.ts";
 import { LZ4_WASM } from "./kernels/lz4-wasm.ts";
-
-/** Of WebAssembly's interface, which the types of Node leave to the browser's. */
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-};
-
-/** A number that the kernel exports. */
-interface Exported {
-  readonly value: number;
-}
 
 /** What `assembly/lz4.ts` exports. */
 interface Lz4Exports {
   readonly memory: { readonly buffer: ArrayBuffer };
-  readonly PLAIN: Exported;
-  readonly PLAIN_BYTES: Exported;
-  readonly STORED: Exported;
-  readonly STORED_BYTES: Exported;
-  readonly SIZES: Exported;
-  readonly MAX_BLOCKS: Exported;
-  readonly failureReason: Exported;
-  readonly failureAt: Exported;
-  readonly failureFound: Exported;
-  readonly failureExpected: Exported;
+  readonly PLAIN: KernelNumber;
+  readonly PLAIN_BYTES: KernelNumber;
+  readonly STORED: KernelNumber;
+  readonly STORED_BYTES: KernelNumber;
+  readonly SIZES: KernelNumber;
+  readonly MAX_BLOCKS: KernelNumber;
+  readonly failureReason: KernelNumber;
+  readonly failureAt: KernelNumber;
+  readonly failureFound: KernelNumber;
+  readonly failureExpected: KernelNumber;
   readonly compressBlocks: (
     plain: number,
     plainBytes: number,
@@ -57,7 +47,7 @@ export function lz4Bound(inputBytes: number): number {
   return inputBytes + Math.floor(inputBytes / 255) + 16;
 }
 
-let compiled: object | undefined;
+const MODULE = new KernelModule(LZ4_WASM);
 let ofThread: Lz4Kernel | undefined;
 
 /**
@@ -72,8 +62,7 @@ export class Lz4Kernel {
   readonly #exports: Lz4Exports;
 
   constructor() {
-    compiled ??= new WebAssembly.Module(Buffer.from(LZ4_WASM, "base64"));
-    const kernel = new WebAssembly.Instance(compiled).exports as Lz4Exports;
+    const kernel = MODULE.instantiate() as Lz4Exports;
     const buffer = kernel.memory.buffer;
     this.plain = new Uint8Array(buffer, kernel.PLAIN.value, kernel.PLAIN_BYTES.value);
     this.stored = new Uint8Array(buffer, kernel.STORED.value, kernel.STORED_BYTES.value);

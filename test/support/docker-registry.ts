@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { unusedPort } from "./server-process.ts";
 
 export interface DockerRegistryOptions {
   /** Refuse everybody but `REGISTRY_USER`. */
@@ -34,7 +34,7 @@ const PROGRAM = "docker-registry";
 /** Starts Debian's `docker-registry`; fails with what to install if it is not there. */
 export async function startDockerRegistry(options: DockerRegistryOptions = {}): Promise<DockerRegistry> {
   const directory = await mkdtemp(join(tmpdir(), "lazylayer-registry-"));
-  const port = await freePort();
+  const port = await unusedPort();
   const config = join(directory, "config.yml");
   await writeFile(join(directory, "htpasswd"), HTPASSWD);
   await writeFile(config, configText(directory, port, options));
@@ -88,14 +88,4 @@ async function waitUntilReady(child: ChildProcess, port: number): Promise<void> 
     await sleep(25);
   }
   throw new Error(`${PROGRAM}: does not answer on port ${port}: ${output}`);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }
