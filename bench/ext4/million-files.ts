@@ -5,7 +5,8 @@
  *
  * The entries are made one after the other and not kept, so that the figures are the filesystem's own.
  */
-import { Ext4Writer, type PayloadEntry } from "../../src/formats/ext4/ext4-writer.ts";
+import { Ext4Writer } from "../../src/formats/ext4/ext4-writer.ts";
+import type { PayloadEntry } from "../../src/tree/filesystem-writer.ts";
 
 const files = Number(process.argv[2] ?? 1_000_000);
 const bytes = Number(process.argv[3] ?? 64) * 2 ** 30;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { PayloadEntry } from "../formats/ext4/ext4-writer.ts";
+import type { PayloadEntry } from "../tree/filesystem-writer.ts";
 import { EntryLog } from "./entry-log.ts";
 
 const byteString = (maxLength: number): fc.Arbitrary<string> =>

@@ -1,4 +1,4 @@
-import type { FileRun, PayloadEntry } from "../formats/ext4/ext4-writer.ts";
+import type { FileRun, PayloadEntry } from "../tree/filesystem-writer.ts";
 import type { ByteString, EntryType, Timespec } from "../tree/entry.ts";
 import { mentionsWhiteout } from "../tree/layer-changes.ts";
 

@@ -1,5 +1,5 @@
 import { decompress } from "../compression/decompress.ts";
-import type { PayloadEntry } from "../formats/ext4/ext4-writer.ts";
+import type { PayloadEntry } from "../tree/filesystem-writer.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 import type { TarEntry } from "../tar/tar-entry.ts";
 import { TarReader } from "../tar/tar-reader.ts";

@@ -1,6 +1,6 @@
 import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
 import type { ByteSource } from "../bytes/source.ts";
-import type { LayerBlocks } from "../formats/ext4/ext4-writer.ts";
+import type { LayerBlocks } from "../tree/filesystem-writer.ts";
 import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";

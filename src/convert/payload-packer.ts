@@ -1,5 +1,5 @@
 import type { TarEntry } from "../tar/tar-entry.ts";
-import type { FileRun } from "../formats/ext4/ext4-writer.ts";
+import type { FileRun } from "../tree/filesystem-writer.ts";
 
 /** Payload blocks are filesystem blocks. */
 export const PAYLOAD_BLOCK_BYTES = 4096;

@@ -4,7 +4,8 @@ import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, wri
 import { fileURLToPath } from "node:url";
 import { checkRange, type ByteSource } from "../../src/bytes/source.ts";
 import { Ext4Reader } from "../../src/formats/ext4/ext4-reader.ts";
-import type { Ext4Writer, LayerBlocks, PayloadEntry } from "../../src/formats/ext4/ext4-writer.ts";
+import type { Ext4Writer } from "../../src/formats/ext4/ext4-writer.ts";
+import type { LayerBlocks, PayloadEntry } from "../../src/tree/filesystem-writer.ts";
 import { clampTime, decodeDevice } from "../../src/formats/ext4/inode.ts";
 import { FILE_KIND, ROOT_INODE } from "../../src/formats/ext4/layout.ts";
 import type { Timespec } from "../../src/tree/entry.ts";

@@ -1,6 +1,7 @@
 import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString, Entry, EntryType, Timespec } from "../../tree/entry.ts";
+import type { FilesystemWriter, LayerBlocks, PayloadEntry } from "../../tree/filesystem-writer.ts";
 import type { Change } from "../../tree/layer-changes.ts";
 import { quoted } from "../../tree/path.ts";
 import { findCleared, findNode, findRemoved, resolveDirectory, type FoundNode, type TreeView } from "../../tree/resolve.ts";
@@ -12,30 +13,9 @@ import { encodeDevice, fastSymlinkTarget, isFastSymlink, isKind, type Inode } fr
 import { NO_XATTRS } from "./inode-table.ts";
 import { BLOCK_BYTES, DIRENT_TYPE, EXTRA_ISIZE, FILE_KIND, INODE_FLAG, MAX_LINKS, RO_COMPAT, ROOT_INODE } from "./layout.ts";
 import { openVolume } from "./open-volume.ts";
-import { PayloadPlaces, type PayloadPlace } from "./payload-places.ts";
+import { PayloadPlaces } from "./payload-places.ts";
 import type { Volume } from "./volume.ts";
 import { freeXattrs, storeXattrs } from "./xattr-store.ts";
-
-/** A run of a file's blocks that has data; the others are holes. */
-export interface FileRun {
-  /** First block within the file. */
-  readonly fileBlock: number;
-  readonly blocks: number;
-}
-
-/** A layer's entry whose data lies in the layer's payload: its runs, one after the other, from `payloadBlock` on. */
-export interface PayloadEntry extends Entry {
-  readonly payloadBlock: number;
-  readonly runs: readonly FileRun[];
-}
-
-/** What a layer adds to the device. */
-export interface LayerBlocks {
-  /** Payload that the filesystem refers to, ascending by payload block. */
-  readonly payload: readonly PayloadPlace[];
-  /** Numbers of the metadata blocks that changed; those that a mount reads first come last. */
-  readonly metadata: readonly number[];
-}
 
 /** A directory by the path that leads to it. */
 interface ReachedDirectory {
@@ -59,12 +39,8 @@ const KIND_OF: Readonly<Record<Exclude<EntryType, "hardlink">, number>> = {
   fifo: FILE_KIND.fifo,
 };
 
-/**
- * An ext4 filesystem that grows layer by layer: apply a layer's changes between `beginLayer` and `finishLayer`, which
- * says which blocks the layer consists of. It does not depend on time or on how it came to be: a filesystem carried in
- * memory and the same one opened from its device give equal blocks.
- */
-export class Ext4Writer {
+/** An ext4 filesystem that grows layer by layer. */
+export class Ext4Writer implements FilesystemWriter {
   readonly #volume: Volume;
   readonly #directories: DirectoryStore;
   readonly #tree: TreeView<number>;
@@ -102,12 +78,10 @@ export class Ext4Writer {
     return new Ext4Writer(await openVolume(source));
   }
 
-  /** Starts a layer whose payload has `payloadBlocks` blocks. */
   beginLayer(payloadBlocks: number): void {
     this.#firstPayloadBlock = this.#volume.beginLayer(payloadBlocks);
   }
 
-  /** Applies one change. Throws `CORRUPT` or `UNSUPPORTED`, naming the entry, for what no filesystem could hold. */
   apply(change: Change<PayloadEntry>): void {
     this.#volume.blocks.pack();
     if (change.kind === "put") {
@@ -124,7 +98,6 @@ export class Ext4Writer {
     }
   }
 
-  /** Ends the layer: everything is written into metadata blocks. */
   finishLayer(): LayerBlocks {
     this.#forgetWay();
     this.#directories.flush();
@@ -132,7 +105,6 @@ export class Ext4Writer {
     return { payload: this.#payload.take(), metadata: this.#coldFirst(this.#volume.blocks.takeDirty()) };
   }
 
-  /** A metadata block that `finishLayer` named. */
   metadataBlock(block: number): Uint8Array {
     return this.#volume.blocks.peek(block);
   }

@@ -1,11 +1,5 @@
+import type { PayloadPlace } from "../../tree/filesystem-writer.ts";
 import type { BlockRun } from "./block-allocator.ts";
-
-/** Where a part of the payload belongs on the device. */
-export interface PayloadPlace {
-  readonly block: number;
-  readonly payloadBlock: number;
-  readonly blocks: number;
-}
 
 type Place = { -readonly [K in keyof PayloadPlace]: PayloadPlace[K] };
 
