@@ -10,13 +10,14 @@ export interface ConversionFigures {
 }
 
 /** What `--output json` prints. Names and shapes are a promise, see docs/cli.md: add to them, change none. */
-export function conversionDocument({ descriptor, images }: ConvertResult, { reference, bytes, seconds }: ConversionFigures) {
+export function conversionDocument({ format, descriptor, images }: ConvertResult, { reference, bytes, seconds }: ConversionFigures) {
   const { digest, mediaType, size } = descriptor;
   return {
     digest,
     mediaType,
     size,
     reference,
+    format,
     images: images.map(({ source, converted, platform, outcome, layers }) => ({
       platform: platformName(platform),
       source: source.digest,

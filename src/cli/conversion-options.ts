@@ -20,6 +20,7 @@ export interface ConversionOptions {
   readonly vsize: number;
   readonly platform: readonly Platform[];
   readonly oci?: true;
+  readonly recompress?: "gzip";
   readonly referrer?: true;
   readonly dropAttestations?: true;
   readonly concurrencyLimit: number;
@@ -49,6 +50,12 @@ export function addImageOptions(command: Command): void {
 export function addRunOptions(command: Command, environment: Environment): void {
   command
     .addOption(platformOption(environment))
+    .addOption(
+      new Option(
+        "--recompress <compression>",
+        "turboOCI: compress layers anew that cannot be read in the middle (most zstd layers), and store them beside the result",
+      ).choices(["gzip"]),
+    )
     .option("--drop-attestations", "leave out attestations (provenance, SBOM) of an index instead of keeping them")
     .option("--force", "let the result take over the tag of its source")
     .option("--dry-run", "convert nothing, print what would be fetched, converted, reused and pushed")

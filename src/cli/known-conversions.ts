@@ -1,4 +1,4 @@
-import type { ConvertOptions } from "../convert/convert-options.ts";
+import type { ConvertTarget } from "../convert/convert-options.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { RegistryReference } from "../oci/reference.ts";
 import { openDatabase } from "./database-options.ts";
@@ -14,7 +14,7 @@ export async function openKnownConversions(
   destination: RegistryReference,
   environment: Environment,
   warn: (message: string) => void,
-): Promise<ConvertOptions["known"]> {
+): Promise<ConvertTarget["known"]> {
   try {
     const store = await openDatabase(options, environment);
     return store && { store, repository: { host: typedHost(destination), repository: destination.repository } };

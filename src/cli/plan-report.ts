@@ -1,4 +1,5 @@
 import type { ConversionPlan, ImagePlan } from "../convert/convert-options.ts";
+import type { ImageFormat } from "../convert/image-format.ts";
 import { byteText } from "./progress/byte-text.ts";
 import { platformName } from "./conversion-document.ts";
 import { shortDigest } from "./progress/conversion-lines.ts";
@@ -19,6 +20,7 @@ const COLUMNS = ["fetch", "convert", "reuse", "mount", "push"] as const satisfie
 export function planDocument(plan: ConversionPlan, reference: string) {
   return {
     reference,
+    format: plan.format,
     images: plan.images.map((image) => ({
       platform: platformName(image.platform),
       source: image.source.digest,
@@ -30,9 +32,9 @@ export function planDocument(plan: ConversionPlan, reference: string) {
         digest: converted?.digest ?? null,
         size: converted?.size ?? null,
       })),
-      bytes: bytesOf(image),
+      bytes: bytesOf(image, plan.format),
     })),
-    bytes: sumOf(plan.images.map(bytesOf)),
+    bytes: sumOf(plan.images.map((image) => bytesOf(image, plan.format))),
     pushIsEstimate: isEstimate(plan),
   };
 }
@@ -46,8 +48,8 @@ export function planTable(plan: ConversionPlan): string {
   ];
   const rows = [
     ["image", "outcome", ...COLUMNS],
-    ...plan.images.map((image) => row(imageName(image), image.outcome, bytesOf(image))),
-    row("in total", "", sumOf(plan.images.map(bytesOf))),
+    ...plan.images.map((image) => row(imageName(image), image.outcome, bytesOf(image, plan.format))),
+    row("in total", "", sumOf(plan.images.map((image) => bytesOf(image, plan.format)))),
   ];
   const widths = rows[0].map((_, column) => Math.max(...rows.map((cells) => cells[column].length)));
   const lines = rows.map((cells) =>
@@ -57,7 +59,7 @@ export function planTable(plan: ConversionPlan): string {
       .trimEnd(),
   );
   const note =
-    `about: how large converted layers are is known once they are converted; they usually have ${BLOB_BYTES_PER_STORED_BYTE} times ` +
+    `about: how large converted layers are is known once they are converted; they usually have ${BLOB_BYTES_PER_STORED_BYTE[plan.format]} times ` +
     "the bytes of their gzip layers";
   return [...lines, ...(isEstimate(plan) ? [note] : [])].join("\n");
 }
@@ -67,26 +69,26 @@ function imageName({ source, platform }: ImagePlan): string {
 }
 
 function isEstimate(plan: ConversionPlan): boolean {
-  return plan.images.some((image) => bytesOf(image).convert > 0);
+  return plan.images.some((image) => image.layers.some(({ outcome }) => outcome === "convert"));
 }
 
-function bytesOf({ layers }: ImagePlan): PlanBytes {
+function bytesOf({ layers }: ImagePlan, format: ImageFormat): PlanBytes {
   const bytes = { fetch: 0, convert: 0, reuse: 0, mount: 0, push: 0 };
   for (const { source, outcome, converted } of layers) {
     if (outcome === "convert") {
       bytes.fetch += source.size;
       bytes.convert += source.size;
-      bytes.push += estimate(source.size);
+      bytes.push += estimate(source.size, format);
     } else {
       // Not known yet when another image of the same index brings it along.
-      bytes[outcome] += converted?.size ?? estimate(source.size);
+      bytes[outcome] += converted?.size ?? estimate(source.size, format);
     }
   }
   return bytes;
 }
 
-function estimate(storedBytes: number): number {
-  return Math.round(storedBytes * BLOB_BYTES_PER_STORED_BYTE);
+function estimate(storedBytes: number, format: ImageFormat): number {
+  return Math.round(storedBytes * BLOB_BYTES_PER_STORED_BYTE[format]);
 }
 
 function sumOf(all: readonly PlanBytes[]): PlanBytes {

@@ -3,7 +3,8 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { openBaseLayer } from "../convert/base-layer.ts";
 import { convertImage } from "../convert/convert-image.ts";
-import type { ConvertOptions, ConvertResult } from "../convert/convert-options.ts";
+import type { ConvertOptions, ConvertResult, ConvertTarget } from "../convert/convert-options.ts";
+import type { FilesystemType, ImageFormat } from "../convert/image-format.ts";
 import { ScanThreads } from "../convert/scan-threads.ts";
 import { planConversion } from "../convert/plan-conversion.ts";
 import { parseReference, type ImageReference } from "../oci/reference.ts";
@@ -20,12 +21,20 @@ const GIB = 2 ** 30;
 /** Layers read at a time: decompression uses one core each. */
 const MIN_SCANS = 2;
 
+/** A result that is asked for. */
+export interface RequestedTarget {
+  readonly format: ImageFormat;
+  /** A reference; the source's place may be among the destinations. */
+  readonly destination: string;
+}
+
 /** A conversion as a command line asks for it. */
 export interface ConversionRequest {
-  /** References as they were typed, or as the command makes them up. The destination may be the source. */
+  /** A reference as it was typed, or as the command makes it up. */
   readonly source: string;
-  readonly destination: string;
+  readonly targets: readonly RequestedTarget[];
   readonly options: ConversionOptions;
+  readonly filesystem: FilesystemType;
   readonly stores: StoreOptions;
   /** Temporary data goes there; without one, into a new directory among the machine's temporary ones. */
   readonly directory?: string | undefined;
@@ -35,24 +44,26 @@ export interface ConversionRequest {
   readonly dump?: boolean | undefined;
   readonly upload?: boolean | undefined;
   readonly verbose?: boolean | undefined;
+  /** Layers that turboOCI layers refer to are not brought to the destination: they can be read where they are. */
+  readonly dataElsewhere?: boolean | undefined;
+  /** What the user should know of the call itself. */
+  readonly notices?: readonly string[] | undefined;
   /** What standard output gets, a line each, when it does not get JSON. */
-  readonly result: (result: ConvertResult) => readonly string[];
+  readonly result: (results: readonly ConvertResult[]) => readonly string[];
   /** The last line on standard error. */
-  readonly summary: (result: ConvertResult, seconds: number) => string;
+  readonly summary: (results: readonly ConvertResult[], seconds: number) => string;
 }
 
 /** Opens the places and the database, converts (or says what that would do), and tells people and programs about it. */
 export async function runConversion(request: ConversionRequest, environment: Environment): Promise<void> {
   const { options, upload = true } = request;
-  const [from, to] = [parseReference(request.source), parseReference(request.destination)];
   await using cleanup = new AsyncDisposableStack();
   const { quiet = false, progress: mode = "auto" } = options;
-  const progress = new ConversionProgress(environment, { mode, quiet, verbose: request.verbose ?? false, uploads: upload });
+  const formats = request.targets.map(({ format }) => format);
+  const progress = new ConversionProgress(environment, { mode, quiet, verbose: request.verbose ?? false, uploads: upload, formats });
   cleanup.defer(() => progress.stop());
-  const warn = (message: string): void => progress.note("warning", message);
-  const known = to.kind === "registry" ? await openKnownConversions(options, to, environment, warn) : undefined;
-  cleanup.defer(async () => await known?.store.close());
-  const { source, destination } = await openPlaces(request, environment, progress, cleanup);
+  for (const notice of request.notices ?? []) progress.note("notice", notice);
+  const { source, targets } = await openPlaces(request, environment, progress, cleanup);
   const base = request.onBaseLayer ? await openBaseLayer(environment.baseLayer) : undefined;
   cleanup.defer(async () => await base?.device.close());
   const threads = new ScanThreads({ threads: availableParallelism() });
@@ -63,9 +74,9 @@ export async function runConversion(request: ConversionRequest, environment: Env
     platforms: options.platform,
     attestations: options.dropAttestations ? "drop" : "keep",
     referrer: options.referrer ?? false,
+    filesystem: request.filesystem,
     base,
-    known,
-    mountFrom: mountSource(from, to),
+    recompress: options.recompress !== undefined,
     directory: request.directory ?? (await temporaryDirectory(environment, cleanup)),
     keep: request.keep ?? false,
     dump: request.dump ?? false,
@@ -77,37 +88,67 @@ export async function runConversion(request: ConversionRequest, environment: Env
     signal: environment.signal,
   };
   const print = (text: string): void => void environment.stdout.write(`${text}\n`);
-  const reference = referenceName(to);
   if (options.dryRun) {
-    const plan = await planConversion(source.store, source.target, destination.store, convertOptions);
+    const plans = await planConversion(source.store, source.target, targets, convertOptions);
     progress.stop();
-    print(options.output === "json" ? JSON.stringify(planDocument(plan, reference)) : planTable(plan));
+    for (const [index, plan] of plans.entries()) {
+      print(options.output === "json" ? JSON.stringify(planDocument(plan, targets[index].name)) : planTable(plan));
+    }
     progress.note("summary", "dry run: nothing was converted, pushed or remembered");
     return;
   }
-  const tag = to.tag ?? destination.target.tag;
-  const result = await convertImage(source.store, source.target, destination.store, tag, convertOptions);
+  const results = await convertImage(source.store, source.target, targets, convertOptions);
   const { bytes, seconds } = progress;
   progress.stop();
-  if (options.output === "json") print(JSON.stringify(conversionDocument(result, { reference, bytes, seconds })));
-  else if (!destination.usesStdout) for (const line of request.result(result)) print(line);
-  progress.note("summary", request.summary(result, seconds));
+  if (options.output === "json") {
+    for (const [index, result] of results.entries()) {
+      print(JSON.stringify(conversionDocument(result, { reference: targets[index].name, bytes, seconds })));
+    }
+  } else if (!targets.some(({ usesStdout }) => usesStdout)) {
+    for (const line of request.result(results)) print(line);
+  }
+  progress.note("summary", request.summary(results, seconds));
+}
+
+interface OpenedTarget extends ConvertTarget {
+  /** The destination's reference. */
+  readonly name: string;
+  readonly usesStdout: boolean;
 }
 
 /** Both ends. One repository, or one directory, is opened once: it is one place. */
 async function openPlaces(
-  { source: from, destination: to, stores }: ConversionRequest,
+  { source: from, targets: requested, stores, options, dataElsewhere }: ConversionRequest,
   environment: Environment,
   progress: ConversionProgress,
   cleanup: AsyncDisposableStack,
-): Promise<{ source: OpenedReference; destination: OpenedReference }> {
+): Promise<{ source: OpenedReference; targets: OpenedTarget[] }> {
   const notify = (message: string): void => progress.note("notice", message);
+  const warn = (message: string): void => progress.note("warning", message);
   const source = await openReference(from, stores, environment, { notify });
   cleanup.defer(async () => await source.store.close());
-  if (isOnePlace(parseReference(from), parseReference(to))) return { source, destination: source };
-  const destination = await openReference(to, stores, environment, { create: true, notify });
-  cleanup.defer(async () => await destination.store.close());
-  return { source, destination };
+  const opened = [{ reference: parseReference(from), place: source }];
+  const targets: OpenedTarget[] = [];
+  for (const { format, destination } of requested) {
+    const to = parseReference(destination);
+    const known = to.kind === "registry" ? await openKnownConversions(options, to, environment, warn) : undefined;
+    cleanup.defer(async () => await known?.store.close());
+    const before = opened.find(({ reference }) => isOnePlace(reference, to))?.place;
+    const place = before ?? (await openReference(destination, stores, environment, { create: true, notify }));
+    if (before === undefined) cleanup.defer(async () => await place.store.close());
+    opened.push({ reference: to, place });
+    targets.push({
+      format,
+      destination: place.store,
+      tag: to.tag ?? place.target.tag,
+      known,
+      mountFrom: mountSource(opened[0].reference, to),
+      dataElsewhere,
+      name: referenceName(to),
+      usesStdout: place.usesStdout,
+    });
+  }
+  return { source, targets };
 }
 
 /** Archives are read in one place and made anew in another, even if they have one name. */

@@ -4,14 +4,18 @@ import { LazyError } from "../errors.ts";
 import { openLayer } from "../formats/lsmt/lsmt-reader.ts";
 import { stackLayers } from "../formats/lsmt/stack.ts";
 import { openZFile } from "../formats/zfile/zfile-reader.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf } from "../oci/digest.ts";
+import type { MediaTypeFamily } from "../oci/media-types.ts";
 import { payloadTail } from "../tar/payload.ts";
-import type { LayerBlob } from "./overlaybd-layer.ts";
+import { overlaybdDescriptor, type FilesystemType } from "./image-format.ts";
+import type { OutputLayer } from "./output-image.ts";
 
 /** A layer with an empty filesystem to build on, instead of a new one. */
 export interface BaseLayer {
-  /** The layer as it is stored in an image: in a tar. */
-  readonly blob: LayerBlob;
+  /** Digest and size of the layer as it is stored in an image: in a tar. */
+  readonly descriptor: Pick<Descriptor, "digest" | "size">;
+  readonly content: ByteSource;
   /** Its filesystem. */
   readonly device: ByteSource;
 }
@@ -26,7 +30,12 @@ export async function openBaseLayer(path: string): Promise<BaseLayer> {
   const content = await file.read(0, file.size);
   const blob = Buffer.concat([memberHeader(content.length), content, payloadTail(content.length)]);
   const device = stackLayers([await openLayer(await openZFile(file))]);
-  return { blob: { digest: digestOf(blob), content: new MemorySource(blob, path) }, device };
+  return { descriptor: { digest: digestOf(blob), size: blob.length }, content: new MemorySource(blob, path), device };
+}
+
+/** The base layer in an image, whatever the form of the layers above it. */
+export function baseLayerOf({ descriptor }: BaseLayer, family: MediaTypeFamily, filesystem: FilesystemType): OutputLayer {
+  return { descriptor: overlaybdDescriptor(descriptor, family, filesystem), diffId: descriptor.digest };
 }
 
 /** The ustar header of a member `overlaybd.commit`, 0444 and owned by root, whose checksum counts its own field as spaces. */

@@ -6,14 +6,17 @@ import { formatPlatform } from "../oci/platform.ts";
 import { SpoolMemory } from "./blob-spool.ts";
 import { ClaimedLayers } from "./claimed-layers.ts";
 import { checkLayers } from "./convert-layers.ts";
-import type { ConvertOptions, ConvertResult, ImageResult } from "./convert-options.ts";
+import type { ConvertOptions, ConvertResult, ConvertTarget, ImageResult } from "./convert-options.ts";
 import { copyDocument } from "./copy-document.ts";
 import { convertOne, type ConversionRun } from "./image-conversion.ts";
+import type { ImageFormat } from "./image-format.ts";
 import { imagesOf, readImageGraph, type GraphNode, type ImageNode, type IndexNode, type KeptNode } from "./image-graph.ts";
 import { KnownLayers } from "./known-layers.ts";
-import { layerOptions, type LayerOptions } from "./layer-options.ts";
+import { layerOptionsOf, type LayerOptions } from "./layer-options.ts";
 import { describe, outputEntry, outputIndex, OUTPUT_TYPES } from "./output-image.ts";
+import { ReferredLayers } from "./referred-layers.ts";
 import { Semaphore } from "./semaphore.ts";
+import type { TargetRun } from "./target-conversion.ts";
 import { WorkDirectory } from "./work-directory.ts";
 
 /** Uploads at a time. */
@@ -22,23 +25,23 @@ const UPLOADS = 4;
 const SPOOL_MEMORY_BYTES = 32 << 20;
 
 /**
- * Converts an image, or each image of an index, and stores the result under a tag. No document is stored before all layers of its
- * image are proven, and the tag moves last.
+ * Converts an image, or each image of an index, once for every target out of one read of its layers, and stores the results under the
+ * targets' tags. No document is stored before all layers of its image are proven, and the tag moves last. The results are in the order
+ * of the targets.
  */
 export async function convertImage(
   source: ImageStore,
   from: ResolveTarget,
-  destination: ImageStore,
-  tag: string | undefined,
+  targets: readonly ConvertTarget[],
   options: ConvertOptions,
-): Promise<ConvertResult> {
+): Promise<ConvertResult[]> {
   const graph = await readImageGraph(source, await source.resolve(from), options);
   for (const image of imagesOf(graph)) if (image.kind === "image") checkLayers(image);
   const directory = new WorkDirectory(options.directory);
   await directory.create();
   try {
-    const layers = await layerOptions(options.virtualSize, options.base);
-    return await new Conversion(graph, source, destination, directory, layers, options).convert(graph, tag);
+    const layerOptions = await layerOptionsOf(targets, options);
+    return await new Conversion(graph, source, targets, directory, layerOptions, options).convert(graph);
   } finally {
     if (!options.keep && !options.dump) await directory.remove();
   }
@@ -49,54 +52,64 @@ class Conversion {
   readonly #directory: WorkDirectory;
   /** The graph's images, and thereby their numbers. */
   readonly #images: readonly (ImageNode | KeptNode)[];
-  readonly #results: ImageResult[] = [];
+  /** By image, then by target. */
+  readonly #results: ImageResult[][] = [];
   readonly #slots: Semaphore;
   readonly #failure = new AbortController();
 
   constructor(
     graph: GraphNode,
     source: ImageStore,
-    destination: ImageStore,
+    targets: readonly ConvertTarget[],
     directory: WorkDirectory,
-    layers: LayerOptions,
+    layerOptions: readonly LayerOptions[],
     options: ConvertOptions,
   ) {
-    const { known, family, upload, observer, concurrency, imagesAtOnce } = options;
+    const { family, upload, observer, concurrency, imagesAtOnce } = options;
     this.#images = imagesOf(graph);
     this.#directory = directory;
     this.#slots = new Semaphore(imagesAtOnce);
-    this.#run = {
-      source,
-      destination,
-      options,
-      layerOptions: layers,
-      known: new KnownLayers({
-        destination,
-        known,
-        layerOptions: layers,
-        family,
-        purpose: upload ? "convert" : "read",
-        warning: (message) => observer.warning?.(message),
-      }),
-      claimed: new ClaimedLayers(),
-      memory: new SpoolMemory(SPOOL_MEMORY_BYTES),
-      scans: new Semaphore(concurrency),
-      uploads: new Semaphore(UPLOADS),
-      signal: AbortSignal.any([options.signal, this.#failure.signal]),
-    };
+    const memory = new SpoolMemory(SPOOL_MEMORY_BYTES);
+    const uploads = new Semaphore(UPLOADS);
+    const signal = AbortSignal.any([options.signal, this.#failure.signal]);
+    const runs = targets.map((target, index): TargetRun => {
+      const { destination, known, format, dataElsewhere } = target;
+      return {
+        target,
+        options,
+        layerOptions: layerOptions[index],
+        known: new KnownLayers({
+          destination,
+          known,
+          layerOptions: layerOptions[index],
+          family,
+          purpose: upload ? "convert" : "read",
+          warning: (message) => observer.warning?.(message),
+        }),
+        claimed: new ClaimedLayers(),
+        memory,
+        uploads,
+        referred: format === "turbo" && !dataElsewhere ? new ReferredLayers(source, target) : undefined,
+        signal,
+      };
+    });
+    this.#run = { source, targets: runs, options, scans: new Semaphore(concurrency), signal };
   }
 
-  async convert(graph: GraphNode, tag: string | undefined): Promise<ConvertResult> {
-    const descriptor = await this.#node(graph, tag, true);
-    return { descriptor, images: this.#results };
+  async convert(graph: GraphNode): Promise<ConvertResult[]> {
+    const descriptors = await this.#node(graph, true);
+    return this.#run.targets.map(({ target }, index) => {
+      return { format: target.format, descriptor: descriptors[index], images: this.#results.map((results) => results[index]) };
+    });
   }
 
-  async #node(node: GraphNode, tag: string | undefined, isTop: boolean): Promise<Descriptor> {
-    if (node.kind === "index") return await this.#index(node, tag, isTop);
+  /** What became of a document, by target. */
+  async #node(node: GraphNode, isTop: boolean): Promise<Descriptor[]> {
+    if (node.kind === "index") return await this.#index(node, isTop);
     const release = await this.#slots.acquire();
     try {
       this.#run.signal.throwIfAborted();
-      return await (node.kind === "image" ? this.#image(node, tag) : this.#kept(node, tag));
+      return await (node.kind === "image" ? this.#image(node, isTop) : this.#kept(node, isTop));
     } catch (error) {
       this.#failure.abort(error);
       throw error;
@@ -105,9 +118,19 @@ class Conversion {
     }
   }
 
-  async #index(node: IndexNode, tag: string | undefined, isTop: boolean): Promise<Descriptor> {
-    const { family, dump, referrer } = this.#run.options;
-    const converted = await allOrFirstError(node.entries.map(async (entry) => await this.#node(entry, undefined, false)));
+  async #index(node: IndexNode, isTop: boolean): Promise<Descriptor[]> {
+    const converted = await allOrFirstError(node.entries.map(async (entry) => await this.#node(entry, false)));
+    const stored: Descriptor[] = [];
+    for (const [index, run] of this.#run.targets.entries()) {
+      const entries = converted.map((descriptors) => descriptors[index]);
+      stored.push(await this.#targetIndex(node, run, entries, isTop));
+    }
+    return stored;
+  }
+
+  async #targetIndex(node: IndexNode, run: TargetRun, converted: readonly Descriptor[], isTop: boolean): Promise<Descriptor> {
+    const { family, dump, referrer, upload } = run.options;
+    const { format, destination, tag } = run.target;
     const of = new Map<Digest, Digest>(node.entries.map((entry, at) => [entry.descriptor.digest, converted[at].digest]));
     const entries = node.entries.map((entry, at) => {
       const output = outputEntry(entry.descriptor, converted[at]);
@@ -117,51 +140,58 @@ class Conversion {
     });
     // An index keeps its own type unless OCI types are asked for, as the drop-in's users expect.
     const mediaType = family === "oci" ? OUTPUT_TYPES.oci.index : node.descriptor.mediaType;
-    const bytes = outputIndex(node.index, mediaType, entries, referrer ? node.descriptor : undefined);
-    if (dump) await this.#directory.dump(isTop ? "index.json" : `index-${hexOf(node.descriptor.digest)}.json`, bytes);
-    return await this.#putManifest(bytes, mediaType, tag);
+    const bytes = outputIndex(node.index, mediaType, entries, { format, subject: referrer ? node.descriptor : undefined });
+    if (dump) await this.#directory.dump(this.#indexName(node, format, isTop), bytes);
+    run.signal.throwIfAborted();
+    if (!upload) return describe(mediaType, bytes);
+    if (isTop) await run.referred?.keep(run.signal);
+    return await destination.putManifest(bytes, mediaType, { tag: isTop ? tag : undefined, signal: run.signal });
   }
 
-  async #image(node: ImageNode, tag: string | undefined): Promise<Descriptor> {
+  #indexName({ descriptor }: IndexNode, format: ImageFormat, isTop: boolean): string {
+    const suffix = this.#run.targets.length > 1 ? `-${format}` : "";
+    return isTop ? `index${suffix}.json` : `index${suffix}-${hexOf(descriptor.digest)}.json`;
+  }
+
+  async #image(node: ImageNode, isTop: boolean): Promise<Descriptor[]> {
     const image = this.#start(node);
     const { digest, platform } = node.descriptor;
     // `<n>-<platform>-<digest>`, with the platform empty for a single image.
     const readable = platform ? formatPlatform(platform).replaceAll(/[^A-Za-z0-9._-]/g, "_") : "";
     const directory = this.#directory.inside(`${image + 1}-${readable}-${hexOf(digest)}`);
-    const result = await convertOne(this.#run, node, image, tag, directory);
-    this.#results[image] = result;
-    return result.converted;
+    const results = await convertOne(this.#run, node, image, isTop, directory);
+    this.#results[image] = results;
+    return results.map(({ converted }) => converted);
   }
 
-  async #kept(node: KeptNode, tag: string | undefined): Promise<Descriptor> {
-    const { source, destination, options, signal } = this.#run;
+  async #kept(node: KeptNode, isTop: boolean): Promise<Descriptor[]> {
+    const { source, targets, options, signal } = this.#run;
     const { descriptor, reason, name } = node;
     if (reason === "converted") {
       const image = this.#start(node);
       options.observer.warning?.(`${name}: is converted already; it stays as it is`);
-      this.#results[image] = { source: descriptor, converted: descriptor, platform: descriptor.platform, outcome: "copied", layers: [] };
+      const { platform } = descriptor;
+      this.#results[image] = targets.map(() => ({ source: descriptor, converted: descriptor, platform, outcome: "copied", layers: [] }));
       options.observer.imageDone?.(image, "copied", descriptor.digest);
     } else if (reason === "artifact") {
       options.observer.warning?.(`${name}: is no image; it stays as it is`);
     }
-    const isThere = source.name === destination.name && tag === undefined;
-    if (options.upload && !isThere) await copyDocument(source, destination, node, { mountFrom: options.mountFrom, tag, signal });
-    return descriptor;
+    for (const { target } of targets) {
+      const { destination, mountFrom } = target;
+      const tag = isTop ? target.tag : undefined;
+      const isThere = source.name === destination.name && tag === undefined;
+      if (options.upload && !isThere) await copyDocument(source, destination, node, { mountFrom, tag, signal });
+    }
+    return targets.map(() => descriptor);
   }
 
   /** Announces an image and gives its number. */
   #start(node: ImageNode | KeptNode): number {
     const image = this.#images.indexOf(node);
+    const { targets, options } = this.#run;
     const layers = (node.kind === "image" ? node.manifest.layers : []).map(({ digest, size }) => ({ digest, bytes: size }));
-    this.#run.options.observer.imageStarted?.({ image, name: node.name, platform: node.descriptor.platform, layers });
+    options.observer.imageStarted?.({ image, name: node.name, platform: node.descriptor.platform, layers, results: targets.length });
     return image;
-  }
-
-  async #putManifest(bytes: Uint8Array, mediaType: string, tag: string | undefined): Promise<Descriptor> {
-    const { destination, options, signal } = this.#run;
-    signal.throwIfAborted();
-    if (!options.upload) return describe(mediaType, bytes);
-    return await destination.putManifest(bytes, mediaType, { tag, signal });
   }
 }
 

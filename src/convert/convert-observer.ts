@@ -24,6 +24,8 @@ export interface ImageStarted {
   readonly platform: Platform | undefined;
   /** The source's layers, lowest first, and their stored sizes. */
   readonly layers: readonly { readonly digest: Digest; readonly bytes: number }[];
+  /** What each layer is converted to: that many forms, each of which is converted, sent and done. */
+  readonly results: number;
 }
 
 /** Told about a conversion as it goes; all of it is optional, and must not throw. */

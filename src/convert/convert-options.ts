@@ -1,11 +1,27 @@
 import type { ConversionStore, RepositoryName } from "../dedup/conversion-store.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
+import type { ImageStore } from "../oci/image-store.ts";
 import type { MediaTypeFamily } from "../oci/media-types.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { BaseLayer } from "./base-layer.ts";
+import type { FilesystemType, ImageFormat } from "./image-format.ts";
 import type { ScanThreads } from "./scan-threads.ts";
 import type { ConvertObserver, ImageOutcome, LayerOutcome } from "./convert-observer.ts";
 
+/** A result: in which form, and where it goes. */
+export interface ConvertTarget {
+  readonly format: ImageFormat;
+  readonly destination: ImageStore;
+  readonly tag: string | undefined;
+  /** What was converted before, and under which name the destination is in there. */
+  readonly known?: { readonly store: ConversionStore; readonly repository: RepositoryName } | undefined;
+  /** The source's repository, if it is another one of the destination's registry: blobs that are stored as they are need not be sent. */
+  readonly mountFrom?: string | undefined;
+  /** The layers that turboOCI layers refer to are somewhere else, where whoever reads the result will find them. */
+  readonly dataElsewhere?: boolean | undefined;
+}
+
+/** Options of all results of a run. */
 export interface ConvertOptions {
   /** Size of the device in bytes. */
   readonly virtualSize: number;
@@ -16,11 +32,10 @@ export interface ConvertOptions {
   readonly attestations: "keep" | "drop";
   /** The result names its source as its subject, so that it is among the source's referrers. */
   readonly referrer: boolean;
+  readonly filesystem: FilesystemType;
   readonly base?: BaseLayer | undefined;
-  /** What was converted before, and under which name the destination is in there. */
-  readonly known?: { readonly store: ConversionStore; readonly repository: RepositoryName } | undefined;
-  /** The source's repository, if it is another one of the destination's registry: blobs that are stored as they are need not be sent. */
-  readonly mountFrom?: string | undefined;
+  /** Compress layers anew that turboOCI layers cannot refer to. */
+  readonly recompress?: boolean | undefined;
   /** Where temporary data goes; made if missing, and removed again if it was. */
   readonly directory: string;
   /** Leave the blobs behind, each in a directory of its own. */
@@ -55,6 +70,7 @@ export interface ImageResult {
 }
 
 export interface ConvertResult {
+  readonly format: ImageFormat;
   /** The manifest, or the index, that the tag names now. */
   readonly descriptor: Descriptor;
   /** In the order of the source's indexes. */
@@ -78,5 +94,6 @@ export interface ImagePlan {
 
 /** What a conversion would do. What converted layers come to is known only once they are converted. */
 export interface ConversionPlan {
+  readonly format: ImageFormat;
   readonly images: readonly ImagePlan[];
 }

@@ -16,16 +16,26 @@ export async function copyDocument(source: ImageStore, destination: ImageStore, 
   const { mountFrom, tag, signal } = options;
   for (const blob of node.manifest ? [node.manifest.config, ...node.manifest.layers] : []) {
     signal.throwIfAborted();
-    if (await destination.hasBlob(blob.digest, blob.size)) continue;
-    if (mountFrom !== undefined && (await destination.mountBlob(blob, mountFrom, { signal }))) continue;
-    const content = new StreamedSource(source, blob, signal);
-    try {
-      await destination.putBlob(blob, content, { signal });
-    } finally {
-      await content.close();
-    }
+    await copyBlob(source, destination, blob, { mountFrom, signal });
   }
   await destination.putManifest(node.bytes, node.descriptor.mediaType, { tag, signal });
+}
+
+/** Makes sure that a blob of one place is in another. */
+export async function copyBlob(
+  source: ImageStore,
+  destination: ImageStore,
+  blob: Descriptor,
+  { mountFrom, signal }: Omit<CopyOptions, "tag">,
+): Promise<void> {
+  if (await destination.hasBlob(blob.digest, blob.size)) return;
+  if (mountFrom !== undefined && (await destination.mountBlob(blob, mountFrom, { signal }))) return;
+  const content = new StreamedSource(source, blob, signal);
+  try {
+    await destination.putBlob(blob, content, { signal });
+  } finally {
+    await content.close();
+  }
 }
 
 /** A blob that is read front to back in one request, rather than by ranges; going back starts it anew. */

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { PayloadEntry } from "../tree/filesystem-writer.ts";
-import { EntryLog } from "./entry-log.ts";
+import { EntryLog, type ScannedEntry } from "./entry-log.ts";
 
 const byteString = (maxLength: number): fc.Arbitrary<string> =>
   fc.uint8Array({ maxLength }).map((bytes) => Buffer.from(bytes).toString("latin1"));
@@ -10,7 +9,7 @@ const time = fc
   .tuple(fc.oneof(fc.integer(), fc.maxSafeInteger()), fc.nat(999_999_999))
   .map(([seconds, nanoseconds]) => ({ seconds, nanoseconds }));
 const count = fc.oneof(fc.nat(300), fc.maxSafeNat(), fc.constantFrom(0x7f, 0x80, 0x7fffffff, 0x80000000, 2 ** 53 - 1));
-const entry: fc.Arbitrary<PayloadEntry> = fc
+const entry: fc.Arbitrary<ScannedEntry> = fc
   .record({
     path: fc.oneof(byteString(20), fc.constantFrom("usr/share/a", "usr/share/ab", "usr", "")),
     type: fc.constantFrom("file", "directory", "symlink", "hardlink", "character", "block", "fifo"),
@@ -29,18 +28,31 @@ const entry: fc.Arbitrary<PayloadEntry> = fc
       fc.tuple(count, count).map(([fileBlock, blocks]) => ({ fileBlock, blocks })),
       { maxLength: 4 },
     ),
+    extents: fc.option(
+      fc.array(
+        fc.tuple(count, count).map(([offset, length]) => ({ offset, length })),
+        { maxLength: 3 },
+      ),
+      { nil: undefined },
+    ),
   })
-  .map(({ others, payloadBlock, ...rest }) => ({
+  .map(({ others, payloadBlock, extents, ...rest }) => ({
     ...rest,
     atime: others?.[0] ?? rest.mtime,
     ctime: others?.[1] ?? rest.mtime,
-    extents: [],
+    extents: rest.runs.length === 0 ? [] : (extents ?? [{ offset: 0, length: rest.size }]),
+    dataOffset: 0,
     payloadBlock: rest.runs.length > 0 ? payloadBlock : 0,
   }));
 
+/** As an archive has them: one's data after the other's. */
+function inArchive(entries: readonly ScannedEntry[]): ScannedEntry[] {
+  return entries.map((one, at) => (one.runs.length === 0 ? one : { ...one, dataOffset: 512 + 1536 * at * at }));
+}
+
 test("entries come out as they went in, every time", () => {
   fc.assert(
-    fc.property(fc.array(entry, { maxLength: 30 }), (entries) => {
+    fc.property(fc.array(entry, { maxLength: 30 }).map(inArchive), (entries) => {
       const log = new EntryLog();
       for (const one of entries) log.append(one);
       assert.equal(log.count, entries.length);
@@ -57,7 +69,7 @@ test("entries come out as they went in, every time", () => {
 
 test("a log says whether anything in it could hide a path", () => {
   const [plain] = fc.sample(entry, { numRuns: 1, seed: 1 });
-  const hides = (fields: Partial<PayloadEntry>): boolean => {
+  const hides = (fields: Partial<ScannedEntry>): boolean => {
     const log = new EntryLog();
     for (const one of [{ path: "a.w" }, fields, { path: "z" }]) log.append({ ...plain, link: "", ...one });
     assert.equal(EntryLog.from(log.chunks()).mayHide, log.mayHide);
@@ -68,7 +80,7 @@ test("a log says whether anything in it could hide a path", () => {
 });
 
 test("entries that go on in another chunk come out as they went in", () => {
-  const entries = fc.sample(entry, { numRuns: 2000, seed: 3 });
+  const entries = inArchive(fc.sample(entry, { numRuns: 2000, seed: 3 }));
   const log = new EntryLog();
   for (const one of entries) log.append(one);
   const chunks = log.chunks();

@@ -1,6 +1,15 @@
-import type { FileRun, PayloadEntry } from "../tree/filesystem-writer.ts";
+import type { PayloadEntry } from "../tree/filesystem-writer.ts";
 import type { ByteString, EntryType, Timespec } from "../tree/entry.ts";
 import { mentionsWhiteout } from "../tree/layer-changes.ts";
+
+/** An entry, where its data is in the payload, and where in the archive. */
+export interface ScannedEntry extends PayloadEntry {
+  /**
+   * Offset in the uncompressed archive of the first byte of what is stored: the extents, one after the other. 0 where nothing is;
+   * ascending otherwise.
+   */
+  readonly dataOffset: number;
+}
 
 const TYPES: readonly EntryType[] = ["file", "directory", "symlink", "hardlink", "character", "block", "fifo"];
 /** Chunks start small, because most layers have few entries, and double up to this size. */
@@ -21,7 +30,7 @@ const RARE = { link: 1, device: 2, xattrs: 4, runs: 8 } as const;
  * A layer's entries, packed: a million of them take some 40 MB instead of ten times that as objects. Appended once, then gone
  * through any number of times; each round makes its objects anew.
  */
-export class EntryLog implements Iterable<PayloadEntry> {
+export class EntryLog implements Iterable<ScannedEntry> {
   readonly #chunks: Buffer<ArrayBuffer>[] = [];
   readonly #writer = new Writer();
   #count = 0;
@@ -54,7 +63,7 @@ export class EntryLog implements Iterable<PayloadEntry> {
     return this.#chunks;
   }
 
-  append(entry: PayloadEntry): void {
+  append(entry: ScannedEntry): void {
     const hides = mentionsWhiteout(entry.path) || mentionsWhiteout(entry.link);
     if (!this.#writer.hasRoom(sizeBound(entry))) {
       this.#endChunk();
@@ -70,7 +79,7 @@ export class EntryLog implements Iterable<PayloadEntry> {
     if (chunk) this.#chunks.push(chunk);
   }
 
-  *[Symbol.iterator](): Generator<PayloadEntry, void> {
+  *[Symbol.iterator](): Generator<ScannedEntry, void> {
     this.#endChunk();
     for (const chunk of this.#chunks) {
       const reader = new Reader(chunk);
@@ -83,8 +92,9 @@ function chunkBytes(chunksBefore: number): number {
   return Math.min(MAX_CHUNK_BYTES, MIN_CHUNK_BYTES * 2 ** chunksBefore);
 }
 
-function sizeBound(entry: PayloadEntry): number {
-  let bytes = FIXED_BYTES + entry.path.length + entry.link.length + entry.runs.length * 2 * NUMBER_BYTES;
+function sizeBound(entry: ScannedEntry): number {
+  const pieces = entry.runs.length + entry.extents.length;
+  let bytes = FIXED_BYTES + entry.path.length + entry.link.length + pieces * 2 * NUMBER_BYTES;
   if (entry.xattrs.size > 0) for (const [name, value] of entry.xattrs) bytes += name.length + value.length + 2 * NUMBER_BYTES;
   return bytes;
 }
@@ -100,18 +110,19 @@ function sharedPrefix(a: string, b: string): number {
   return length;
 }
 
-/** Data from the file's front on, as all but sparse files have it. */
-function isOnePiece(runs: readonly FileRun[]): boolean {
-  return runs.length === 1 && runs[0].fileBlock === 0;
+/** Data from the file's front to its end, as all but sparse files have it. */
+function isOnePiece({ runs, extents, size }: ScannedEntry): boolean {
+  const [run, extent] = [runs[0], extents[0]];
+  return runs.length === 1 && run.fileBlock === 0 && extents.length === 1 && extent.offset === 0 && extent.length === size;
 }
 
-function rareParts(entry: PayloadEntry): number {
+function rareParts(entry: ScannedEntry): number {
   const { runs } = entry;
   return (
     (entry.link === "" ? 0 : RARE.link) |
     (entry.major === 0 && entry.minor === 0 ? 0 : RARE.device) |
     (entry.xattrs.size === 0 ? 0 : RARE.xattrs) |
-    (runs.length === 0 || isOnePiece(runs) ? 0 : RARE.runs)
+    (runs.length === 0 || isOnePiece(entry) ? 0 : RARE.runs)
   );
 }
 
@@ -122,6 +133,7 @@ class Writer {
   #count = 0;
   #mayHide = false;
   #path: ByteString = "";
+  #dataOffset = 0;
   #mode = 0;
   #uid = 0;
   #gid = 0;
@@ -136,6 +148,7 @@ class Writer {
     this.#count = 0;
     this.#mayHide = false;
     this.#path = "";
+    this.#dataOffset = 0;
     this.#mode = this.#uid = this.#gid = 0;
   }
 
@@ -151,7 +164,7 @@ class Writer {
     return chunk;
   }
 
-  entry(entry: PayloadEntry, hides: boolean): void {
+  entry(entry: ScannedEntry, hides: boolean): void {
     const { path, mode, uid, gid, mtime, atime, ctime, runs } = entry;
     const sameOwner = mode === this.#mode && uid === this.#uid && gid === this.#gid;
     const sameTimes = sameTime(atime, mtime) && sameTime(ctime, mtime);
@@ -162,7 +175,7 @@ class Writer {
       (sameOwner ? 0 : HAS.owner) |
       (sameTimes ? 0 : HAS.otherTimes) |
       (wholeSeconds ? 0 : HAS.nanoseconds) |
-      (isOnePiece(runs) ? HAS.content : 0) |
+      (isOnePiece(entry) ? HAS.content : 0) |
       (rare === 0 ? 0 : HAS.rare);
     const shared = sharedPrefix(path, this.#path);
     this.#number(shared);
@@ -174,9 +187,11 @@ class Writer {
       this.#time(atime, wholeSeconds);
       this.#time(ctime, wholeSeconds);
     }
-    if (isOnePiece(runs)) {
+    if (isOnePiece(entry)) {
       this.#number(entry.payloadBlock);
       this.#number(runs[0].blocks);
+      this.#number(entry.dataOffset - this.#dataOffset);
+      this.#dataOffset = entry.dataOffset;
     }
     if (rare !== 0) this.#rare(entry, rare);
     this.#path = path;
@@ -184,13 +199,13 @@ class Writer {
     this.#count++;
   }
 
-  #owner({ mode, uid, gid }: PayloadEntry): void {
+  #owner({ mode, uid, gid }: ScannedEntry): void {
     this.#number((this.#mode = mode));
     this.#number((this.#uid = uid));
     this.#number((this.#gid = gid));
   }
 
-  #rare(entry: PayloadEntry, parts: number): void {
+  #rare(entry: ScannedEntry, parts: number): void {
     this.#buffer[this.#at++] = parts;
     if (parts & RARE.link) this.#text(entry.link);
     if (parts & RARE.device) {
@@ -205,9 +220,15 @@ class Writer {
       this.#number(fileBlock);
       this.#number(blocks);
     }
+    this.#number(entry.dataOffset);
+    this.#number(entry.extents.length);
+    for (const { offset, length } of entry.extents) {
+      this.#number(offset);
+      this.#number(length);
+    }
   }
 
-  #xattrs(xattrs: PayloadEntry["xattrs"]): void {
+  #xattrs(xattrs: ScannedEntry["xattrs"]): void {
     this.#number(xattrs.size);
     for (const [name, value] of xattrs) {
       this.#text(name);
@@ -240,14 +261,15 @@ class Writer {
 /** Seconds below this are stored as a number, others as a double behind a zero. */
 const MAX_SHORT_SECONDS = 2 ** 48;
 
-const NO_XATTRS: PayloadEntry["xattrs"] = new Map();
-const NO_RUNS: PayloadEntry["runs"] = [];
-const NO_EXTENTS: PayloadEntry["extents"] = [];
+const NO_XATTRS: ScannedEntry["xattrs"] = new Map();
+const NO_RUNS: ScannedEntry["runs"] = [];
+const NO_EXTENTS: ScannedEntry["extents"] = [];
 
 class Reader {
   readonly #buffer: Buffer;
   #at = HEADER_BYTES;
   #path: ByteString = "";
+  #dataOffset = 0;
   #mode = 0;
   #uid = 0;
   #gid = 0;
@@ -260,7 +282,7 @@ class Reader {
     return this.#at < this.#buffer.length;
   }
 
-  entry(): PayloadEntry {
+  entry(): ScannedEntry {
     const head = this.#buffer[this.#at++];
     const path = this.#path.slice(0, this.#number()) + this.#text();
     this.#path = path;
@@ -274,10 +296,14 @@ class Reader {
     const atime = head & HAS.otherTimes ? this.#time(head) : mtime;
     const ctime = head & HAS.otherTimes ? this.#time(head) : mtime;
     let payloadBlock = 0;
+    let dataOffset = 0;
     let runs = NO_RUNS;
+    let extents = NO_EXTENTS;
     if (head & HAS.content) {
       payloadBlock = this.#number();
       runs = [{ fileBlock: 0, blocks: this.#number() }];
+      dataOffset = this.#dataOffset += this.#number();
+      extents = [{ offset: 0, length: size }];
     }
     const rare = head & HAS.rare ? this.#buffer[this.#at++] : 0;
     const link = rare & RARE.link ? this.#text() : "";
@@ -287,6 +313,8 @@ class Reader {
     if (rare & RARE.runs) {
       payloadBlock = this.#number();
       runs = Array.from({ length: this.#number() }, () => ({ fileBlock: this.#number(), blocks: this.#number() }));
+      dataOffset = this.#number();
+      extents = Array.from({ length: this.#number() }, () => ({ offset: this.#number(), length: this.#number() }));
     }
     return {
       path,
@@ -302,7 +330,8 @@ class Reader {
       major,
       minor,
       xattrs,
-      extents: NO_EXTENTS,
+      extents,
+      dataOffset,
       payloadBlock,
       runs,
     };
@@ -329,7 +358,7 @@ class Reader {
     return this.#buffer.toString("latin1", this.#at - length, this.#at);
   }
 
-  #xattrs(): PayloadEntry["xattrs"] {
+  #xattrs(): ScannedEntry["xattrs"] {
     return new Map(
       Array.from({ length: this.#number() }, () => {
         const name = this.#text();

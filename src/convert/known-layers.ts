@@ -4,13 +4,13 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, type Digest } from "../oci/digest.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import type { MediaTypeFamily } from "../oci/media-types.ts";
-import { identityOf, isLayer } from "./layer-identity.ts";
+import type { WantedLayer } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";
-import { layerDescriptor } from "./output-image.ts";
+import { readLayer, unreadLayer } from "./known-layer.ts";
+import type { OutputLayer } from "./output-image.ts";
 
 /** A layer that was converted before, and that is in the destination. */
-export interface KnownLayer {
-  readonly descriptor: Descriptor;
+export interface KnownLayer extends OutputLayer {
   readonly outcome: "reused" | "mounted";
 }
 
@@ -57,28 +57,30 @@ export class KnownLayers {
   }
 
   /** `below` is what another image of the same run has of this chain's lower part; it counts as found. */
-  async find(chain: readonly Digest[], below: KnownChain | undefined): Promise<KnownChain> {
+  async find(wanted: readonly WantedLayer[], below: KnownChain | undefined): Promise<KnownChain> {
     const fingerprint = below?.fingerprint ?? this.#options.layerOptions.fingerprint;
-    const rows = await inBatches(chain, async (chainId, index) => (below?.layers[index] ? [] : await this.#rows(chainId)));
-    const ours = await inBatches(rows, async (some, index) => await this.#firstGood(some, fingerprint, chain, index));
+    const rows = await inBatches(wanted, async ({ key }, index) => (below?.layers[index] ? [] : await this.#rows(key)));
+    const ours = await inBatches(rows, async (some, index) => await this.#firstGood(some, fingerprint, wanted, index));
     const layers = ours.map((found, index) => below?.layers[index] ?? found);
     if (below !== undefined || layers.some((layer) => layer !== undefined)) return { layers, fingerprint };
-    return await this.#findForeign(chain, rows);
+    return await this.#findForeign(wanted, rows);
   }
 
-  async #findForeign(chain: readonly Digest[], rows: readonly (readonly Conversion[])[]): Promise<KnownChain> {
+  async #findForeign(wanted: readonly WantedLayer[], rows: readonly (readonly Conversion[])[]): Promise<KnownChain> {
     const layers: (KnownLayer | undefined)[] = [];
+    const { foreignFilesystem, fingerprint: own } = this.#options.layerOptions;
+    if (foreignFilesystem === undefined) return { layers: rows.map(() => undefined), fingerprint: own };
     for (const [index, some] of rows.entries()) {
-      const found = await this.#firstGood(some, undefined, chain, index);
+      const found = await this.#firstGood(some, undefined, wanted, index);
       if (found === undefined) break;
       layers.push(found);
     }
     const { layerOptions } = this.#options;
-    if (layers.length === 0) return { layers: rows.map(() => undefined), fingerprint: layerOptions.fingerprint };
+    if (layers.length === 0) return { layers: rows.map(() => undefined), fingerprint: own };
     const digests = layers.map((layer) => layer?.descriptor.digest).join(" ");
     const fingerprint = layerOptions.fingerprintOn(digestOf(Buffer.from(digests)));
     const above = await inBatches(rows, async (some, index) =>
-      index < layers.length ? layers[index] : await this.#firstGood(some, fingerprint, chain, index),
+      index < layers.length ? layers[index] : await this.#firstGood(some, fingerprint, wanted, index),
     );
     return { layers: above, fingerprint };
   }
@@ -87,13 +89,13 @@ export class KnownLayers {
   async #firstGood(
     rows: readonly Conversion[],
     fingerprint: string | undefined,
-    chain: readonly Digest[],
+    wanted: readonly WantedLayer[],
     index: number,
   ): Promise<KnownLayer | undefined> {
     for (const row of rows) {
       if (row.fingerprint !== fingerprint) continue;
       const isHere = this.#isHere(row);
-      const found = isHere ? await this.#verified(row, chain, index) : await this.#mounted(row, chain, index);
+      const found = isHere ? await this.#verified(row, wanted, index) : await this.#mounted(row, wanted, index);
       if (found) return found;
     }
     return undefined;
@@ -103,49 +105,41 @@ export class KnownLayers {
     return repository === this.#options.known?.repository.repository;
   }
 
-  async #verified(row: Conversion, chain: readonly Digest[], index: number): Promise<KnownLayer | undefined> {
+  async #verified(row: Conversion, wanted: readonly WantedLayer[], index: number): Promise<KnownLayer | undefined> {
     const { destination, warning } = this.#options;
-    const descriptor = this.#descriptorOf(row);
     if (!(await destination.hasBlob(row.digest, row.size))) {
       await this.forget(row);
       return undefined;
     }
-    if (await this.#isWhatItShouldBe(descriptor, row, chain, index)) return { descriptor, outcome: "reused" };
+    const layer = await this.#ifWhatItShouldBe(row, wanted, index);
+    if (layer) return { ...layer, outcome: "reused" };
     if (row.fingerprint === undefined) return undefined; // made with other options, which is no fault
     warning(`${destination.name}: blob ${row.digest} is not the layer that ${this.#store?.name ?? "the database"} takes it for`);
     await this.forget(row);
     return undefined;
   }
 
-  async #mounted(row: Conversion, chain: readonly Digest[], index: number): Promise<KnownLayer | undefined> {
-    const { destination, purpose } = this.#options;
-    const descriptor = this.#descriptorOf(row);
-    if (purpose === "look") return { descriptor, outcome: "mounted" };
+  async #mounted(row: Conversion, wanted: readonly WantedLayer[], index: number): Promise<KnownLayer | undefined> {
+    const { destination, purpose, layerOptions, family } = this.#options;
+    const { descriptor } = unreadLayer(row, wanted[index], undefined, { ...layerOptions, family });
+    // Who only looks asks for no more than digest and size.
+    if (purpose === "look") return { descriptor, diffId: row.digest, outcome: "mounted" };
     if (purpose === "read") return undefined;
     if (!(await destination.mountBlob(descriptor, row.repository))) return undefined;
-    if (!(await this.#isWhatItShouldBe(descriptor, row, chain, index))) return undefined;
-    if (row.fingerprint !== undefined) await this.remember(chain[index], row.fingerprint, descriptor);
-    return { descriptor, outcome: "mounted" };
+    const layer = await this.#ifWhatItShouldBe(row, wanted, index);
+    if (!layer) return undefined;
+    if (row.fingerprint !== undefined) await this.remember(wanted[index], row.fingerprint, layer);
+    return { ...layer, outcome: "mounted" };
   }
 
-  async #isWhatItShouldBe(descriptor: Descriptor, row: Conversion, chain: readonly Digest[], index: number): Promise<boolean> {
-    const { destination, layerOptions } = this.#options;
-    const { virtualSize, foreignFilesystem } = layerOptions;
-    const blob = await destination.blobSource(descriptor);
-    try {
-      const filesystem = row.fingerprint === undefined ? foreignFilesystem : undefined;
-      return await isLayer(blob, identityOf(chain, index, virtualSize), filesystem);
-    } finally {
-      await blob.close();
-    }
+  async #ifWhatItShouldBe(row: Conversion, wanted: readonly WantedLayer[], index: number): Promise<OutputLayer | undefined> {
+    const { destination, layerOptions, family } = this.#options;
+    const foreign = row.fingerprint === undefined ? layerOptions.foreignFilesystem : undefined;
+    return await readLayer(destination, row, wanted, index, { ...layerOptions, family }, foreign);
   }
 
-  #descriptorOf({ digest, size }: Conversion): Descriptor {
-    return layerDescriptor(digest, size, this.#options.family);
-  }
-
-  async remember(chainId: Digest, fingerprint: string, { digest, size }: Descriptor): Promise<void> {
-    await this.#insert({ kind: "layer", chainId }, fingerprint, digest, size);
+  async remember({ key }: WantedLayer, fingerprint: string, { descriptor: { digest, size } }: OutputLayer): Promise<void> {
+    await this.#insert({ kind: "layer", chainId: key }, fingerprint, digest, size);
   }
 
   async rememberManifest(source: Digest, fingerprint: string, { digest, size, mediaType }: Descriptor): Promise<void> {

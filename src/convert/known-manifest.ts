@@ -1,25 +1,39 @@
 import { LazyError } from "../errors.ts";
-import { chainIds } from "../oci/chain-id.ts";
+import { parseConfig } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import type { ImageStore } from "../oci/image-store.ts";
 import { parseManifest } from "../oci/manifest.ts";
-import type { ConvertOptions } from "./convert-options.ts";
+import { baseLayerOf } from "./base-layer.ts";
+import type { ConvertOptions, ConvertTarget } from "./convert-options.ts";
+import { ANNOTATION, isConvertedLayer, type ImageFormat } from "./image-format.ts";
 import type { ImageNode } from "./image-graph.ts";
-import { identityOf, isLayer } from "./layer-identity.ts";
+import { readLayer, unreadLayer } from "./known-layer.ts";
 import type { KnownLayers } from "./known-layers.ts";
+import { wantedLayers } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";
-import { isConvertedLayer, layerDescriptor, OUTPUT_TYPES, outputImage, type OutputImage } from "./output-image.ts";
+import { OUTPUT_TYPES, outputImage, type OutputImage, type OutputLayer } from "./output-image.ts";
 
 type ImageOptions = Pick<ConvertOptions, "family" | "referrer" | "base">;
 
 /** The documents that an image is converted to, on top of these layers. */
-export function outputOf({ manifest, config, descriptor }: ImageNode, layers: readonly Descriptor[], options: ImageOptions): OutputImage {
-  return outputImage(manifest, config, layers, options.family, options.referrer ? descriptor : undefined);
+export function outputOf(
+  { manifest, config, descriptor }: ImageNode,
+  layers: readonly OutputLayer[],
+  format: ImageFormat,
+  { family, referrer }: ImageOptions,
+): OutputImage {
+  return outputImage(manifest, config, layers, { format, family, subject: referrer ? descriptor : undefined });
 }
 
 /** Under which whole images are remembered: equal for runs that make the same manifest. */
 export function manifestFingerprint({ fingerprint }: LayerOptions, { referrer }: ImageOptions): string {
   return referrer ? `${fingerprint},referrer` : fingerprint;
+}
+
+/** An image as it was converted before. */
+export interface KnownImage {
+  readonly output: OutputImage;
+  /** Without a base layer. */
+  readonly layers: readonly OutputLayer[];
 }
 
 /**
@@ -29,15 +43,14 @@ export function manifestFingerprint({ fingerprint }: LayerOptions, { referrer }:
  */
 export async function findKnownManifest(
   node: ImageNode,
-  destination: ImageStore,
+  target: ConvertTarget,
   known: KnownLayers,
   layerOptions: LayerOptions,
   options: ImageOptions,
-): Promise<OutputImage | undefined> {
+): Promise<KnownImage | undefined> {
   const mediaType = OUTPUT_TYPES[options.family].manifest;
   for (const row of await known.manifests(node.descriptor.digest, mediaType, manifestFingerprint(layerOptions, options))) {
-    const descriptor = { mediaType, digest: row.digest, size: row.size };
-    const found = await readAgain(node, destination, descriptor, layerOptions, options);
+    const found = await readAgain(node, target, { mediaType, digest: row.digest, size: row.size }, layerOptions, options);
     if (found) return found;
     await known.forget(row);
   }
@@ -46,46 +59,39 @@ export async function findKnownManifest(
 
 async function readAgain(
   node: ImageNode,
-  destination: ImageStore,
+  { destination, format }: ConvertTarget,
   descriptor: Descriptor,
   layerOptions: LayerOptions,
   options: ImageOptions,
-): Promise<OutputImage | undefined> {
+): Promise<KnownImage | undefined> {
+  const { base, family } = options;
+  const knownOptions = { ...layerOptions, family };
   try {
-    const { layers } = parseManifest(
-      await destination.manifest(descriptor),
-      descriptor.mediaType,
-      `${destination.name}@${descriptor.digest}`,
-    );
-    if (layers.length !== node.manifest.layers.length + (options.base ? 1 : 0) || !layers.every(isConvertedLayer)) return undefined;
-    const again = layers.map((layer) => layerDescriptor(layer.digest, layer.size, options.family));
-    const output = outputOf(node, again, options);
+    const name = `${destination.name}@${descriptor.digest}`;
+    const manifest = parseManifest(await destination.manifest(descriptor), descriptor.mediaType, name);
+    const { rootfs } = parseConfig(await destination.blob(manifest.config), `${name}: config`);
+    const below = base ? [baseLayerOf(base, family, layerOptions.filesystem)] : [];
+    const wanted = wantedLayers(format, node);
+    const own = manifest.layers.slice(below.length);
+    const counts = [own.length, rootfs.diff_ids.length - below.length];
+    if (counts.some((count) => count !== wanted.length) || !manifest.layers.every(isConvertedLayer)) return undefined;
+    // What is believed here is what the documents would have to say again.
+    const layers = own.map((layer, index) => ({
+      ...unreadLayer(layer, wanted[index], layer.annotations?.[ANNOTATION.targetMediaType], knownOptions),
+      diffId: rootfs.diff_ids[below.length + index],
+    }));
+    const output = outputOf(node, [...below, ...layers], format, options);
     if (output.descriptor.digest !== descriptor.digest) return undefined;
-    if (!(await isTopOf(node, destination, again, layerOptions))) return undefined;
+    // A layer's UUID stands for its chain, so that of the topmost tells images apart that differ in their layers alone.
+    const top = wanted.length - 1;
+    if (top >= 0 && !(await readLayer(destination, layers[top].descriptor, wanted, top, knownOptions))) return undefined;
     // Its registry may have lost some of it.
-    const blobs = [output.configDescriptor, ...again];
+    const blobs = [output.configDescriptor, ...[...below, ...layers].map((layer) => layer.descriptor)];
     const present = await Promise.all(blobs.map(async ({ digest, size }) => await destination.hasBlob(digest, size)));
-    return present.every(Boolean) ? output : undefined;
+    return present.every(Boolean) ? { output, layers } : undefined;
   } catch (error) {
     // Gone, or something else altogether.
     if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;
     throw error;
-  }
-}
-
-/** A layer's UUID stands for its chain, so that of the topmost tells images apart that differ in their layers alone. */
-async function isTopOf(
-  { config }: ImageNode,
-  destination: ImageStore,
-  layers: readonly Descriptor[],
-  { virtualSize }: LayerOptions,
-): Promise<boolean> {
-  const chain = chainIds(config.rootfs.diff_ids);
-  if (chain.length === 0) return true;
-  const top = await destination.blobSource(layers[layers.length - 1]);
-  try {
-    return await isLayer(top, identityOf(chain, chain.length - 1, virtualSize));
-  } finally {
-    await top.close();
   }
 }

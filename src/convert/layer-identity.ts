@@ -3,7 +3,11 @@ import { openOverlaybdLayer } from "../device/layer.ts";
 import { LazyError } from "../errors.ts";
 import { BLOCK_BYTES, MAGIC, SUPERBLOCK_OFFSET, superblockStruct } from "../formats/ext4/layout.ts";
 import { stackLayers } from "../formats/lsmt/stack.ts";
-import { hexOf, type Digest } from "../oci/digest.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { chainIds } from "../oci/chain-id.ts";
+import { digestOf, hexOf, type Digest } from "../oci/digest.ts";
+import type { ImageFormat } from "./image-format.ts";
+import type { ImageNode } from "./image-graph.ts";
 
 /** What a layer blob says of itself: which layer it is, on top of which, and of how large a device. */
 export interface LayerIdentity {
@@ -15,13 +19,34 @@ export interface LayerIdentity {
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
-/** A layer's UUID is the front of its chain ID; its parent's is that of the layer below. */
-export function identityOf(chain: readonly Digest[], index: number, virtualSize: number): LayerIdentity {
-  return { uuid: uuidOf(chain[index]), parentUuid: index === 0 ? undefined : uuidOf(chain[index - 1]), virtualSize };
+/** A layer that a result is to have. */
+export interface WantedLayer {
+  /** Names the source's layer and all below it. */
+  readonly chainId: Digest;
+  /** Stands for all that decides what is in it, besides options. */
+  readonly key: Digest;
+  /** The layer that it is made from. */
+  readonly source: Descriptor;
 }
 
-function uuidOf(chainId: Digest): string {
-  const hex = hexOf(chainId);
+/**
+ * The layers of a result. A layer's key is its chain ID, which names it and all below; that of a turboOCI layer also names how the
+ * source stores it, since it says where in that blob what is.
+ */
+export function wantedLayers(format: ImageFormat, { manifest, config }: Pick<ImageNode, "manifest" | "config">): WantedLayer[] {
+  return chainIds(config.rootfs.diff_ids).map((chainId, index) => {
+    const source = manifest.layers[index];
+    return { source, chainId, key: format === "overlaybd" ? chainId : digestOf(Buffer.from(`${format} ${chainId} ${source.digest}`)) };
+  });
+}
+
+/** A layer's UUID is the front of its key; its parent's is that of the layer below. */
+export function identityOf(wanted: readonly WantedLayer[], index: number, virtualSize: number): LayerIdentity {
+  return { uuid: uuidOf(wanted[index].key), parentUuid: index === 0 ? undefined : uuidOf(wanted[index - 1].key), virtualSize };
+}
+
+function uuidOf(key: Digest): string {
+  const hex = hexOf(key);
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-");
 }
 

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { convertLayout } from "../../test/support/convert.ts";
 import { layerOf, writeImage } from "../../test/support/image-builder.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
-import { layerOptions } from "./layer-options.ts";
+import { layerOptionsOf } from "./layer-options.ts";
 
 const VIRTUAL_SIZE = 64 * 2 ** 30;
 const LOWER = layerOf([
@@ -28,7 +28,7 @@ test("the same layers give the same bytes as long as the fingerprint is the same
   await writeImage(scratch.join("in"), "x", { layers: [LOWER, UPPER] });
   const { images } = await convertLayout(scratch.join("in"), "x", scratch.join("out"), { virtualSize: VIRTUAL_SIZE });
   const digests = images[0].layers.map((layer) => layer.converted.digest);
-  const { fingerprint } = await layerOptions(VIRTUAL_SIZE, undefined);
-  const why = "if other bytes are intended, raise FORMAT_VERSION in layer-options.ts, or databases will combine layers that do not fit";
+  const [{ fingerprint }] = await layerOptionsOf([{ format: "overlaybd" }], { virtualSize: VIRTUAL_SIZE, filesystem: "ext4" });
+  const why = "if other bytes are intended, raise its format version in layer-options.ts, or databases will combine layers that do not fit";
   assert.deepEqual({ fingerprint, digests }, RECORDED, why);
 });

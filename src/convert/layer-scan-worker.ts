@@ -1,7 +1,7 @@
 import { compressBlocks } from "../compression/block-codec.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { openThreadPort } from "../workers/thread-port.ts";
-import { scanLayer } from "./layer-scan.ts";
+import { scanLayer, type ScanOptions } from "./layer-scan.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 import {
   BATCH_BUFFER_BYTES,
@@ -23,20 +23,20 @@ const MAX_SPARES = 8;
 
 function receive(request: ScanRequest): void {
   const { kind, id } = request;
-  if (kind === "scan") void scan(id, request.name);
+  if (kind === "scan") void scan(id, request.name, request.options);
   else if (kind === "compress") compress(request);
   else scans.get(id)?.receive(request);
 }
 
-async function scan(id: number, name: string): Promise<void> {
+async function scan(id: number, name: string, options: ScanOptions): Promise<void> {
   const running = new RunningScan(id);
   scans.set(id, running);
   try {
     const put = async (payload: Buffer<ArrayBuffer>): Promise<void> => await running.put(payload);
-    const { entries, payloadBlocks, diffId } = await scanLayer(running.stored(), name, put, spareBuffer);
+    const { entries, payloadBlocks, diffId, index } = await scanLayer(running.stored(), name, put, spareBuffer, options);
     const chunks = entries.chunks();
     port.post(
-      { kind: "scanned", id, entries: chunks, payloadBlocks, diffId },
+      { kind: "scanned", id, entries: chunks, payloadBlocks, diffId, index },
       chunks.map((chunk) => chunk.buffer),
     );
   } catch (error) {

@@ -40,6 +40,7 @@ test("every file's blocks stand in the payload where its entry says, padded with
       "layer",
       async (bytes) => void payload.push(bytes),
       () => new ArrayBuffer(1 << 20),
+      { payload: true, indexed: false },
     );
     const blocks = Buffer.concat(payload);
     assert.equal(blocks.length, scan.payloadBlocks * BLOCK);

@@ -1,7 +1,7 @@
 import type { ByteSource } from "../bytes/source.ts";
-import type { Descriptor } from "../oci/descriptor.ts";
 import type { ImageStore, PutBlobResult } from "../oci/image-store.ts";
-import type { ConvertedLayer } from "./convert-layers.ts";
+import type { ConvertedLayer } from "./layer-writer.ts";
+import type { OutputLayer } from "./output-image.ts";
 import type { Semaphore } from "./semaphore.ts";
 
 export interface LayerUploadsOptions {
@@ -9,7 +9,7 @@ export interface LayerUploadsOptions {
   /** Uploads at a time, of all images. */
   readonly slots: Semaphore;
   readonly layerSent: (index: number, bytes: number) => void;
-  readonly layerStored: (index: number, descriptor: Descriptor, result: PutBlobResult) => Promise<void>;
+  readonly layerStored: (index: number, layer: OutputLayer, result: PutBlobResult) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -26,9 +26,9 @@ export class LayerUploads {
   }
 
   /** Begins to store a layer, unless that is done already or under way. */
-  start(index: number, { descriptor, content }: ConvertedLayer): void {
+  start(index: number, { content, ...layer }: ConvertedLayer): void {
     if (content === undefined || this.#running.has(index)) return;
-    const upload = this.#store(index, descriptor, content);
+    const upload = this.#store(index, layer, content);
     upload.catch((error: unknown) => this.#failure.abort(error));
     this.#running.set(index, upload);
   }
@@ -44,14 +44,14 @@ export class LayerUploads {
     await Promise.allSettled(this.#running.values());
   }
 
-  async #store(index: number, descriptor: Descriptor, content: ByteSource): Promise<void> {
+  async #store(index: number, layer: OutputLayer, content: ByteSource): Promise<void> {
     const { destination, slots, layerSent, layerStored } = this.#options;
     const release = await slots.acquire();
     try {
       this.signal.throwIfAborted();
       const sent = observedSource(content, (bytes) => layerSent(index, bytes));
-      const result = await destination.putBlob(descriptor, sent, { isHashed: true, signal: this.signal });
-      await layerStored(index, descriptor, result);
+      const result = await destination.putBlob(layer.descriptor, sent, { isHashed: true, signal: this.signal });
+      await layerStored(index, layer, result);
     } finally {
       release();
     }

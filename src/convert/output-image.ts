@@ -7,46 +7,32 @@ import type { Manifest } from "../oci/manifest.ts";
 import {
   DOCKER_CONFIG,
   DOCKER_INDEX,
-  DOCKER_LAYER_TAR,
   DOCKER_MANIFEST,
   OCI_CONFIG,
   OCI_INDEX,
-  OCI_LAYER_TAR,
   OCI_MANIFEST,
   type MediaTypeFamily,
 } from "../oci/media-types.ts";
+import { FORMAT_TRAITS, type ImageFormat } from "./image-format.ts";
 
-/** The media types of converted images, by family. */
-export const OUTPUT_TYPES: Readonly<Record<MediaTypeFamily, Readonly<Record<"index" | "manifest" | "config" | "layer", string>>>> = {
-  docker: { index: DOCKER_INDEX, manifest: DOCKER_MANIFEST, config: DOCKER_CONFIG, layer: DOCKER_LAYER_TAR },
-  oci: { index: OCI_INDEX, manifest: OCI_MANIFEST, config: OCI_CONFIG, layer: OCI_LAYER_TAR },
+/** The media types of converted images' documents, by family. */
+export const OUTPUT_TYPES: Readonly<Record<MediaTypeFamily, Readonly<Record<"index" | "manifest" | "config", string>>>> = {
+  docker: { index: DOCKER_INDEX, manifest: DOCKER_MANIFEST, config: DOCKER_CONFIG },
+  oci: { index: OCI_INDEX, manifest: OCI_MANIFEST, config: OCI_CONFIG },
 };
 
-const LAYER_VERSION = "0.1.0";
-
-/** What converted images are among the referrers of their source. */
-const ARTIFACT_TYPE = "application/vnd.containerd.overlaybd.native.v1+json";
-
-/** Keys of an image's layer annotations; see docs/formats/image.md. */
-const ANNOTATION = {
-  blobDigest: "containerd.io/snapshot/overlaybd/blob-digest",
-  blobSize: "containerd.io/snapshot/overlaybd/blob-size",
-  version: "containerd.io/snapshot/overlaybd/version",
-} as const;
-
-/** Whether a layer is one that a conversion made, in any of overlaybd's forms. */
-export function isConvertedLayer(layer: Descriptor): boolean {
-  return layer.annotations?.[ANNOTATION.version] !== undefined;
-}
-
-export function layerDescriptor(digest: Digest, size: number, family: MediaTypeFamily): Descriptor {
-  const annotations = { [ANNOTATION.blobDigest]: digest, [ANNOTATION.blobSize]: String(size), [ANNOTATION.version]: LAYER_VERSION };
-  return { mediaType: OUTPUT_TYPES[family].layer, digest, size, annotations };
+/** A layer of a converted image. */
+export interface OutputLayer {
+  readonly descriptor: Descriptor;
+  /** Digest of the blob without its compression. */
+  readonly diffId: Digest;
+  /** The stored layer that a turboOCI layer refers to. */
+  readonly data?: Descriptor | undefined;
 }
 
 /** The source's config with the converted layers' digests; everything else stays. */
-function outputConfig(config: ImageConfig, layers: readonly Descriptor[]): Uint8Array {
-  return encodeJson({ ...config, rootfs: { ...config.rootfs, diff_ids: layers.map((layer) => layer.digest) } });
+function outputConfig(config: ImageConfig, layers: readonly OutputLayer[]): Uint8Array {
+  return encodeJson({ ...config, rootfs: { ...config.rootfs, diff_ids: layers.map(({ diffId }) => diffId) } });
 }
 
 /** The documents of a converted image. */
@@ -57,6 +43,13 @@ export interface OutputImage {
   readonly descriptor: Descriptor;
 }
 
+export interface OutputOptions {
+  readonly format: ImageFormat;
+  readonly family: MediaTypeFamily;
+  /** What the result refers to, instead of whatever its source referred to. */
+  readonly subject: Descriptor | undefined;
+}
+
 /**
  * The source's manifest with the converted config and layers; annotations and other keys stay.
  * `subject` makes it a referrer of that document, instead of whatever its source referred to.
@@ -64,9 +57,8 @@ export interface OutputImage {
 export function outputImage(
   source: Manifest,
   sourceConfig: ImageConfig,
-  layers: readonly Descriptor[],
-  family: MediaTypeFamily,
-  subject: Descriptor | undefined,
+  layers: readonly OutputLayer[],
+  { format, family, subject }: OutputOptions,
 ): OutputImage {
   const types = OUTPUT_TYPES[family];
   const config = outputConfig(sourceConfig, layers);
@@ -76,9 +68,9 @@ export function outputImage(
   const manifest = encodeJson({
     schemaVersion,
     mediaType: types.manifest,
-    ...artifactTypeOf(source, subject),
+    ...artifactTypeOf(source, format, subject),
     config: configDescriptor,
-    layers,
+    layers: layers.map(({ descriptor }) => descriptor),
     ...subjectOf(source, subject),
     ...(annotations !== undefined && { annotations }),
     ...others,
@@ -91,14 +83,14 @@ export function outputIndex(
   source: ImageIndex,
   mediaType: string,
   manifests: readonly Descriptor[],
-  subject: Descriptor | undefined,
+  { format, subject }: Pick<OutputOptions, "format" | "subject">,
 ): Uint8Array {
   const { schemaVersion, mediaType: _type, artifactType: _artifact, manifests: _manifests, subject: _subject, ...rest } = source;
   const { annotations, ...others } = rest;
   return encodeJson({
     schemaVersion,
     mediaType,
-    ...artifactTypeOf(source, subject),
+    ...artifactTypeOf(source, format, subject),
     manifests,
     ...subjectOf(source, subject),
     ...(annotations !== undefined && { annotations }),
@@ -116,8 +108,8 @@ export function describe(mediaType: string, bytes: Uint8Array): Descriptor {
   return { mediaType, digest: digestOf(bytes), size: bytes.length };
 }
 
-function artifactTypeOf(source: Manifest | ImageIndex, subject: Descriptor | undefined): { artifactType?: string } {
-  const artifactType = subject ? ARTIFACT_TYPE : source.artifactType;
+function artifactTypeOf(source: Manifest | ImageIndex, format: ImageFormat, subject: Descriptor | undefined): { artifactType?: string } {
+  const artifactType = subject ? FORMAT_TRAITS[format].artifactType : source.artifactType;
   return artifactType === undefined ? {} : { artifactType };
 }
 

@@ -1,45 +1,33 @@
-import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
-import type { ByteSource } from "../bytes/source.ts";
-import type { LayerBlocks } from "../tree/filesystem-writer.ts";
+import type { CompressedBatch } from "../compression/block-codec.ts";
 import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
-import type { Digest } from "../oci/digest.ts";
 import { PAYLOAD_OFFSET, payloadHead, payloadTail } from "../tar/payload.ts";
 import type { BlobSpool } from "./blob-spool.ts";
+import { overlaybdDescriptor } from "./image-format.ts";
+import type { ConvertedLayer, FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 
 const SECTORS_PER_BLOCK = PAYLOAD_BLOCK_BYTES / 512;
 /** Metadata blocks that are given to the compressor at a time. */
 const METADATA_BATCH = 64;
 
-export interface OverlaybdLayerOptions {
-  /** Size of the device in bytes. */
-  readonly virtualSize: number;
-  readonly uuid: string;
-  readonly parentUuid: string | undefined;
-  readonly compress: CompressBlocks;
-}
-
-/** A finished layer blob. */
-export interface LayerBlob {
-  readonly digest: Digest;
-  readonly content: ByteSource;
-}
-
 /**
  * Writes one overlaybd layer blob: an LSMT layer in a ZFile in a tar. Payload goes in as it comes, before it is known where
  * on the device it belongs; metadata follows, then the index that gives both their place.
  */
-export class OverlaybdLayerWriter {
+export class OverlaybdLayerWriter implements LayerWriter {
+  readonly needsIndex = false;
+  readonly #options: LayerWriterOptions;
   readonly #spool: BlobSpool;
   readonly #zfile: ZFileWriter;
   readonly #lsmt: LsmtWriter;
   #payloadSector: number | undefined;
   #started = false;
 
-  constructor(spool: BlobSpool, options: OverlaybdLayerOptions) {
-    const { virtualSize, uuid, parentUuid, compress } = options;
+  constructor(options: LayerWriterOptions) {
+    const { spool, virtualSize, uuid, parentUuid, compress } = options;
+    this.#options = options;
     this.#spool = spool;
     this.#zfile = new ZFileWriter(
       { write: async (bytes) => await this.#writeSpool(bytes) },
@@ -55,7 +43,7 @@ export class OverlaybdLayerWriter {
   }
 
   /** Appends the metadata and ends the blob. */
-  async finish(blocks: LayerBlocks, metadataBlock: (block: number) => Uint8Array): Promise<LayerBlob> {
+  async finish({ blocks, metadataBlock }: FinishedPasses): Promise<ConvertedLayer> {
     const mappings = new MappingList();
     for (const { block, payloadBlock, blocks: count } of blocks.payload) {
       const sector = (this.#payloadSector ?? 0) + payloadBlock * SECTORS_PER_BLOCK;
@@ -73,7 +61,13 @@ export class OverlaybdLayerWriter {
     await this.#spool.write(payloadTail(summary.bytes));
     await this.#spool.patch(0, payloadHead(summary.bytes));
     await this.#spool.patch(PAYLOAD_OFFSET, summary.header);
-    return { digest: await this.#spool.digest(), content: this.#spool };
+    const { family, filesystem } = this.#options;
+    const digest = await this.#spool.digest();
+    return {
+      descriptor: overlaybdDescriptor({ digest, size: this.#spool.size }, family, filesystem),
+      diffId: digest,
+      content: this.#spool,
+    };
   }
 
   async #writeSpool(bytes: Uint8Array): Promise<void> {

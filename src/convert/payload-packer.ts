@@ -12,7 +12,7 @@ const NO_RUNS: readonly FileRun[] = [];
  * are left out. It is fed synchronously by the archive's reader; full buffers wait in `take` for whoever writes them on.
  */
 export class PayloadPacker {
-  readonly #allocate: () => ArrayBuffer;
+  readonly #allocate: (() => ArrayBuffer) | undefined;
   #buffer: Buffer<ArrayBuffer> | undefined;
   #filled = 0;
   #full: Buffer<ArrayBuffer>[] = [];
@@ -26,8 +26,8 @@ export class PayloadPacker {
   #run = 0;
   #runFirstByte = 0;
 
-  /** @param allocate gives buffers of PAYLOAD_PIECE_BYTES or more */
-  constructor(allocate: () => ArrayBuffer) {
+  /** @param allocate gives buffers of PAYLOAD_PIECE_BYTES or more; without it, payload is only measured */
+  constructor(allocate: (() => ArrayBuffer) | undefined) {
     this.#allocate = allocate;
   }
 
@@ -94,6 +94,7 @@ export class PayloadPacker {
   }
 
   #zeroTo(position: number): void {
+    if (!this.#allocate) this.#position = Math.max(this.#position, position);
     while (this.#position < position) {
       const length = Math.min(position - this.#position, PAYLOAD_PIECE_BYTES - this.#filled);
       this.#piece().fill(0, this.#filled, this.#filled + length);
@@ -102,6 +103,10 @@ export class PayloadPacker {
   }
 
   #append(bytes: Uint8Array, from: number, to: number): void {
+    if (!this.#allocate) {
+      this.#position += to - from;
+      return;
+    }
     for (let at = from; at < to;) {
       const length = Math.min(to - at, PAYLOAD_PIECE_BYTES - this.#filled);
       this.#piece().set(bytes.subarray(at, at + length), this.#filled);
@@ -111,7 +116,7 @@ export class PayloadPacker {
   }
 
   #piece(): Buffer<ArrayBuffer> {
-    return (this.#buffer ??= Buffer.from(this.#allocate(), 0, PAYLOAD_PIECE_BYTES));
+    return (this.#buffer ??= Buffer.from(this.#allocate?.() ?? new ArrayBuffer(PAYLOAD_PIECE_BYTES), 0, PAYLOAD_PIECE_BYTES));
   }
 
   #advance(length: number): void {

@@ -1,11 +1,13 @@
 import type { BlockAlgorithm, CompressedBatch } from "../compression/block-codec.ts";
 import type { ErrorCode } from "../errors.ts";
 import type { Digest } from "../oci/digest.ts";
+import type { LayerIndex } from "./layer-index.ts";
+import type { ScanOptions } from "./layer-scan.ts";
 import { PAYLOAD_PIECE_BYTES } from "./payload-packer.ts";
 
 /** Each stored layer goes to one thread; `id` names the scan. Buffers are transferred, and come back to be used again. */
 export type ScanRequest =
-  | { readonly kind: "scan"; readonly id: number; readonly name: string }
+  | { readonly kind: "scan"; readonly id: number; readonly name: string; readonly options: ScanOptions }
   /** The next bytes of the layer as it is stored. */
   | { readonly kind: "stored"; readonly id: number; readonly buffer: ArrayBuffer; readonly bytes: number }
   | { readonly kind: "end"; readonly id: number }
@@ -39,6 +41,7 @@ export type ScanReply =
       readonly entries: readonly Uint8Array<ArrayBuffer>[];
       readonly payloadBlocks: number;
       readonly diffId: Digest;
+      readonly index: LayerIndex | undefined;
     }
   | { readonly kind: "scan failed"; readonly id: number; readonly error: ThreadError }
   | { readonly kind: "compressed"; readonly id: number; readonly buffer: ArrayBuffer; readonly result: CompressedBatch | ThreadError };

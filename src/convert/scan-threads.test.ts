@@ -47,10 +47,12 @@ async function scanOn(threads: ScanThreads, stored: AsyncIterable<Uint8Array>): 
   return { blocks: digestOf(Buffer.concat(blocks)), paths: Array.from(entries, ({ path }) => path), payloadBlocks, diffId };
 }
 
+const OPTIONS = { payload: true, indexed: false };
+
 async function scanHere(tar: Uint8Array): Promise<Scanned> {
   const payload: Buffer[] = [];
   const put = async (bytes: Buffer): Promise<void> => void payload.push(bytes);
-  const { entries, payloadBlocks, diffId } = await scanLayer(pieces(tar), "layer", put, () => new ArrayBuffer(1 << 20));
+  const { entries, payloadBlocks, diffId } = await scanLayer(pieces(tar), "layer", put, () => new ArrayBuffer(1 << 20), OPTIONS);
   const { bytes } = compressBlocks("lz4", Buffer.concat(payload), 4096);
   return { blocks: digestOf(bytes), paths: Array.from(entries, ({ path }) => path), payloadBlocks, diffId };
 }

@@ -2,7 +2,7 @@ import { compressBlocks, type CompressBlocks, type CompressedBatch } from "../co
 import { LazyError } from "../errors.ts";
 import { ThreadPool } from "../workers/thread-pool.ts";
 import { EntryLog } from "./entry-log.ts";
-import type { LayerScan } from "./layer-scan.ts";
+import type { LayerScan, ScanOptions } from "./layer-scan.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 import { BATCH_BUFFER_BYTES, PAYLOAD_ALGORITHM, type ScanReply, type ScanRequest } from "./scan-messages.ts";
 
@@ -67,10 +67,15 @@ export class ScanThreads {
   }
 
   /**
-   * The data pass over a layer as it is stored. Payload comes compressed and in order through `put`. Throws what the layer's format, its
-   * transfer or `put` throws; the caller then ends the transfer, if it has not ended.
+   * The data pass over a layer as it is stored. Payload comes compressed and in order through `put`, if that is given. Throws what the
+   * layer's format, its transfer or `put` throws; the caller then ends the transfer, if it has not ended.
    */
-  async scan(stored: AsyncIterable<Uint8Array>, name: string, put: PutBatch): Promise<LayerScan> {
+  async scan(
+    stored: AsyncIterable<Uint8Array>,
+    name: string,
+    put: PutBatch | undefined,
+    { indexed = false }: Partial<Pick<ScanOptions, "indexed">> = {},
+  ): Promise<LayerScan> {
     this.#checkOpen();
     const thread = this.#leastLoaded();
     const id = this.#nextId++;
@@ -79,10 +84,10 @@ export class ScanThreads {
     this.#pool.hold(thread, true);
     this.#adjustOffers();
     const post = (request: ScanRequest, transferred: ArrayBuffer[]): void => this.#pool.post(thread, request, transferred);
-    const scan = new Scan(id, thread, this.#free, put, post);
+    const scan = new Scan(id, thread, this.#free, put ?? NO_PAYLOAD, post);
     this.#scans.set(id, scan);
     try {
-      post({ kind: "scan", id, name }, []);
+      post({ kind: "scan", id, name, options: { payload: put !== undefined, indexed } }, []);
       const [scanned] = await Promise.all([scan.done, scan.feed(stored)]);
       return scanned;
     } catch (error) {
@@ -187,6 +192,8 @@ export class ScanThreads {
   }
 }
 
+const NO_PAYLOAD: PutBatch = async () => {};
+
 /** Buffers that nobody has, to be used again: fresh ones cost more than what is done with them. */
 interface FreeBuffers {
   readonly stored: ArrayBuffer[];
@@ -267,8 +274,8 @@ class Scan {
         this.putInOrder(Promise.resolve(reply.batch), reply.payloadBytes);
         break;
       case "scanned": {
-        const { payloadBlocks, diffId } = reply;
-        const scan = { entries: EntryLog.from(reply.entries), payloadBlocks, diffId };
+        const { payloadBlocks, diffId, index } = reply;
+        const scan = { entries: EntryLog.from(reply.entries), payloadBlocks, diffId, index };
         this.#allPut.then(
           () => this.#resolve(scan),
           () => {}, // has been reported

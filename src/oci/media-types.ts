@@ -7,6 +7,9 @@ export const OCI_LAYER_TAR = "application/vnd.oci.image.layer.v1.tar";
 export const OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip";
 export const OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd";
 
+/** The config of a manifest that needs none: `{}`. */
+export const EMPTY_CONFIG = "application/vnd.oci.empty.v1+json";
+
 export const DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json";
 export const DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
 export const DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
@@ -49,6 +52,16 @@ export function isTarLayer(mediaType: string): boolean {
 /** A layer that its maker did not allow to be pushed to registries; the blob may be missing there. */
 export function isForeignLayer(mediaType: string): boolean {
   return mediaType.startsWith(OCI_FOREIGN_PREFIX) || mediaType.startsWith(DOCKER_FOREIGN_PREFIX);
+}
+
+const LAYER_TYPES = {
+  docker: { none: DOCKER_LAYER_TAR, gzip: DOCKER_LAYER_GZIP, zstd: DOCKER_LAYER_ZSTD },
+  oci: { none: OCI_LAYER_TAR, gzip: OCI_LAYER_GZIP, zstd: OCI_LAYER_ZSTD },
+} as const;
+
+/** The media type of a distributable layer that is compressed so. */
+export function layerMediaType(family: MediaTypeFamily, compression: keyof (typeof LAYER_TYPES)["oci"]): string {
+  return LAYER_TYPES[family][compression];
 }
 
 export function familyOf(mediaType: string): MediaTypeFamily {

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
-import { convertImage } from "../../src/convert/convert-image.ts";
 import { LazyError } from "../../src/errors.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { parseReference } from "../../src/oci/reference.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
-import { convertOptions } from "../support/convert.ts";
+import { convertInto, convertOptions } from "../support/convert.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type Fault, type HostileRegistry, type SeenRequest } from "../support/hostile-registry.ts";
 import { copyImage } from "../support/image-builder.ts";
@@ -54,7 +53,7 @@ async function convert(repository: string): Promise<string> {
   const [source, destination] = [openStore(hostile.host, "source"), openStore(hostile.host, repository)];
   const directory = scratch.join(repository);
   try {
-    const result = await convertImage(source, { tag: "v1" }, destination, "v1", convertOptions(directory));
+    const result = await convertInto(source, { tag: "v1" }, destination, "v1", convertOptions(directory));
     return result.descriptor.digest;
   } finally {
     assert.equal(existsSync(directory), false, "temporary data is gone");

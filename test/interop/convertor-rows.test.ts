@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
-import { convertImage } from "../../src/convert/convert-image.ts";
 import type { ConvertOptions } from "../../src/convert/convert-options.ts";
 import type { ConversionStore } from "../../src/dedup/conversion-store.ts";
 import { openConversionStore } from "../../src/dedup/open-store.ts";
@@ -12,7 +11,7 @@ import { digestOf, parseDigest } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { parseManifest } from "../../src/oci/manifest.ts";
 import { OCI_CONFIG, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
-import { convertOptions } from "../support/convert.ts";
+import { convertInto, convertOptions } from "../support/convert.ts";
 import { assertTree, load } from "../support/recorded-tree.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
@@ -70,7 +69,7 @@ async function remember(name: "stack" | "base", layers: readonly number[]): Prom
 
 async function convert(options: Partial<ConvertOptions> = {}): Promise<string[]> {
   const known = { store, repository: HERE };
-  const result = await convertImage(source, { tag: "v1" }, destination, "v1", convertOptions(scratch.join("work"), { known, ...options }));
+  const result = await convertInto(source, { tag: "v1" }, destination, "v1", convertOptions(scratch.join("work"), { known, ...options }));
   return result.images[0].layers.map((layer) => layer.outcome);
 }
 

@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { convertImage } from "../../src/convert/convert-image.ts";
-import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
+import type { ConvertResult } from "../../src/convert/convert-options.ts";
 import type { Conversion, ConversionStore } from "../../src/dedup/conversion-store.ts";
 import { openConversionStore } from "../../src/dedup/open-store.ts";
 import { LazyError } from "../../src/errors.ts";
@@ -14,7 +13,7 @@ import { OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { parseReference } from "../../src/oci/reference.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
-import { convertOptions } from "../support/convert.ts";
+import { type TestOptions, convertInto, convertOptions } from "../support/convert.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
 import { copyImage, layerOf, writeImage, type BuiltLayer } from "../support/image-builder.ts";
@@ -97,7 +96,7 @@ interface Outcome {
 }
 
 /** Converts an image of the source repository through the observed registry; with `known` undefined, nothing is remembered. */
-async function convert(image: string, options: Partial<ConvertOptions> = {}, to = repository): Promise<Outcome> {
+async function convert(image: string, options: Partial<TestOptions> = {}, to = repository): Promise<Outcome> {
   proxy.reset();
   const warnings: string[] = [];
   const [source, destination] = [registryStore(proxy.host, "source"), registryStore(proxy.host, to)];
@@ -105,7 +104,7 @@ async function convert(image: string, options: Partial<ConvertOptions> = {}, to 
   const observer = { warning: (message: string): void => void warnings.push(message) };
   try {
     const converting = convertOptions(scratch.join("work"), { known, observer, ...options });
-    const result = await convertImage(source, { tag: image }, destination, image, converting);
+    const result = await convertInto(source, { tag: image }, destination, image, converting);
     const tagged = await destination.resolve({ tag: image }).catch(() => undefined);
     if (converting.upload) assert.equal(tagged?.descriptor.digest, result.descriptor.digest);
     return { digest: result.descriptor.digest, outcomes: outcomesOf(result), requests: requestsSeen(), warnings };
@@ -123,7 +122,7 @@ function requestsSeen(): string[] {
 }
 
 /** What a conversion from scratch gives. */
-async function expected(image: string, options: Partial<ConvertOptions> = {}): Promise<Digest> {
+async function expected(image: string, options: Partial<TestOptions> = {}): Promise<Digest> {
   const { digest } = await convert(image, { ...options, known: undefined }, `fresh-${counter++}`);
   return digest;
 }
@@ -326,14 +325,14 @@ test("what a run that failed has finished of large layers is not converted again
     throw new LazyError("UNAVAILABLE", "it broke off");
   }
   const options = convertOptions(scratch.join("work"), { known });
-  await assert.rejects(convertImage(breaksOff, { tag: "large" }, destination, "large", options), { message: /it broke off/ });
-  const { images } = await convertImage(whole, { tag: "large" }, destination, "large", options);
+  await assert.rejects(convertInto(breaksOff, { tag: "large" }, destination, "large", options), { message: /it broke off/ });
+  const { images } = await convertInto(whole, { tag: "large" }, destination, "large", options);
   assert.deepEqual(
     images[0].layers.map((layer) => layer.outcome),
     ["reused", "uploaded"],
   );
   const fresh = registryStore(registry.host, `fresh-${counter++}`);
-  const anew = await convertImage(whole, { tag: "large" }, fresh, "large", { ...options, known: undefined });
+  const anew = await convertInto(whole, { tag: "large" }, fresh, "large", { ...options, known: undefined });
   assert.equal(images[0].converted.digest, anew.descriptor.digest);
   await Promise.all([destination.close(), fresh.close()]);
 });

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
-import { convertImage } from "../../src/convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult } from "../../src/convert/convert-options.ts";
 import { planConversion } from "../../src/convert/plan-conversion.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
@@ -13,7 +12,7 @@ import { parseIndex, type ImageIndex } from "../../src/oci/index.ts";
 import { parseManifest } from "../../src/oci/manifest.ts";
 import { OCI_INDEX, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import type { Platform } from "../../src/oci/platform.ts";
-import { convertOptions } from "../support/convert.ts";
+import { convertInto, convertOptions, targetOf } from "../support/convert.ts";
 import { layerOf, writeImage, type BuiltLayer } from "../support/image-builder.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
@@ -75,7 +74,7 @@ async function convert(tag: string, options: Partial<ConvertOptions> = {}): Prom
   const warnings: string[] = [];
   const observer = { warning: (message: string): void => void warnings.push(message) };
   const directory = scratch.join(`work-${counter++}`);
-  const result = await convertImage(source, { tag }, destination, tag, convertOptions(directory, { observer, ...options }));
+  const result = await convertInto(source, { tag }, destination, tag, convertOptions(directory, { observer, ...options }));
   return { ...result, warnings };
 }
 
@@ -296,7 +295,7 @@ test("the documents of all images and indexes are left behind when they are aske
 test("a plan says what would be done, and does nothing", async () => {
   await index("planned", [await image([SHARED, FOR_AMD64], AMD64), await image([SHARED, FOR_ARM64], ARM64)]);
   const options = convertOptions(scratch.join("work"));
-  const plan = await planConversion(source, { tag: "planned" }, destination, options);
+  const plan = (await planConversion(source, { tag: "planned" }, [targetOf(destination, undefined, options)], options))[0];
   const outcomes = plan.images.map(({ outcome, layers }) => [outcome, ...layers.map((layer) => layer.outcome)]);
   assert.deepEqual(outcomes, [
     ["convert", "convert", "convert"],

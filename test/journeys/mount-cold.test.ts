@@ -3,13 +3,12 @@ import { createCipheriv, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
-import { convertImage } from "../../src/convert/convert-image.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { run } from "../support/command.ts";
 import { tarArchive, type TarMember } from "../support/tar-builder.ts";
-import { convertOptions } from "../support/convert.ts";
+import { convertInto, convertOptions } from "../support/convert.ts";
 import { MountBench } from "./mount-support.ts";
 
 const FILES_PER_DIRECTORY = 40;
@@ -52,7 +51,7 @@ async function convertedImage(bench: MountBench, tars: readonly Uint8Array[]): P
   await source.putManifest(Buffer.from(JSON.stringify(manifest)), OCI_MANIFEST, { tag: "latest" });
   const destination = await openLayoutStore(bench.join("image"), { create: true });
   const options = convertOptions(bench.join("work"), { family: "oci", concurrency: 1 });
-  await convertImage(source, { tag: "latest" }, destination, "latest", options);
+  await convertInto(source, { tag: "latest" }, destination, "latest", options);
   await source.close();
   await destination.close();
 }

@@ -45,11 +45,11 @@ class Screen {
 /** An image of layers of these sizes has been begun. */
 function started(tally: ConversionTally, sizes: readonly number[], image = 0, platform = "amd64"): void {
   const layers = sizes.map((bytes, number) => ({ digest: DIGESTS[number], bytes }));
-  tally.imageStarted({ image, name: `image ${image}`, platform: { os: "linux", architecture: platform }, layers });
+  tally.imageStarted({ image, name: `image ${image}`, platform: { os: "linux", architecture: platform }, layers, results: 1 });
 }
 
 const tallyOf = (sizes: readonly number[], uploads = true): ConversionTally => {
-  const tally = new ConversionTally(uploads, () => {});
+  const tally = new ConversionTally({ uploads, blobBytesPerStoredByte: 1.6 }, () => {});
   started(tally, sizes);
   return tally;
 };
@@ -162,7 +162,7 @@ describe("progress elsewhere", () => {
   it("is one line now and then, and none when nothing has happened", () => {
     const screen = new Screen();
     const display: PlainDisplay[] = [];
-    const tally = new ConversionTally(true, () => display[0].changed());
+    const tally = new ConversionTally({ uploads: true, blobBytesPerStoredByte: 1.6 }, () => display[0].changed());
     display.push(new PlainDisplay(screen, tally));
     display[0].report(0);
     started(tally, [MB]);
@@ -183,9 +183,12 @@ describe("progress elsewhere", () => {
         done();
       },
     });
-    const progress = new ConversionProgress({ stderr, terminal: { interactive, color: false } }, { mode, quiet, verbose, uploads: true });
+    const progress = new ConversionProgress(
+      { stderr, terminal: { interactive, color: false } },
+      { mode, quiet, verbose, uploads: true, formats: ["overlaybd"] },
+    );
     const { observer } = progress;
-    observer.imageStarted?.({ image: 0, name: "image", platform: undefined, layers: [{ digest: DIGESTS[0], bytes: MB }] });
+    observer.imageStarted?.({ image: 0, name: "image", results: 1, platform: undefined, layers: [{ digest: DIGESTS[0], bytes: MB }] });
     observer.layerRead?.({ image: 0, layer: 0 }, MB);
     observer.layerConverted?.({ image: 0, layer: 0 }, 2 * MB);
     observer.warning?.("careful");

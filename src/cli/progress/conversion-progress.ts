@@ -1,6 +1,7 @@
+import type { ImageFormat } from "../../convert/image-format.ts";
 import type { ConvertObserver } from "../../convert/convert-observer.ts";
 import { formatPlatform } from "../../oci/platform.ts";
-import { ConversionTally, type ByteCounts, type TallyChange } from "./conversion-tally.ts";
+import { BLOB_BYTES_PER_STORED_BYTE, ConversionTally, type ByteCounts, type TallyChange } from "./conversion-tally.ts";
 import type { Environment } from "../environment.ts";
 import { JsonDisplay } from "./json-display.ts";
 import { PlainDisplay } from "./plain-display.ts";
@@ -15,6 +16,7 @@ export interface ConversionProgressOptions {
   readonly verbose: boolean;
   /** Converted layers are sent to a destination. */
   readonly uploads: boolean;
+  readonly formats: readonly ImageFormat[];
 }
 
 /** Follows a conversion and shows how far it is, as the user wants it. */
@@ -25,8 +27,12 @@ export class ConversionProgress {
   readonly #started = performance.now();
   #stopped = false;
 
-  constructor(environment: Pick<Environment, "stderr" | "terminal">, { mode, quiet, verbose, uploads }: ConversionProgressOptions) {
-    this.#tally = new ConversionTally(uploads, (change) => this.#changed(change));
+  constructor(
+    environment: Pick<Environment, "stderr" | "terminal">,
+    { mode, quiet, verbose, uploads, formats }: ConversionProgressOptions,
+  ) {
+    const blobBytesPerStoredByte = formats.reduce((sum, format) => sum + BLOB_BYTES_PER_STORED_BYTE[format], 0);
+    this.#tally = new ConversionTally({ uploads, blobBytesPerStoredByte }, (change) => this.#changed(change));
     this.#verbose = verbose;
     this.#display = quiet ? undefined : displayFor(mode, environment, this.#tally);
   }

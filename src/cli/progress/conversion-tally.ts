@@ -1,12 +1,13 @@
 import type { ConvertObserver, ImageOutcome, ImageStarted, LayerOutcome, LayerPlace } from "../../convert/convert-observer.ts";
+import type { ImageFormat } from "../../convert/image-format.ts";
 import type { Digest } from "../../oci/digest.ts";
 import type { Platform } from "../../oci/platform.ts";
 
 /**
- * Measured with `npm run bench`: a converted layer is about this many times its gzip layer, because it can be read at any offset.
- * What is to come is estimated with it.
+ * Measured with `npm run bench`: a converted layer is about this many times its gzip layer; overlaybd's because it can be read at any
+ * offset, turboOCI's because it leaves the data where it is. What is to come is estimated with it.
  */
-export const BLOB_BYTES_PER_STORED_BYTE = 1.6;
+export const BLOB_BYTES_PER_STORED_BYTE: Readonly<Record<ImageFormat, number>> = { overlaybd: 1.6, turbo: 0.04 };
 
 /** `converted` waits for the other layers of its image: nothing is sent before all are proven. */
 export type LayerStage = "waiting" | "reading" | "converting" | "converted" | "sending" | "done";
@@ -20,6 +21,9 @@ export interface LayerTally {
   sentBytes: number;
   /** Known once it is converted or found. */
   blobBytes: number | undefined;
+  /** Of the layer's results, how many nothing more will happen to, and their bytes. */
+  resultsDone: number;
+  bytesDone: number;
   outcome: LayerOutcome | undefined;
 }
 
@@ -27,6 +31,14 @@ export interface ImageTally {
   readonly name: string;
   readonly platform: Platform | undefined;
   readonly layers: readonly LayerTally[];
+  /** Forms that each layer is converted to. */
+  readonly results: number;
+}
+
+export interface TallyOptions {
+  readonly uploads: boolean;
+  /** Of all results of a layer together, as an estimate. */
+  readonly blobBytesPerStoredByte: number;
 }
 
 /** In bytes; what was sent again counts once. */
@@ -64,15 +76,15 @@ export class ConversionTally implements ConvertObserver {
   /** By their number; one that has not begun yet is missing. */
   readonly images: (ImageTally | undefined)[] = [];
   readonly bytes: ByteCounts = { read: 0, converted: 0, sent: 0, reused: 0 };
-  readonly #uploads: boolean;
+  readonly #options: TallyOptions;
   readonly #changed: (change: TallyChange) => void;
 
-  constructor(uploads: boolean, changed: (change: TallyChange) => void) {
-    this.#uploads = uploads;
+  constructor(options: TallyOptions, changed: (change: TallyChange) => void) {
+    this.#options = options;
     this.#changed = changed;
   }
 
-  imageStarted({ image, name, platform, layers }: ImageStarted): void {
+  imageStarted({ image, name, platform, layers, results }: ImageStarted): void {
     const tallies = layers.map(({ digest, bytes }): LayerTally => ({
       digest,
       bytes,
@@ -80,9 +92,11 @@ export class ConversionTally implements ConvertObserver {
       readBytes: 0,
       sentBytes: 0,
       blobBytes: undefined,
+      resultsDone: 0,
+      bytesDone: 0,
       outcome: undefined,
     }));
-    this.images[image] = { name, platform, layers: tallies };
+    this.images[image] = { name, platform, layers: tallies, results };
     this.#changed({ kind: "image", image });
   }
 
@@ -97,8 +111,8 @@ export class ConversionTally implements ConvertObserver {
   layerConverted(place: LayerPlace, bytes: number): void {
     this.bytes.converted += bytes;
     this.#update(place, (layer) => {
-      layer.blobBytes = bytes;
-      return "converted";
+      layer.blobBytes = (layer.blobBytes ?? layer.bytesDone) + bytes;
+      return layer.stage === "sending" ? "sending" : "converted";
     });
   }
 
@@ -112,8 +126,12 @@ export class ConversionTally implements ConvertObserver {
   layerDone(place: LayerPlace, outcome: LayerOutcome, bytes: number): void {
     if (outcome === "uploaded") this.bytes.sent += bytes;
     else if (outcome !== "kept") this.bytes.reused += bytes;
+    const { results = 1 } = this.images[place.image] ?? {};
     this.#update(place, (layer) => {
-      layer.blobBytes = bytes;
+      layer.resultsDone++;
+      layer.bytesDone += bytes;
+      if (layer.resultsDone < results) return layer.stage;
+      layer.blobBytes = layer.bytesDone;
       layer.outcome = outcome;
       return "done";
     });
@@ -133,7 +151,8 @@ export class ConversionTally implements ConvertObserver {
     for (const layer of this.images.flatMap((image) => image?.layers ?? [])) {
       const isDone = layer.stage === "done";
       const read = isDone ? layer.bytes : layer.readBytes;
-      const toSend = this.#uploads ? (layer.blobBytes ?? layer.bytes * BLOB_BYTES_PER_STORED_BYTE) : 0;
+      const { uploads, blobBytesPerStoredByte } = this.#options;
+      const toSend = uploads ? (layer.blobBytes ?? layer.bytes * blobBytesPerStoredByte) : 0;
       totals.layers++;
       if (isDone) totals.layersDone++;
       totals.bytes += layer.bytes;

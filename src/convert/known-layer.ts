@@ -1,0 +1,66 @@
+import type { Compression } from "../compression/decompress.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { ImageStore } from "../oci/image-store.ts";
+import { familyOf, layerMediaType, type MediaTypeFamily } from "../oci/media-types.ts";
+import { overlaybdDescriptor, turboDescriptor } from "./image-format.ts";
+import { identityOf, isLayer, type LayerIdentity, type WantedLayer } from "./layer-identity.ts";
+import type { LayerOptions } from "./layer-options.ts";
+import type { OutputLayer } from "./output-image.ts";
+
+type Blob = Pick<Descriptor, "digest" | "size">;
+
+export interface KnownLayerOptions extends Pick<LayerOptions, "format" | "filesystem" | "virtualSize"> {
+  readonly family: MediaTypeFamily;
+}
+
+/**
+ * A layer of a destination, if the blob says of itself that it is the one that is wanted; undefined for what is no layer at all, or
+ * damaged. Of an overlaybd layer the front and the end are read; a turboOCI layer is small, and its diff ID is not known otherwise.
+ * With `foreignFilesystem`, the layer must bring a filesystem with that UUID.
+ */
+export async function readLayer(
+  destination: ImageStore,
+  blob: Blob,
+  wanted: readonly WantedLayer[],
+  index: number,
+  options: KnownLayerOptions,
+  foreignFilesystem?: string,
+): Promise<OutputLayer | undefined> {
+  const { format, family, filesystem, virtualSize } = options;
+  const identity = identityOf(wanted, index, virtualSize);
+  if (format === "turbo") return await readTurboLayer(destination, blob, wanted[index], identity, options);
+  const descriptor = overlaybdDescriptor(blob, family, filesystem);
+  const source = await destination.blobSource(descriptor);
+  try {
+    return (await isLayer(source, identity, foreignFilesystem)) ? { descriptor, diffId: blob.digest } : undefined;
+  } finally {
+    await source.close();
+  }
+}
+
+async function readTurboLayer(
+  destination: ImageStore,
+  blob: Blob,
+  { source }: WantedLayer,
+  identity: LayerIdentity,
+  { family, filesystem }: KnownLayerOptions,
+): Promise<OutputLayer | undefined> {
+  return undefined;
+}
+
+/** What a layer would be, as far as that can be said without having read it. */
+export function unreadLayer(
+  blob: Blob,
+  { source }: WantedLayer,
+  dataMediaType: string = source.mediaType,
+  { format, family, filesystem }: KnownLayerOptions,
+): Omit<OutputLayer, "diffId"> {
+  if (format === "overlaybd") return { descriptor: overlaybdDescriptor(blob, family, filesystem) };
+  const data = { mediaType: dataMediaType, digest: source.digest, size: source.size };
+  return { descriptor: turboDescriptor(blob, family, filesystem, data), data };
+}
+
+/** A layer as its source stores it, with the media type that says so; what the source says of it may be wrong. */
+export function storedLayer({ mediaType, digest, size }: Descriptor, compression: Compression): Descriptor {
+  return { mediaType: layerMediaType(familyOf(mediaType), compression), digest, size };
+}

@@ -1,0 +1,40 @@
+import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
+import type { ByteSource } from "../bytes/source.ts";
+import type { MediaTypeFamily } from "../oci/media-types.ts";
+import type { LayerBlocks } from "../tree/filesystem-writer.ts";
+import type { BlobSpool } from "./blob-spool.ts";
+import type { FilesystemType } from "./image-format.ts";
+import type { LayerIdentity } from "./layer-identity.ts";
+import type { LayerScan } from "./layer-scan.ts";
+import type { OutputLayer } from "./output-image.ts";
+
+export interface LayerWriterOptions extends LayerIdentity {
+  readonly spool: BlobSpool;
+  readonly family: MediaTypeFamily;
+  readonly filesystem: FilesystemType;
+  readonly compress: CompressBlocks;
+}
+
+/** What a layer's data pass and the metadata pass give to each form that it is written in. */
+export interface FinishedPasses {
+  readonly scan: LayerScan;
+  readonly blocks: LayerBlocks;
+  readonly metadataBlock: (block: number) => Uint8Array;
+}
+
+/** A layer of a result. */
+export interface ConvertedLayer extends OutputLayer {
+  /** Undefined for what is in the destination already. */
+  readonly content: ByteSource | undefined;
+  /** What it refers to, if that is no layer of the source. */
+  readonly dataContent?: ByteSource | undefined;
+}
+
+/** Writes one layer in one form. */
+export interface LayerWriter {
+  /** Takes payload as it comes: whole blocks, compressed. Missing where the form holds no payload. */
+  appendPayload?(batch: CompressedBatch, payloadBytes: number): Promise<void>;
+  /** The scan has to find out where the layer's content can be read in the middle. */
+  readonly needsIndex: boolean;
+  finish(passes: FinishedPasses): Promise<ConvertedLayer>;
+}

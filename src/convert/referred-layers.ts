@@ -1,0 +1,58 @@
+import { MemorySource } from "../bytes/source.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { ImageStore } from "../oci/image-store.ts";
+import { encodeJson } from "../oci/json.ts";
+import { EMPTY_CONFIG, OCI_MANIFEST } from "../oci/media-types.ts";
+import { parseTag } from "../oci/reference.ts";
+import type { ConvertTarget } from "./convert-options.ts";
+import { copyBlob } from "./copy-document.ts";
+import type { ConvertedLayer } from "./layer-writer.ts";
+import { describe } from "./output-image.ts";
+
+/** What the manifest is among others that holds the layers which turboOCI layers refer to. */
+const ARTIFACT_TYPE = "application/vnd.lazylayer.referred-layers.v1+json";
+const EMPTY = encodeJson({});
+
+/** The tag under which the layers are kept that the image with this tag refers to. */
+export function referredTag(tag: string): string {
+  return parseTag(`${tag}-layers`);
+}
+
+/**
+ * The layers that a turboOCI image refers to but does not name in its manifest: they are brought to where the image is, and held there
+ * by a manifest of their own, with a tag of its own, so that a registry's garbage collection finds them in use.
+ */
+export class ReferredLayers {
+  readonly #source: ImageStore;
+  readonly #target: ConvertTarget;
+  readonly #layers = new Map<Digest, Descriptor>();
+
+  constructor(source: ImageStore, target: ConvertTarget) {
+    this.#source = source;
+    this.#target = target;
+  }
+
+  /** Makes sure that what these layers refer to is in the destination. */
+  async store(layers: readonly Pick<ConvertedLayer, "data" | "dataContent">[], signal: AbortSignal): Promise<void> {
+    const { destination, mountFrom } = this.#target;
+    for (const { data, dataContent } of layers) {
+      if (data === undefined || this.#layers.has(data.digest)) continue;
+      signal.throwIfAborted();
+      if (dataContent) await destination.putBlob(data, dataContent, { signal });
+      else await copyBlob(this.#source, destination, data, { mountFrom, signal });
+      this.#layers.set(data.digest, data);
+    }
+  }
+
+  /** Stores the manifest that names all of them. */
+  async keep(signal: AbortSignal): Promise<void> {
+    const { destination, tag } = this.#target;
+    if (tag === undefined || this.#layers.size === 0) return;
+    const config = describe(EMPTY_CONFIG, EMPTY);
+    await destination.putBlob(config, new MemorySource(EMPTY, "empty config"), { signal });
+    const layers = [...this.#layers.values()].toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
+    const manifest = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType: ARTIFACT_TYPE, config, layers });
+    await destination.putManifest(manifest, OCI_MANIFEST, { tag: referredTag(tag), signal });
+  }
+}
