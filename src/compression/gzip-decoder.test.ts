@@ -227,41 +227,66 @@ test("decoders of one thread do not disturb each other, nor the one that had the
   }
 });
 
-/** The rest of a member's content from an access point, by node:zlib. */
-function resumed(stored: Uint8Array, { storedOffset, bits, window }: AccessPoint): Buffer {
+/** The content of all members from an access point on. */
+function resumed(stored: Uint8Array, point: AccessPoint): Buffer {
+  const rest = stored.subarray(point.storedOffset - (point.bits === 0 ? 0 : 1));
+  using decoder = GzipDecoder.resume("blob", point, rest, Infinity);
+  const pieces: Buffer[] = [];
+  for (let piece; (piece = decoder.next()) !== undefined;) pieces.push(Buffer.from(piece));
+  decoder.close();
+  return Buffer.concat(pieces);
+}
+
+/** The content of one member from an access point on, by node:zlib, which can start where a byte does. */
+function resumedByZlib(stored: Uint8Array, { storedOffset, bits, window }: AccessPoint): Buffer {
   const rest = Buffer.from(stored.subarray(storedOffset - (bits === 0 ? 0 : 1)));
   if (bits > 0) for (let at = 0; at < rest.length; at++) rest[at] = (rest[at] >> (8 - bits)) | ((rest[at + 1] ?? 0) << bits);
   return inflateRawSync(rest, window.length === 0 ? {} : { dictionary: window });
 }
 
-test("decoding can start at every access point", () => {
+test("decoding can start at every access point, and goes on through the members that follow", () => {
   const contents = [content(5, 300_000), Buffer.alloc(0), content(6, 200_000)];
+  const expected = Buffer.concat(contents);
   for (const [level, span, size] of [
     [0, 40_000, 7],
     [1, 40_000, 5000],
     [6, 100_000, 1 << 24],
   ]) {
-    const members = contents.map((bytes) => gzipSync(bytes, { level, memLevel: 6 }));
+    const stored = Buffer.concat(contents.map((bytes) => gzipSync(bytes, { level, memLevel: 6 })));
     const points: AccessPoint[] = [];
-    const stored = Buffer.concat(members);
-    const all = decoded(stored, [size], { span, found: (point) => points.push(point) });
-    assert.ok(all.equals(Buffer.concat(contents)));
-    let [storedBefore, contentBefore] = [0, 0];
-    for (const [at, bytes] of contents.entries()) {
-      const storedEnd = storedBefore + members[at].length;
-      const own = points.filter(({ storedOffset }) => storedOffset > storedBefore && storedOffset < storedEnd);
-      assert.deepEqual(own[0], { storedOffset: storedBefore + 10, bits: 0, contentOffset: contentBefore, window: new Uint8Array(0) });
-      assert.ok(own.length > bytes.length / (span + 70_000), `${own.length} points`);
-      for (const [number, point] of own.entries()) {
-        const start = point.contentOffset - contentBefore;
-        if (number > 0) assert.ok(point.contentOffset >= own[number - 1].contentOffset + span);
-        assert.ok(bytes.subarray(Math.max(0, start - 32_768), start).equals(point.window));
-        assert.ok(resumed(stored, point).equals(bytes.subarray(start)));
-      }
-      storedBefore = storedEnd;
-      contentBefore += bytes.length;
+    assert.ok(decoded(stored, [size], { span, found: (point) => points.push(point) }).equals(expected));
+    assert.deepEqual(points[0], { storedOffset: 10, bits: 0, contentOffset: 0, window: new Uint8Array(0) });
+    assert.ok(points.length > expected.length / (span + 70_000), `${points.length} points`);
+    for (const [number, point] of points.entries()) {
+      const { contentOffset, window } = point;
+      if (number > 0) assert.ok(contentOffset >= points[number - 1].contentOffset + span);
+      const memberStart = contentOffset < 300_000 ? 0 : 300_000;
+      const memberEnd = contentOffset < 300_000 ? 300_000 : expected.length;
+      assert.ok(expected.subarray(Math.max(memberStart, contentOffset - 32_768), contentOffset).equals(window));
+      assert.ok(resumedByZlib(stored, point).equals(expected.subarray(contentOffset, memberEnd)));
+      assert.ok(resumed(stored, point).equals(expected.subarray(contentOffset)));
     }
   }
+});
+
+test("points in all of a byte's bits can be started from", () => {
+  const bytes = content(9, 400_000);
+  const stored = gzipSync(bytes, { memLevel: 1 });
+  const points: AccessPoint[] = [];
+  decoded(stored, [1 << 24], { span: 1, found: (point) => points.push(point) });
+  assert.deepEqual(new Set(points.map(({ bits }) => bits)), new Set([0, 1, 2, 3, 4, 5, 6, 7]));
+  for (const bits of [0, 1, 2, 3, 4, 5, 6, 7]) {
+    const point = points.findLast((each) => each.bits === bits)!;
+    assert.ok(resumed(stored, point).equals(bytes.subarray(point.contentOffset)), `${bits} bits`);
+  }
+});
+
+test("members that are short do not each begin with an access point", () => {
+  const stored = Buffer.concat(Array.from({ length: 3000 }, () => gzipSync(HELLO)));
+  const points: AccessPoint[] = [];
+  const all = decoded(stored, [1 << 24], { span: 10_000, found: (point) => points.push(point) });
+  assert.equal(points.length, Math.ceil(all.length / 10_000));
+  for (const point of points) assert.ok(resumed(stored, point).equals(all.subarray(point.contentOffset)));
 });
 
 test("a block that is longer than the decoder's memory is followed by an access point", () => {

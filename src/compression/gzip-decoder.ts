@@ -2,21 +2,25 @@ import { crc32 } from "node:zlib";
 import { corrupt, type LazyError } from "../errors.ts";
 import { GzipHeader } from "./gzip-header.ts";
 import { InflateKernel } from "./inflate-kernel.ts";
+import { resumingPrefix } from "./resuming-prefix.ts";
 
-/** Where decoding can start in the middle of the data: at the header of a DEFLATE block. */
-export interface AccessPoint {
+/** What decoding needs to start in the middle of the data, at the header of a DEFLATE block. */
+export interface ResumePoint {
   /** Of the stored data: the first byte of which no bit has been used. */
   readonly storedOffset: number;
   /** The highest bits of the byte before it, 0 to 7, that come first. */
   readonly bits: number;
-  /** Of all content, over all members. */
-  readonly contentOffset: number;
   /** The content of the same member before it that the rest may refer to, at most 32 KiB. */
   readonly window: Uint8Array;
 }
 
+export interface AccessPoint extends ResumePoint {
+  /** Of all content, over all members. */
+  readonly contentOffset: number;
+}
+
 export interface AccessPointOptions {
-  /** Bytes of content from one point to the next, at least. Every member starts with a point as well. */
+  /** Bytes of content from one point to the next, at least; the first is where the content begins. */
   readonly span: number;
   readonly found: (point: AccessPoint) => void;
 }
@@ -24,7 +28,8 @@ export interface AccessPointOptions {
 const TRAILER_BYTES = 8;
 const FIRST_HEADER_BYTE = 0x1f;
 
-type Part = "header" | "data" | "trailer" | "after" | "padding";
+/** "ignored" is what follows the content that was asked for. */
+type Part = "header" | "data" | "trailer" | "after" | "padding" | "ignored";
 
 /**
  * Decodes gzip (RFC 1952), pull by pull and without waiting for anything: all members, with their checksums; zeros after
@@ -47,7 +52,10 @@ export class GzipDecoder {
   /** Bytes of content before the kernel's output. */
   #contentBefore = 0;
   #memberStart = 0;
-  #nextPoint = Infinity;
+  /** The checksums of a member are over all of it. */
+  #hasMemberStart = true;
+  #contentLimit = Infinity;
+  #nextPoint: number;
   /** Of the kernel's output, what `next` has returned, and what is part of the checksum. */
   #returned = 0;
   #summed = 0;
@@ -61,7 +69,28 @@ export class GzipDecoder {
   constructor(name: string, points?: AccessPointOptions) {
     this.#name = name;
     this.#points = points;
+    this.#nextPoint = points === undefined ? Infinity : 0;
     this.#kernel = InflateKernel.take();
+  }
+
+  /**
+   * Starts at a point in the middle, with stored data that begins with the byte which has the point's bits, or at the point
+   * when there are none. Offsets of content count from the point. What follows the first member that ends at
+   * `contentLimit` or later is ignored.
+   */
+  static resume(name: string, point: ResumePoint, stored: Uint8Array, contentLimit: number): GzipDecoder {
+    const decoder = new GzipDecoder(name);
+    const prefix = resumingPrefix(point, stored[0]);
+    decoder.#storedBefore = point.storedOffset - prefix.length;
+    decoder.#contentBefore = -point.window.length;
+    decoder.#contentLimit = contentLimit;
+    decoder.#hasMemberStart = false;
+    decoder.#part = "data";
+    decoder.#kernel.begin();
+    decoder.push(prefix);
+    while (decoder.next() !== undefined);
+    decoder.push(stored.subarray(point.bits === 0 ? 0 : 1));
+    return decoder;
   }
 
   /** Takes the next stored bytes, which must not change before `next` has returned undefined; only then come others. */
@@ -93,7 +122,7 @@ export class GzipDecoder {
   /** Ends the data: throws `CORRUPT` when it stops in the middle. */
   close(): void {
     this[Symbol.dispose]();
-    if (this.#part === "after" || this.#part === "padding") return;
+    if (this.#part === "after" || this.#part === "padding" || this.#part === "ignored") return;
     throw corrupt(`${this.#name}: the compressed data ends in the middle, past byte ${this.#position}; fetch it again`);
   }
 
@@ -117,6 +146,7 @@ export class GzipDecoder {
     if (this.#at === this.#stored.length) return false;
     if (this.#part === "header") this.#readHeader();
     else if (this.#part === "trailer") this.#readTrailer();
+    else if (this.#part === "ignored") this.#at = this.#stored.length;
     else this.#readBetween();
     return true;
   }
@@ -131,7 +161,7 @@ export class GzipDecoder {
     this.#kernel.begin();
     this.#crc = 0;
     this.#memberStart = this.#contentOffset;
-    if (this.#points !== undefined) this.#nextPoint = this.#memberStart;
+    this.#hasMemberStart = true;
     this.#part = "data";
   }
 
@@ -160,12 +190,16 @@ export class GzipDecoder {
     this.#at += taken.length;
     if (this.#trailerFilled < TRAILER_BYTES) return;
     this.#sum();
+    this.#trailerFilled = 0;
+    if (this.#hasMemberStart) this.#checkTrailer();
+    this.#part = this.#contentOffset >= this.#contentLimit ? "ignored" : "after";
+  }
+
+  #checkTrailer(): void {
     const [crc, length] = [this.#trailer.readUInt32LE(0), this.#trailer.readUInt32LE(4)];
     const memberBytes = this.#contentOffset - this.#memberStart;
     if (crc !== this.#crc) throw this.#broken(`incorrect data check: expected CRC-32 ${hex(crc)}, found ${hex(this.#crc)}`);
     if (length !== memberBytes % 2 ** 32) throw this.#broken(`incorrect length check: expected ${length} bytes, found ${memberBytes}`);
-    this.#trailerFilled = 0;
-    this.#part = "after";
   }
 
   /** What follows a member: another one, or zeros up to the end. */

@@ -7,14 +7,16 @@ import { blockLength, decodeBlock, type ZFileBlocks } from "../formats/zfile/zfi
 /** What a worker needs to read cached parts of a device: shared memory and plain data only. */
 export interface CachedReaderData {
   readonly size: number;
-  /** The merged segments of all layers; tags select the layer. */
+  /** The merged segments of all layers; tags select the file. */
   readonly segments: SharedArrayBuffer;
   readonly segmentCount: number;
-  readonly layers: readonly CachedLayerData[];
+  readonly files: readonly CachedFileData[];
 }
 
-interface CachedLayerData {
-  readonly chunks: SharedChunksData;
+export interface CachedFileData {
+  /** The bytes that are stored of the file: chunks on disk, of which some may be missing, or all of them in memory. */
+  readonly stored: SharedChunksData | SharedArrayBuffer;
+  /** Where the file, or the ZFile that holds it, begins in them. */
   readonly payloadOffset: number;
   readonly blocks: ZFileBlocks | undefined;
 }
@@ -30,12 +32,12 @@ export function openSyncReader(data: CachedReaderData): CachedReader {
 class CachedReader {
   readonly #size: number;
   readonly #segments: SegmentTable;
-  readonly #layers: CachedLayer[];
+  readonly #files: CachedFile[];
 
-  constructor({ size, segments, segmentCount, layers }: CachedReaderData) {
+  constructor({ size, segments, segmentCount, files }: CachedReaderData) {
     this.#size = size;
     this.#segments = new SegmentTable(segments, segmentCount);
-    this.#layers = layers.map((layer) => new CachedLayer(layer));
+    this.#files = files.map((file) => new CachedFile(file));
   }
 
   /** Fills `target` with the device's bytes at `offset`; false when some of them are not cached, or not as they should be. */
@@ -50,26 +52,26 @@ class CachedReader {
       const start = Math.max(pieceStart, offset);
       const piece = target.subarray(start - offset, Math.min(pieceStart + sectors * SECTOR_BYTES, end) - offset);
       if (mappedSector === ZEROS) piece.fill(0);
-      else complete = this.#layers[tag].read(mappedSector * SECTOR_BYTES + start - pieceStart, piece);
+      else complete = this.#files[tag].read(mappedSector * SECTOR_BYTES + start - pieceStart, piece);
     });
     return complete;
   }
 }
 
-class CachedLayer {
-  readonly #chunks: SharedChunks;
+class CachedFile {
+  readonly #stored: StoredBytes;
   readonly #payloadOffset: number;
   readonly #blocks: ZFileBlocks | undefined;
-  #stored = Buffer.alloc(0);
+  #scratch = Buffer.alloc(0);
 
-  constructor({ chunks, payloadOffset, blocks }: CachedLayerData) {
-    this.#chunks = new SharedChunks(chunks);
+  constructor({ stored, payloadOffset, blocks }: CachedFileData) {
+    this.#stored = stored instanceof SharedArrayBuffer ? new MemoryBytes(stored) : new SharedChunks(stored);
     this.#payloadOffset = payloadOffset;
     this.#blocks = blocks;
   }
 
   read(offset: number, target: Uint8Array): boolean {
-    if (this.#blocks === undefined) return this.#chunks.readSync(this.#payloadOffset + offset, target, true);
+    if (this.#blocks === undefined) return this.#stored.readSync(this.#payloadOffset + offset, target, true);
     try {
       return this.#readBlocks(this.#blocks, offset, target);
     } catch (error) {
@@ -88,8 +90,8 @@ class CachedLayer {
       let stop = block + 1;
       while (stop < endBlock && offsets[stop + 1] - offsets[block] <= MAX_STORED_BYTES) stop++;
       const base = offsets[block];
-      const stored = this.#scratch(offsets[stop] - base);
-      if (!this.#chunks.readSync(this.#payloadOffset + base, stored, !blocks.verify)) return false;
+      const stored = this.#buffer(offsets[stop] - base);
+      if (!this.#stored.readSync(this.#payloadOffset + base, stored, !blocks.verify)) return false;
       for (; block < stop; block++) {
         putBlock(blocks, block, stored.subarray(offsets[block] - base, offsets[block + 1] - base), target, offset);
       }
@@ -97,9 +99,30 @@ class CachedLayer {
     return true;
   }
 
-  #scratch(bytes: number): Uint8Array {
-    if (this.#stored.length < bytes) this.#stored = Buffer.alloc(bytes * 2);
-    return this.#stored.subarray(0, bytes);
+  #buffer(bytes: number): Uint8Array {
+    if (this.#scratch.length < bytes) this.#scratch = Buffer.alloc(bytes * 2);
+    return this.#scratch.subarray(0, bytes);
+  }
+}
+
+/** Reads without waiting what is there; false when it is not. */
+interface StoredBytes {
+  readSync(offset: number, target: Uint8Array, verifyAlways: boolean): boolean;
+}
+
+/** All of it is there, and was checked when it got there. */
+class MemoryBytes implements StoredBytes {
+  readonly #bytes: Uint8Array;
+
+  constructor(shared: SharedArrayBuffer) {
+    this.#bytes = new Uint8Array(shared);
+  }
+
+  readSync(offset: number, target: Uint8Array): boolean {
+    const end = offset + target.length;
+    if (offset < 0 || end > this.#bytes.length) return false;
+    target.set(this.#bytes.subarray(offset, end));
+    return true;
   }
 }
 

@@ -1,38 +1,35 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
 import { CachedSource } from "../cache/cached-source.ts";
-import { LazyError, unsupported } from "../errors.ts";
+import { unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import type { ImageStore } from "../oci/image-store.ts";
 import type { Manifest } from "../oci/manifest.ts";
+import type { BlobPlace, LayerPlaces } from "./blob-place.ts";
 import type { CachedReaderData } from "./cached-reader-worker.ts";
 import { CountedSource, type FetchCounts } from "./counted-source.ts";
-import { openOverlaybdLayer, type OverlaybdLayer } from "./layer.ts";
+import { fileInBlob, type DeviceLayer, type LayerFile } from "./layer-file.ts";
+import { openOverlaybdLayer } from "./layer.ts";
+import { retryingCorrupt } from "./retry-corrupt.ts";
+import { isDeclaredOverlaybd, turboTargetOf } from "./turbo-annotations.ts";
+import { openTurboLayer } from "./turbo-layer.ts";
 
 /** Layers that are opened at the same time. */
 const MAX_OPENING = 8;
-/** Every layer of an overlaybd image carries it (see docs/formats/convertor.md). */
-const VERSION_ANNOTATION = "containerd.io/snapshot/overlaybd/version";
 
 export interface OpenDeviceOptions {
   /** Keeps what is read of the layers on disk; without it they are read from their place every time. */
   readonly cache?: BlockCache | undefined;
-}
-
-/** Where the blobs of an image are. */
-export type BlobPlace = Pick<ImageStore, "name" | "blobSource">;
-
-/** A layer of the device, and the source its blob is read through. */
-interface DeviceLayer extends OverlaybdLayer {
-  readonly source: ByteSource;
+  /** Has the blobs that turboOCI layers were made from; by default the place of the layers themselves. */
+  readonly dataPlace?: BlobPlace | undefined;
 }
 
 /**
- * Opens all layers of an overlaybd image as one block device. Closing it closes the layers, not the store.
- * Throws `UNSUPPORTED` for images that are not overlaybd.
+ * Opens all layers of an overlaybd or turboOCI image, or of one that has both kinds, as one block device. Closing it closes the
+ * layers, not the places. Throws `UNSUPPORTED` for images that are neither, `NOT_FOUND` when the data of a layer is not where it
+ * should be.
  */
 export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "layers">, options: OpenDeviceOptions = {}): Promise<Device> {
   if (manifest.layers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
@@ -40,27 +37,25 @@ export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "lay
     throw unsupported(`${store.name}: the image has ${manifest.layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
   }
   const fetched: FetchCounts = { requests: 0, bytes: 0 };
-  const layers = await openAll(manifest.layers, async (descriptor) => await openBlob(store, descriptor, fetched, options.cache));
+  const places: LayerPlaces = { layers: store, data: options.dataPlace ?? store, cache: options.cache, fetched };
+  const layers = await openAll(manifest.layers, async (descriptor) => {
+    const target = turboTargetOf(descriptor);
+    return target === undefined ? await openNativeLayer(descriptor, places) : await openTurboLayer(descriptor, target, places);
+  });
   return new Device(layers, fetched);
 }
 
-async function openBlob(
-  store: BlobPlace,
-  descriptor: Descriptor,
-  fetched: FetchCounts,
-  cache: BlockCache | undefined,
-): Promise<DeviceLayer> {
-  const counted = new CountedSource(await store.blobSource(descriptor), fetched);
+/** A layer that has all of its data in its own blob. */
+async function openNativeLayer(descriptor: Descriptor, { layers, cache, fetched }: LayerPlaces): Promise<DeviceLayer> {
+  const counted = new CountedSource(await layers.blobSource(descriptor), fetched);
   const source = cache === undefined ? counted : cache.source(descriptor.digest, counted);
-  const options = { declared: descriptor.annotations?.[VERSION_ANNOTATION] !== undefined, keepPinned: cache === undefined };
+  const options = { declared: isDeclaredOverlaybd(descriptor), keepPinned: cache === undefined };
   try {
-    return {
-      ...(await retryingCorrupt(
-        async () => await openOverlaybdLayer(source, options),
-        () => discardAll(source),
-      )),
-      source,
-    };
+    const opened = await retryingCorrupt(
+      async () => await openOverlaybdLayer(source, options),
+      () => discardAll(source),
+    );
+    return { lsmt: opened.lsmt, files: [fileInBlob(source, opened)], blobBytes: source.size };
   } catch (error) {
     await source.close();
     throw error;
@@ -71,16 +66,6 @@ function discardAll(source: ByteSource): boolean {
   if (!(source instanceof CachedSource)) return false;
   source.discard(0, source.size);
   return true;
-}
-
-/** What was cached may be wrong although its place has it right: once, `discard` drops it and `attempt` starts over. */
-async function retryingCorrupt<T>(attempt: () => Promise<T>, discard: () => boolean): Promise<T> {
-  try {
-    return await attempt();
-  } catch (error) {
-    if (!(error instanceof LazyError && error.code === "CORRUPT") || !discard()) throw error;
-    return await attempt();
-  }
 }
 
 /** Opens the layers in their order, some at a time; when one fails, closes those that were opened. */
@@ -101,13 +86,16 @@ async function openAll(descriptors: readonly Descriptor[], open: (descriptor: De
 export class Device implements ByteSource {
   readonly size: number;
   readonly name: string;
-  /** What has been fetched from the layers' place so far. */
+  /** What has been fetched from the layers' places so far. */
   readonly fetched: Readonly<FetchCounts>;
   readonly #layers: readonly DeviceLayer[];
+  /** Of all layers, as in the stack. */
+  readonly #files: readonly LayerFile[];
   readonly #stack: StackSource;
 
   constructor(layers: readonly DeviceLayer[], fetched: FetchCounts) {
     this.#layers = layers;
+    this.#files = layers.flatMap(({ files }) => files);
     this.#stack = stackLayers(layers.map(({ lsmt }) => lsmt));
     this.size = this.#stack.size;
     this.name = this.#stack.name;
@@ -118,21 +106,19 @@ export class Device implements ByteSource {
     return this.#layers.length;
   }
 
-  /** Bytes of all layer blobs. */
+  /** Bytes of all blobs that layers are read from. */
   get blobBytes(): number {
-    return this.#layers.reduce((sum, { source }) => sum + source.size, 0);
+    return this.#layers.reduce((sum, { blobBytes }) => sum + blobBytes, 0);
   }
 
   /** A reader of what is cached, for worker threads; undefined when nothing is. */
   get cachedReader(): { readonly url: string; readonly data: CachedReaderData } | undefined {
-    const layers = this.#layers.map(({ source, payloadOffset, blocks }) =>
-      source instanceof CachedSource ? { chunks: source.shared.data, payloadOffset, blocks } : undefined,
-    );
-    if (!layers.every((layer) => layer !== undefined)) return undefined;
+    const files = this.#files.map(({ cached }) => cached);
+    if (!files.every((file) => file !== undefined)) return undefined;
     const { shared, count } = this.#stack.segments;
     return {
       url: new URL("cached-reader-worker.ts", import.meta.url).href,
-      data: { size: this.size, segments: shared, segmentCount: count, layers },
+      data: { size: this.size, segments: shared, segmentCount: count, files },
     };
   }
 
@@ -148,25 +134,14 @@ export class Device implements ByteSource {
     await this.#stack.close();
   }
 
-  /** Drops what the cache has of the blobs' parts that a range of the device is made of; false if nothing is cached. */
+  /** Drops what is kept of the parts of files that a range of the device is made of; false if nothing is. */
   #discard(offset: number, length: number): boolean {
     let discarded = false;
     const endSector = Math.ceil((offset + length) / SECTOR_BYTES);
     this.#stack.segments.forRange(Math.floor(offset / SECTOR_BYTES), endSector, (_, sectors, mappedSector, tag) => {
-      const layer = this.#layers[tag];
-      if (mappedSector === ZEROS || layer === undefined || !(layer.source instanceof CachedSource)) return;
-      const [start, end] = blobRange(layer, mappedSector * SECTOR_BYTES, sectors * SECTOR_BYTES);
-      layer.source.discard(start, end - start);
-      discarded = true;
+      if (mappedSector === ZEROS) return;
+      if (this.#files[tag].discard(mappedSector * SECTOR_BYTES, sectors * SECTOR_BYTES)) discarded = true;
     });
     return discarded;
   }
-}
-
-/** Where the blob holds a range of a layer's data. */
-function blobRange({ payloadOffset, blocks }: OverlaybdLayer, offset: number, length: number): [start: number, end: number] {
-  if (blocks === undefined) return [payloadOffset + offset, payloadOffset + offset + length];
-  const firstBlock = Math.floor(offset / blocks.blockSize);
-  const endBlock = Math.min(Math.ceil((offset + length) / blocks.blockSize), blocks.offsets.length - 1);
-  return [payloadOffset + blocks.offsets[firstBlock], payloadOffset + blocks.offsets[endBlock]];
 }

@@ -15,13 +15,15 @@ export async function flatten(store: ImageStore, manifest: Manifest, path: strin
     for (const [index, descriptor] of manifest.layers.entries()) {
       const { lsmt } = await openOverlaybdLayer(await store.blobSource(descriptor), { declared: true, keepPinned: false });
       ftruncateSync(file, lsmt.virtualSize);
-      const { count, firstSector, sectors, mappedSector, zeroed } = lsmt.segments;
+      const { count, firstSector, sectors, mappedSector, zeroed, tag } = lsmt.segments;
       for (let segment = 0; segment < count; segment++) {
         const bytes = sectors[segment] * SECTOR_BYTES;
         for (let at = 0; at < bytes; at += READ_BYTES) {
           const length = Math.min(READ_BYTES, bytes - at);
           const data =
-            zeroed[segment] === 1 ? Buffer.alloc(length) : await lsmt.data.read(mappedSector[segment] * SECTOR_BYTES + at, length);
+            zeroed[segment] === 1
+              ? Buffer.alloc(length)
+              : await lsmt.files[tag[segment]].read(mappedSector[segment] * SECTOR_BYTES + at, length);
           writeSync(file, data, 0, length, firstSector[segment] * SECTOR_BYTES + at);
         }
       }

@@ -114,7 +114,7 @@ test("every mapped byte of layers for a 64 GiB device is readable", async () => 
     const layer = await openFile(name);
     const { segments } = layer;
     for (let i = 0; i < segments.count; i++) {
-      if (!segments.zeroed[i]) await layer.data.read(segments.mappedSector[i] * 512, segments.sectors[i] * 512);
+      if (!segments.zeroed[i]) await layer.files[0].read(segments.mappedSector[i] * 512, segments.sectors[i] * 512);
     }
   }
 });

@@ -57,6 +57,11 @@ export const MAX_TABLE_SEGMENTS = 16_000_000;
 /** Layers that readers stack. */
 export const MAX_STACK_LAYERS = 255;
 
+/** Tag of a warp layer's mappings whose data is in its own file. */
+export const METADATA_TAG = 0;
+/** Tag of a warp layer's mappings whose data is in its target. */
+export const TARGET_TAG = 1;
+
 /** Decodes a record; an error says where it was found. */
 export function decodeRecord(bytes: Uint8Array, where: string): LsmtRecord {
   try {
@@ -93,9 +98,10 @@ export function encodeMapping(
   sectors: number,
   mappedSector: number,
   zeroed: boolean,
+  tag = 0,
 ): void {
   view.setUint32(at, firstSector % 2 ** 32, true);
   view.setUint32(at + 4, Math.floor(firstSector / 2 ** 32) + sectors * 2 ** 18, true);
   view.setUint32(at + 8, mappedSector % 2 ** 32, true);
-  view.setUint32(at + 12, Math.floor(mappedSector / 2 ** 32) + (zeroed ? 0x800000 : 0), true);
+  view.setUint32(at + 12, Math.floor(mappedSector / 2 ** 32) + (zeroed ? 0x800000 : 0) + tag * 2 ** 24, true);
 }

@@ -22,8 +22,10 @@ import { SegmentTable, type Segments } from "./segment-table.ts";
 
 /** The first read of the end: the trailer, and the whole index of all but very large layers. */
 const TAIL_BYTES = 64 << 10;
+/** Only padding to a sector or to 4096 bytes lies between index and trailer. */
+const MAX_INDEX_PADDING_BYTES = LSMT_RECORD_BYTES - 1;
 
-/** A layer: a sorted table of segments, and the data they point to. */
+/** A layer: a sorted table of segments, and the files that hold what they point to. */
 export class LsmtLayer {
   /** Size of the device in bytes; 0 where the layer leaves it to the layers below. */
   readonly virtualSize: number;
@@ -32,27 +34,27 @@ export class LsmtLayer {
   /** Free text given when the layer was committed. */
   readonly userTag: string;
   readonly segments: SegmentTable;
-  /** Sector `n` of a segment's data is at `n * 512` in it. */
-  readonly data: ByteSource;
+  /** The layer's own file and, in a warp layer, its target; a segment's tag is the position. Sector `n` of a file is at `n * 512`. */
+  readonly files: readonly ByteSource[];
   readonly #index: ByteSource | undefined;
 
-  constructor(record: LsmtRecord, segments: SegmentTable, data: ByteSource, index?: ByteSource) {
+  constructor(record: LsmtRecord, segments: SegmentTable, files: readonly ByteSource[], index?: ByteSource) {
     this.virtualSize = record.virtualSize;
     this.uuid = record.uuid;
     this.parentUuid = record.parentUuid;
     this.userTag = tagText(record.userTag);
     this.segments = segments;
-    this.data = data;
+    this.files = files;
     this.#index = index;
   }
 
   get name(): string {
-    return this.data.name;
+    return this.files[0].name;
   }
 
   /** Closes the sources that the layer was opened from. */
   async close(): Promise<void> {
-    await this.data.close();
+    for (const file of this.files) await file.close();
     await this.#index?.close();
   }
 }
@@ -73,6 +75,24 @@ export function isLsmt(head: Uint8Array): boolean {
  * lies partly in another file.
  */
 export async function openLayer(source: ByteSource): Promise<LsmtLayer> {
+  const { trailer, mappings } = await readSealedFile(source, MAX_INDEX_PADDING_BYTES);
+  checkOneFile(mappings, trailer, source.name);
+  const { where, endSector } = dataSectionOf(source.name, trailer);
+  for (let i = 0; i < mappings.count; i++) checkMapping(mappings, i, endSector, where);
+  mappings.tag.fill(0);
+  return new LsmtLayer(trailer, SegmentTable.from(mappings), [source]);
+}
+
+/** Name of the index for messages, and where the data ends, in sectors of the file. */
+export function dataSectionOf(name: string, { indexOffset }: LsmtRecord): { where: string; endSector: number } {
+  return { where: `${name}: lsmt index at ${indexOffset}`, endSector: Math.floor(indexOffset / SECTOR_BYTES) };
+}
+
+/**
+ * The trailer of a finished layer and the entries of its index, in order, tags and places unchecked. At most `maxPaddingBytes` lie
+ * between index and trailer. Throws `CORRUPT` as `openLayer` does.
+ */
+export async function readSealedFile(source: ByteSource, maxPaddingBytes: number): Promise<{ trailer: LsmtRecord; mappings: MappingList }> {
   const { name, size } = source;
   if (size < 2 * LSMT_RECORD_BYTES) throw corrupt(`${name}: lsmt layer of ${size} bytes, expected ${2 * LSMT_RECORD_BYTES} at least`);
   const header = checkLsmtRecord(await source.read(0, LSMT_RECORD_BYTES), `${name}: lsmt header at 0`, FLAG_HEADER | FLAG_DATA);
@@ -82,7 +102,7 @@ export async function openLayer(source: ByteSource): Promise<LsmtLayer> {
   const trailerWhere = `${name}: lsmt trailer at ${trailerAt}`;
   const trailer = checkLsmtRecord(tail.subarray(trailerAt - tailAt), trailerWhere, FLAG_DATA | FLAG_SEALED);
   checkAgreement(header, trailer, name);
-  checkIndexRange(trailer, trailerAt, trailerWhere);
+  checkIndexRange(trailer, trailerAt, maxPaddingBytes, trailerWhere);
 
   const { indexOffset, indexEntries } = trailer;
   const index =
@@ -90,12 +110,8 @@ export async function openLayer(source: ByteSource): Promise<LsmtLayer> {
       ? tail.subarray(indexOffset - tailAt, indexOffset - tailAt + indexEntries * MAPPING_BYTES)
       : await source.read(indexOffset, indexEntries * MAPPING_BYTES);
   const mappings = parseMappings(index);
-  checkOneFile(mappings, trailer, name);
   checkSorted(mappings, indexOffset, name);
-  for (let i = 0; i < mappings.count; i++)
-    checkMapping(mappings, i, Math.floor(indexOffset / SECTOR_BYTES), `${name}: lsmt index at ${indexOffset}`);
-  mappings.tag.fill(0);
-  return new LsmtLayer(trailer, SegmentTable.from(mappings), source);
+  return { trailer, mappings };
 }
 
 /** Checks the magic and that of the kind bits exactly `expected` are set, `FLAG_SEALED` being free in a header. */
@@ -124,13 +140,12 @@ function checkAgreement(header: LsmtRecord, trailer: LsmtRecord, name: string): 
   }
 }
 
-function checkIndexRange(trailer: LsmtRecord, trailerAt: number, where: string): void {
+function checkIndexRange(trailer: LsmtRecord, trailerAt: number, maxPaddingBytes: number, where: string): void {
   const { indexOffset, indexEntries } = trailer;
   if (indexEntries > MAX_INDEX_ENTRIES) throw corrupt(`${where}: index has ${indexEntries} entries, expected at most ${MAX_INDEX_ENTRIES}`);
   const end = indexOffset + indexEntries * MAPPING_BYTES;
-  // Only padding to a sector or to 4096 bytes lies between index and trailer.
-  if (indexOffset < LSMT_RECORD_BYTES || end > trailerAt || trailerAt - end >= LSMT_RECORD_BYTES) {
-    throw corrupt(`${where}: index is at [${indexOffset}, ${end}), expected it to end less than ${LSMT_RECORD_BYTES} before ${trailerAt}`);
+  if (indexOffset < LSMT_RECORD_BYTES || end > trailerAt || trailerAt - end > maxPaddingBytes) {
+    throw corrupt(`${where}: index is at [${indexOffset}, ${end}), expected it to end at most ${maxPaddingBytes} before ${trailerAt}`);
   }
 }
 
@@ -147,7 +162,7 @@ export function parseMappings(index: Uint8Array, into = new MappingList()): Mapp
 }
 
 /**
- * Tags on disk mean nothing in a merged layer, whose data is all in its own file; in a turboOCI layer they select the file.
+ * Tags on disk mean nothing in a merged layer, whose data is all in its own file; in a warp layer they select the file.
  * The latter shows in segments that claim more sectors than the data section has.
  */
 function checkOneFile(mappings: Segments, trailer: LsmtRecord, name: string): void {
@@ -160,7 +175,7 @@ function checkOneFile(mappings: Segments, trailer: LsmtRecord, name: string): vo
   const dataSectors = Math.floor(trailer.indexOffset / SECTOR_BYTES) - FIRST_DATA_SECTOR;
   if (mixed && mapped > dataSectors) {
     throw unsupported(
-      `${name}: lsmt segments map ${mapped} sectors, the layer holds ${dataSectors}: this is a turboOCI layer, which needs the image's own tar beside it`,
+      `${name}: lsmt segments map ${mapped} sectors, the layer holds ${dataSectors}: this is the metadata of a turboOCI layer, which cannot be read without the tar that it points to`,
     );
   }
 }

@@ -15,8 +15,10 @@ import {
   MAPPING_BYTES,
   MAX_INDEX_ENTRIES,
   MAX_MAPPING_SECTORS,
+  METADATA_TAG,
   NO_UUID,
   SECTOR_BYTES,
+  TARGET_TAG,
   USER_TAG_BYTES,
 } from "./layout.ts";
 import { MappingList } from "./mapping-list.ts";
@@ -84,14 +86,26 @@ export class LsmtWriter {
     return sector;
   }
 
-  /** Writes the index and the trailer. The mappings come in any order and must not overlap. */
+  /** Writes the index and the trailer. The mappings come in any order, must not overlap, and have no tags. */
   async close(mappings: MappingList): Promise<LsmtSummary> {
+    return await this.#close(mappings, undefined);
+  }
+
+  /**
+   * Ends a warp layer: mappings with the tag `TARGET_TAG` are found in the target, a file of `targetBytes` that is not part of the
+   * layer; those without, in what was appended. A layer with the former needs some of the latter too.
+   */
+  async closeWarp(mappings: MappingList, targetBytes: number): Promise<LsmtSummary> {
+    return await this.#close(mappings, Math.ceil(targetBytes / SECTOR_BYTES));
+  }
+
+  async #close(mappings: MappingList, targetSectors: number | undefined): Promise<LsmtSummary> {
     this.#begin("close");
     await this.#writeHeader();
     const sorted = sortedMappings(mappings);
-    checkMappings(sorted, this.#sector, this.#options.virtualSize / SECTOR_BYTES);
+    checkMappings(sorted, { dataEnd: this.#sector, targetSectors, deviceSectors: this.#options.virtualSize / SECTOR_BYTES });
     const joined = joinedMappings(sorted);
-    const index = encodedIndex(joined);
+    const index = encodedIndex(joined, targetSectors === undefined ? INDEX_ALIGN_ENTRIES : 1);
     await this.#sink.write(index);
     const indexOffset = this.#sector * SECTOR_BYTES;
     await this.#sink.write(this.#record(FLAG_DATA | FLAG_SEALED, indexOffset, index.length / MAPPING_BYTES));
@@ -148,14 +162,25 @@ function sortedMappings(mappings: MappingList): MappingList {
   const sorted = new MappingList();
   for (const i of order) {
     const zeroed = mappings.zeroed[i] === 1;
-    sorted.add(firstSector[i], mappings.sectors[i], zeroed ? FIRST_DATA_SECTOR : mappings.mappedSector[i], zeroed);
+    const mapped = zeroed ? FIRST_DATA_SECTOR : mappings.mappedSector[i];
+    sorted.add(firstSector[i], mappings.sectors[i], mapped, zeroed, zeroed ? METADATA_TAG : mappings.tag[i]);
   }
   return sorted;
 }
 
-function checkMappings(sorted: MappingList, endSector: number, deviceSectors: number): void {
-  const { firstSector, sectors, mappedSector, zeroed } = sorted;
+/** What mappings may point to, in sectors. */
+interface MappingBounds {
+  /** Where the data of the layer's own file ends. */
+  readonly dataEnd: number;
+  /** Size of a warp layer's target. */
+  readonly targetSectors: number | undefined;
+  readonly deviceSectors: number;
+}
+
+function checkMappings(sorted: MappingList, { dataEnd, targetSectors, deviceSectors }: MappingBounds): void {
+  const { firstSector, sectors, mappedSector, zeroed, tag } = sorted;
   let settled = 0;
+  let lowestTag = Infinity;
   for (let i = 0; i < sorted.count; i++) {
     const first = firstSector[i];
     const count = sectors[i];
@@ -165,33 +190,43 @@ function checkMappings(sorted: MappingList, endSector: number, deviceSectors: nu
     }
     if (first < settled) throw new LazyError("USAGE", `${what} overlaps the one before it, which ends at ${settled}`);
     settled = first + count;
+    if (tag[i] > (targetSectors === undefined ? METADATA_TAG : TARGET_TAG)) {
+      throw new LazyError("USAGE", `${what} has tag ${tag[i]}, which the layer has no file for`);
+    }
+    lowestTag = Math.min(lowestTag, tag[i]);
     const mapped = mappedSector[i];
-    if (zeroed[i] === 0 && !(Number.isSafeInteger(mapped) && mapped >= FIRST_DATA_SECTOR && mapped + count <= endSector)) {
-      throw new LazyError("USAGE", `${what} maps to sector ${mapped}, the data lies in [${FIRST_DATA_SECTOR}, ${endSector})`);
+    const [start, end] = tag[i] === TARGET_TAG ? [0, targetSectors ?? 0] : [FIRST_DATA_SECTOR, dataEnd];
+    if (zeroed[i] === 0 && !(Number.isSafeInteger(mapped) && mapped >= start && mapped + count <= end)) {
+      throw new LazyError("USAGE", `${what} maps to sector ${mapped}, the data lies in [${start}, ${end})`);
     }
   }
+  // Readers take the lowest tag that there is for the metadata's.
+  if (lowestTag === TARGET_TAG)
+    throw new LazyError("USAGE", "lsmt writer: a warp layer maps nothing but its target, expected metadata too");
 }
 
 /** Joins neighbours that are contiguous on the device and in the data, and splits what is too long for an entry. */
 function joinedMappings(sorted: MappingList): MappingList {
-  const { firstSector, sectors, mappedSector, zeroed } = sorted;
+  const { firstSector, sectors, mappedSector, zeroed, tag } = sorted;
   const joined = new MappingList();
   for (let i = 0; i < sorted.count;) {
     const first = firstSector[i];
     const mapped = mappedSector[i];
     const isZeroed = zeroed[i] === 1;
+    const file = tag[i];
     let count = sectors[i++];
     while (
       i < sorted.count &&
       firstSector[i] === first + count &&
       (zeroed[i] === 1) === isZeroed &&
+      tag[i] === file &&
       (isZeroed || mappedSector[i] === mapped + count)
     ) {
       count += sectors[i++];
     }
     if (joined.count + Math.ceil(count / MAX_MAPPING_SECTORS) > MAX_INDEX_ENTRIES) throw tooManyMappings();
     for (let at = 0; at < count; at += MAX_MAPPING_SECTORS) {
-      joined.add(first + at, Math.min(MAX_MAPPING_SECTORS, count - at), isZeroed ? mapped : mapped + at, isZeroed);
+      joined.add(first + at, Math.min(MAX_MAPPING_SECTORS, count - at), isZeroed ? mapped : mapped + at, isZeroed, file);
     }
   }
   return joined;
@@ -204,14 +239,16 @@ function tooManyMappings(): LazyError {
   );
 }
 
-/** The index, filled up with invalid entries to a whole number of 4096 bytes. */
-function encodedIndex(mappings: MappingList): Uint8Array {
-  const entries = Math.ceil(mappings.count / INDEX_ALIGN_ENTRIES) * INDEX_ALIGN_ENTRIES;
+/** The index, filled up with invalid entries to a multiple of `alignEntries`. */
+function encodedIndex(mappings: MappingList, alignEntries: number): Uint8Array {
+  const entries = Math.ceil(mappings.count / alignEntries) * alignEntries;
   if (entries > MAX_INDEX_ENTRIES) throw tooManyMappings();
   const index = new Uint8Array(entries * MAPPING_BYTES);
   const view = new DataView(index.buffer);
-  const { count, firstSector, sectors, mappedSector, zeroed } = mappings;
-  for (let i = 0; i < count; i++) encodeMapping(view, i * MAPPING_BYTES, firstSector[i], sectors[i], mappedSector[i], zeroed[i] === 1);
+  const { count, firstSector, sectors, mappedSector, zeroed, tag } = mappings;
+  for (let i = 0; i < count; i++) {
+    encodeMapping(view, i * MAPPING_BYTES, firstSector[i], sectors[i], mappedSector[i], zeroed[i] === 1, tag[i]);
+  }
   for (let i = count; i < entries; i++) encodeMapping(view, i * MAPPING_BYTES, INVALID_FIRST_SECTOR, 0, 0, false);
   return index;
 }

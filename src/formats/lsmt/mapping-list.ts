@@ -7,7 +7,7 @@ export class MappingList implements Segments {
   #sectors = new Float64Array(64);
   #mappedSector = new Float64Array(64);
   #zeroed = new Uint8Array(64);
-  #tag = new Uint8Array(64);
+  #tag = new Uint16Array(64);
 
   get count(): number {
     return this.#count;
@@ -24,13 +24,14 @@ export class MappingList implements Segments {
   get zeroed(): Uint8Array {
     return this.#zeroed;
   }
-  get tag(): Uint8Array {
+  get tag(): Uint16Array {
     return this.#tag;
   }
 
   /**
    * Adds: the device's sectors from `firstSector` are found from `mappedSector` of the layer's file on.
-   * A zeroed mapping reads as zeros and hides the layers below; its `mappedSector` means nothing.
+   * A zeroed mapping reads as zeros and hides the layers below; its `mappedSector` means nothing. `tag` selects the file where a
+   * layer has several.
    */
   add(firstSector: number, sectors: number, mappedSector: number, zeroed = false, tag = 0): void {
     if (this.#count === this.#tag.length) this.#grow();
@@ -48,11 +49,11 @@ export class MappingList implements Segments {
     this.#sectors = grown(this.#sectors, new Float64Array(capacity));
     this.#mappedSector = grown(this.#mappedSector, new Float64Array(capacity));
     this.#zeroed = grown(this.#zeroed, new Uint8Array(capacity));
-    this.#tag = grown(this.#tag, new Uint8Array(capacity));
+    this.#tag = grown(this.#tag, new Uint16Array(capacity));
   }
 }
 
-function grown<A extends Float64Array | Uint8Array>(from: A, to: A): A {
+function grown<A extends Float64Array | Uint16Array | Uint8Array>(from: A, to: A): A {
   to.set(from);
   return to;
 }

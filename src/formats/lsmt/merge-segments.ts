@@ -5,23 +5,25 @@ import type { Segments } from "./segment-table.ts";
 
 /**
  * Merges layers of segments, lowest first, each sorted and without overlaps: upper ones hide lower ones, zeroed ones too.
- * With `tagByLayer` the result's tags are positions in `layers`, else the tags are kept.
+ * `firstTags` says for each layer what is added to its tags; without it they are kept.
  */
-export function mergeSegments(layers: readonly Segments[], tagByLayer: boolean): Segments {
-  return mergeBetween(layers, 0, layers.length, tagByLayer);
+export function mergeSegments(layers: readonly Segments[], firstTags?: readonly number[]): Segments {
+  return mergeBetween(layers, 0, layers.length, firstTags);
 }
 
 /** Halves merge first, so that each segment is copied log2(layers) times, not once a layer. */
-function mergeBetween(layers: readonly Segments[], from: number, to: number, tagByLayer: boolean): Segments {
+function mergeBetween(layers: readonly Segments[], from: number, to: number, firstTags: readonly number[] | undefined): Segments {
   if (to - from > 1) {
     const middle = (from + to) >>> 1;
-    return overlay(mergeBetween(layers, middle, to, tagByLayer), mergeBetween(layers, from, middle, tagByLayer));
+    return overlay(mergeBetween(layers, middle, to, firstTags), mergeBetween(layers, from, middle, firstTags));
   }
   if (to === from) return new MappingList();
-  const segments = layers[from];
-  if (!tagByLayer) return segments;
-  const { firstSector, sectors, mappedSector, zeroed } = segments;
-  return { count: segments.count, firstSector, sectors, mappedSector, zeroed, tag: new Uint8Array(segments.count).fill(from) };
+  const firstTag = firstTags?.[from] ?? 0;
+  if (firstTag === 0) return layers[from];
+  const { count, firstSector, sectors, mappedSector, zeroed } = layers[from];
+  const tag = layers[from].tag.slice(0, count);
+  for (let i = 0; i < count; i++) tag[i] += firstTag;
+  return { count, firstSector, sectors, mappedSector, zeroed, tag };
 }
 
 function overlay(upper: Segments, lower: Segments): Segments {
@@ -68,7 +70,7 @@ export function replaySegments(log: Segments): Segments {
     runs.push(slice(log, from, i));
     from = i;
   }
-  return mergeSegments(runs, false);
+  return mergeSegments(runs);
 }
 
 function slice(segments: Segments, from: number, to: number): Segments {

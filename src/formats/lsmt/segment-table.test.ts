@@ -107,7 +107,7 @@ test("an upper layer hides and trims what lies below", () => {
     [87, 50, 32],
     [150, 10, 84],
   ]);
-  const merged = mergeSegments([lower, upper], true);
+  const merged = mergeSegments([lower, upper], [0, 1]);
   assert.deepEqual(rowsOf(merged), [
     [0, 1, 7],
     [2, 3, 5],
@@ -124,7 +124,7 @@ test("an upper layer hides and trims what lies below", () => {
 });
 
 test("zeroed segments hide what lies below and keep their mapped sector when trimmed", () => {
-  const merged = mergeSegments([listOf([[0, 100, 8, true]]), listOf([[10, 10, 50]]), listOf([[15, 3, 8, true]])], true);
+  const merged = mergeSegments([listOf([[0, 100, 8, true]]), listOf([[10, 10, 50]]), listOf([[15, 3, 8, true]])], [0, 1, 2]);
   assert.deepEqual(rowsOf(merged), [
     [0, 10, 8],
     [10, 5, 50],
@@ -165,7 +165,7 @@ test("random layers merge to what a plain array of sectors says", () => {
       for (const [tag, rows] of logs.entries()) applied(expected, rows, tag);
       const merged = mergeSegments(
         logs.map((rows) => replaySegments(listOf(rows))),
-        true,
+        logs.map((_, layer) => layer),
       );
       assert.deepEqual(modelOf(merged, end), expected);
       for (let i = 1; i < merged.count; i++) assert.ok(merged.firstSector[i] >= merged.firstSector[i - 1] + merged.sectors[i - 1]);
@@ -187,7 +187,7 @@ test("a million segments merge and are found without a pause", () => {
     lower.add(i * 16, 16, 8 + i * 16);
     upper.add(i * 16 + 4, 4, 8 + i * 4);
   }
-  const table = SegmentTable.from(mergeSegments([lower, upper], true));
+  const table = SegmentTable.from(mergeSegments([lower, upper], [0, 1]));
   assert.equal(table.count, 1_500_000);
   assert.equal(table.find(16 * 250_000 + 5), 3 * 250_000 + 1);
 });

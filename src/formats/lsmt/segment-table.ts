@@ -4,15 +4,15 @@ export interface Segments {
   /** First sector on the device. */
   readonly firstSector: Float64Array;
   readonly sectors: Float64Array | Uint32Array;
-  /** First sector in the layer's file. */
+  /** First sector in the file. */
   readonly mappedSector: Float64Array;
   /** 1 where the segment reads as zeros. */
   readonly zeroed: Uint8Array;
-  /** Which layer the segment belongs to. */
-  readonly tag: Uint8Array;
+  /** Which file the segment's data is in: of its layer, or of all layers once they are merged. */
+  readonly tag: Uint16Array;
 }
 
-const BYTES_PER_SEGMENT = 8 + 8 + 4 + 1 + 1;
+const BYTES_PER_SEGMENT = 8 + 8 + 4 + 2 + 1;
 
 /**
  * Mappings sorted by their place on the device, without overlaps, packed into one shared buffer: a worker that is given
@@ -24,8 +24,8 @@ export class SegmentTable implements Segments {
   readonly firstSector: Float64Array;
   readonly mappedSector: Float64Array;
   readonly sectors: Uint32Array;
+  readonly tag: Uint16Array;
   readonly zeroed: Uint8Array;
-  readonly tag: Uint8Array;
 
   constructor(shared: SharedArrayBuffer, count: number) {
     this.shared = shared;
@@ -33,8 +33,8 @@ export class SegmentTable implements Segments {
     this.firstSector = new Float64Array(shared, 0, count);
     this.mappedSector = new Float64Array(shared, count * 8, count);
     this.sectors = new Uint32Array(shared, count * 16, count);
-    this.zeroed = new Uint8Array(shared, count * 20, count);
-    this.tag = new Uint8Array(shared, count * 21, count);
+    this.tag = new Uint16Array(shared, count * 20, count);
+    this.zeroed = new Uint8Array(shared, count * 22, count);
   }
 
   /** A table of mappings that are sorted and do not overlap. */

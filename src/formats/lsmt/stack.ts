@@ -12,32 +12,41 @@ const MAX_READS = 16;
 export function stackLayers(layers: readonly LsmtLayer[]): StackSource {
   if (layers.length === 0) throw new LazyError("USAGE", "lsmt: a stack needs at least one layer");
   if (layers.length > MAX_STACK_LAYERS) throw unsupported(`lsmt: a stack of ${layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
+  const firstFiles: number[] = [];
+  let files = 0;
+  for (const layer of layers) {
+    firstFiles.push(files);
+    files += layer.files.length;
+  }
   const merged = mergeSegments(
     layers.map((layer) => layer.segments),
-    true,
+    firstFiles,
   );
   return new StackSource(layers, SegmentTable.from(merged));
 }
 
-/** A stretch of the device that lies in one piece in a layer's data. */
+/** A stretch of the device that lies in one piece in a layer's file. */
 interface DataRun {
   /** Offset in the answer. */
   at: number;
-  /** Offset in the layer's data. */
+  /** Offset in the file. */
   offset: number;
   bytes: number;
-  layer: number;
+  file: number;
 }
 
 /** The merged device. What no layer maps reads as zeros. */
 export class StackSource implements ByteSource {
   readonly size: number;
   readonly layers: readonly LsmtLayer[];
-  /** All layers in one table; the tag is the position in `layers`. */
+  /** The files of all layers, the lowest layer's first. */
+  readonly files: readonly ByteSource[];
+  /** All layers in one table; the tag is the position in `files`. */
   readonly segments: SegmentTable;
 
   constructor(layers: readonly LsmtLayer[], segments: SegmentTable) {
     this.layers = layers;
+    this.files = layers.flatMap((layer) => layer.files);
     this.segments = segments;
     this.size = layers.findLast((layer) => layer.virtualSize > 0)?.virtualSize ?? 0;
   }
@@ -66,10 +75,10 @@ export class StackSource implements ByteSource {
   }
 
   #readRun(run: DataRun): Promise<Uint8Array> {
-    return this.layers[run.layer].data.read(run.offset, run.bytes);
+    return this.files[run.file].read(run.offset, run.bytes);
   }
 
-  /** Where the data of a range lies; neighbours in the same layer are joined. */
+  /** Where the data of a range lies; neighbours in the same file are joined. */
   #dataRuns(offset: number, length: number): DataRun[] {
     const runs: DataRun[] = [];
     const end = offset + length;
@@ -79,10 +88,10 @@ export class StackSource implements ByteSource {
       const start = Math.max(firstSector * SECTOR_BYTES, offset);
       const bytes = Math.min((firstSector + sectors) * SECTOR_BYTES, end) - start;
       const from = mappedSector * SECTOR_BYTES + (start - firstSector * SECTOR_BYTES);
-      if (last && last.layer === tag && last.offset + last.bytes === from && last.at + last.bytes === start - offset) {
+      if (last && last.file === tag && last.offset + last.bytes === from && last.at + last.bytes === start - offset) {
         last.bytes += bytes;
       } else {
-        last = { at: start - offset, offset: from, bytes, layer: tag };
+        last = { at: start - offset, offset: from, bytes, file: tag };
         runs.push(last);
       }
     });

@@ -42,7 +42,7 @@ export async function openWritableLayer(
   if (header.flags & FLAG_SEALED) throw corrupt(`${data.name}: lsmt layer is sealed: open it as a finished layer`);
   if (header.flags & FLAG_SPARSE) {
     if (!dataExtents) throw new LazyError("USAGE", `${data.name}: lsmt layer is sparse: its data extents are needed to open it`);
-    return new LsmtLayer(header, sparseSegments(data, header, dataExtents), data, index);
+    return new LsmtLayer(header, sparseSegments(data, header, dataExtents), [data], index);
   }
   if (!index) throw new LazyError("USAGE", `${data.name}: lsmt layer is append-only: its index file is needed to open it`);
   const indexHeader = await readHeader(index, FLAG_HEADER, "index file");
@@ -53,7 +53,7 @@ export async function openWritableLayer(
   if (indexHeader.uuid !== header.uuid) {
     throw corrupt(`${index.name}: lsmt index belongs to layer ${indexHeader.uuid}, the data of ${data.name} to ${header.uuid}`);
   }
-  return new LsmtLayer(indexHeader, await replayedSegments(data, index), data, index);
+  return new LsmtLayer(indexHeader, await replayedSegments(data, index), [data], index);
 }
 
 async function readHeader(source: ByteSource, kind: number, what: string): Promise<LsmtRecord> {

@@ -1,0 +1,141 @@
+import { MemorySource, type ByteSource } from "../bytes/source.ts";
+import { detectCompression } from "../compression/decompress.ts";
+import { PlainSpans, type SpanIndex } from "../compression/span-index.ts";
+import { corrupt, LazyError, unsupported } from "../errors.ts";
+import { parseGzipIndex } from "../formats/gzip-index/gzip-index-reader.ts";
+import { openWarpLayer } from "../formats/lsmt/warp-layer.ts";
+import { parseZstdIndex } from "../formats/zstd-index/zstd-index-reader.ts";
+import { parseSpanDigests, type SpanDigests } from "../formats/span-digests/span-digests.ts";
+import { isZFile, openZFile } from "../formats/zfile/zfile-reader.ts";
+import { ZFILE_MAGIC } from "../formats/zfile/layout.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { digestOf, type Digest } from "../oci/digest.ts";
+import type { BlobPlace, LayerPlaces } from "./blob-place.ts";
+import { CachedContent } from "./cached-content.ts";
+import { CountedSource } from "./counted-source.ts";
+import { openLayerContent } from "./layer-content.ts";
+import { fileInMemory, fileOfContent, type DeviceLayer, type LayerFile } from "./layer-file.ts";
+import type { TurboTarget } from "./turbo-annotations.ts";
+import { readTurboBlob, type TurboParts } from "./turbo-blob.ts";
+
+/**
+ * Opens a turboOCI layer: its blob is fetched whole, the data that it points to is read by ranges from the blob that it was made
+ * from. Closing `lsmt` of the result closes both.
+ * Throws `NOT_FOUND` when the latter is not where the data should be, `CORRUPT` when the two or the parts of the layer contradict
+ * themselves or each other.
+ */
+export async function openTurboLayer(descriptor: Descriptor, target: TurboTarget, places: LayerPlaces): Promise<DeviceLayer> {
+  const { parts, name } = await fetchParts(descriptor, places);
+  const metadata = await openMetadata(parts.metadata);
+  const data = await openTarget(target, parts, name, places);
+  try {
+    const lsmt = await openWarpLayer(metadata.source, data.source);
+    return { lsmt, files: [metadata.file, data.file], blobBytes: descriptor.size + data.storedBytes };
+  } catch (error) {
+    await data.source.close();
+    throw error;
+  }
+}
+
+async function fetchParts(descriptor: Descriptor, { layers, cache, fetched }: LayerPlaces): Promise<{ parts: TurboParts; name: string }> {
+  const counted = new CountedSource(await layers.blobSource(descriptor), fetched);
+  const source = cache?.source(descriptor.digest, counted) ?? counted;
+  try {
+    return { parts: await readTurboBlob(source, descriptor.digest), name: source.name };
+  } finally {
+    await source.close();
+  }
+}
+
+async function openMetadata({ bytes, name }: TurboParts["metadata"]): Promise<{ source: ByteSource; file: LayerFile }> {
+  const stored = new MemorySource(bytes, name);
+  const isCompressed = isZFile(bytes.subarray(0, ZFILE_MAGIC.length));
+  const zfile = isCompressed ? await openZFile(stored) : undefined;
+  return { source: zfile ?? stored, file: fileInMemory(bytes.buffer, zfile?.blocks) };
+}
+
+interface OpenedTarget {
+  readonly source: ByteSource;
+  readonly file: LayerFile;
+  readonly storedBytes: number;
+}
+
+async function openTarget(target: TurboTarget, parts: TurboParts, name: string, places: LayerPlaces): Promise<OpenedTarget> {
+  const digests = parts.spanDigests && parseSpanDigests(parts.spanDigests.bytes, parts.spanDigests.name);
+  const index = parseIndex(parts) ?? new PlainSpans(await plainSize(target, digests, name, places));
+  const { storedBytes } = index;
+  await checkPresence(target.digest, storedBytes, name, places);
+  const descriptor = { mediaType: target.mediaType ?? "application/octet-stream", digest: target.digest, size: storedBytes };
+  const blob = new CountedSource(await places.data.blobSource(descriptor), places.fetched);
+  try {
+    if (index instanceof PlainSpans) await checkPlain(blob, name);
+    const content = openLayerContent(blob, index, digests);
+    if (places.cache === undefined) return { source: content, file: fileOfContent(undefined), storedBytes };
+    const cached = places.cache.source(contentKey(target.digest, parts), content);
+    return { source: new CachedContent(cached, index), file: fileOfContent(cached), storedBytes };
+  } catch (error) {
+    await blob.close();
+    throw error;
+  }
+}
+
+/** Undefined without an index, for a target that is not compressed. */
+function parseIndex({ gzipIndex, zstdIndex }: TurboParts): SpanIndex | undefined {
+  if (gzipIndex !== undefined) return parseGzipIndex(gzipIndex.bytes, gzipIndex.name);
+  if (zstdIndex !== undefined) return parseZstdIndex(zstdIndex.bytes, zstdIndex.name);
+  return undefined;
+}
+
+const INDEX_MEMBERS: readonly [RegExp, string][] = [
+  [/[+.]gzip$/, "gzip.meta"],
+  [/[+.]zstd$/, "zstd.meta"],
+];
+
+/** The size of a tar that is not compressed: nobody but its digests and the place that has it can know. */
+async function plainSize(
+  { digest, mediaType }: TurboTarget,
+  digests: SpanDigests | undefined,
+  name: string,
+  { data }: LayerPlaces,
+): Promise<number> {
+  const missing = INDEX_MEMBERS.find(([compressed]) => compressed.test(mediaType ?? ""))?.[1];
+  if (missing !== undefined) throw corrupt(`${name}: its data is in blob ${digest} of type ${mediaType}, but it has no ${missing}`);
+  if (digests !== undefined) return digests.contentBytes;
+  if (data.blobSize === undefined)
+    throw unsupported(`${name}: its data is in blob ${digest}, whose size neither the layer nor ${data.name} tells`);
+  const size = await data.blobSize(digest);
+  if (size === undefined) throw missingTarget(digest, name, data);
+  return size;
+}
+
+/** Where a place can tell, better now than at the first read of a file. */
+async function checkPresence(digest: Digest, storedBytes: number, name: string, { data, fetched }: LayerPlaces): Promise<void> {
+  if (data.hasBlob === undefined) return;
+  fetched.requests++;
+  if (await data.hasBlob(digest, storedBytes)) return;
+  if (!(await data.hasBlob(digest))) throw missingTarget(digest, name, data);
+  throw corrupt(
+    `${name}: its data is in blob ${digest}, which the layer says has ${storedBytes} bytes; in ${data.name} it has another size`,
+  );
+}
+
+function missingTarget(digest: Digest, name: string, { name: place }: BlobPlace): LazyError {
+  return new LazyError(
+    "NOT_FOUND",
+    `${name}: its data is in blob ${digest}, a layer of the image that it was converted from, which ${place} does not have; ` +
+      "name the repository that has it with --data-repository",
+  );
+}
+
+/** Nothing else would tell that the bytes of a compressed blob are not those of the tar in it. */
+async function checkPlain(blob: ByteSource, name: string): Promise<void> {
+  const compression = detectCompression(await blob.read(0, Math.min(4, blob.size)));
+  if (compression === "none") return;
+  throw corrupt(`${name}: its data is in ${blob.name}, which is compressed with ${compression}, but the layer has no index of it`);
+}
+
+/** Content of one blob is shared by layers that decode it in the same way; one with an index that lies does not spoil it for others. */
+function contentKey(target: Digest, { gzipIndex, zstdIndex, spanDigests }: TurboParts): Digest {
+  const parts = [gzipIndex, zstdIndex, spanDigests].map((part) => (part === undefined ? "none" : digestOf(part.bytes)));
+  return digestOf(Buffer.from(["uncompressed content", target, ...parts].join("\n")));
+}
