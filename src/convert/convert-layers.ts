@@ -11,9 +11,10 @@ import { LayerBuilder, type BuilderOptions, type LayersTarget, type ScannedLayer
 import { identityOf } from "./layer-identity.ts";
 import type { ConvertedLayer, LayerWriter } from "./layer-writer.ts";
 import { OverlaybdLayerWriter } from "./overlaybd-layer.ts";
+import { recompressLayer } from "./recompress.ts";
 import type { ScanThreads } from "./scan-threads.ts";
 import type { Semaphore } from "./semaphore.ts";
-import { TurboLayerWriter } from "./turbo-layer.ts";
+import { TurboLayerWriter, type RecompressedLayer } from "./turbo-layer.ts";
 
 export interface LayersOptions extends BuilderOptions {
   readonly source: ImageStore;
@@ -22,6 +23,12 @@ export interface LayersOptions extends BuilderOptions {
   readonly scans: Semaphore;
   readonly layerRead: (index: number, bytes: number) => void;
   readonly signal: AbortSignal;
+}
+
+interface WriterTools {
+  readonly name: string;
+  readonly compress: CompressBlocks;
+  readonly recompress: (spool: BlobSpool) => Promise<RecompressedLayer>;
 }
 
 /** Longest chain that block devices are stacked from. */
@@ -92,7 +99,11 @@ async function scanOne(
   { source, targets, threads, signal, layerRead }: LayersOptions,
 ): Promise<Omit<ScannedLayer, "release">> {
   const name = `${image}: layer ${index} (${layer.digest})`;
-  const writers = targets.map((target) => (target.known[index] ? undefined : openWriter(target, index, threads.compress)));
+  const recompress = async (spool: BlobSpool): Promise<RecompressedLayer> =>
+    await recompressLayer(layer, { source, threads, spool, name, signal });
+  const writers = targets.map((target) =>
+    target.known[index] ? undefined : openWriter(target, index, { name, compress: threads.compress, recompress }),
+  );
   const takesPayload = writers.find((writer) => writer?.appendPayload);
   const stored = observed(source.blobStream(layer, { signal }), (bytes) => layerRead(index, bytes));
   const put = takesPayload && (async (batch: CompressedBatch, bytes: number) => await takesPayload.appendPayload?.(batch, bytes));
@@ -102,10 +113,19 @@ async function scanOne(
   return { scan, writers };
 }
 
-function openWriter({ options, family, wanted, spools }: LayersTarget, index: number, compress: CompressBlocks): LayerWriter {
+function openWriter(
+  { options, family, wanted, spools, openDataSpool }: LayersTarget,
+  index: number,
+  { name, compress, recompress }: WriterTools,
+): LayerWriter {
   const { format, filesystem, virtualSize } = options;
-  const writing = { spool: spools[index], family, filesystem, compress, ...identityOf(wanted, index, virtualSize) };
-  return format === "overlaybd" ? new OverlaybdLayerWriter(writing) : new TurboLayerWriter({ ...writing, source: wanted[index].source });
+  const writing = { name, spool: spools[index], family, filesystem, compress, ...identityOf(wanted, index, virtualSize) };
+  if (format === "overlaybd") return new OverlaybdLayerWriter(writing);
+  return new TurboLayerWriter({
+    ...writing,
+    source: wanted[index].source,
+    recompress: openDataSpool && (async () => await recompress(openDataSpool(index))),
+  });
 }
 
 async function* observed(chunks: AsyncIterable<Uint8Array>, observe: (bytes: number) => void): AsyncGenerator<Uint8Array, void> {

@@ -1,9 +1,14 @@
 import type { Compression } from "../compression/decompress.ts";
+import { MemorySource } from "../bytes/source.ts";
+import { readTurboBlob } from "../device/turbo-blob.ts";
+import { LazyError } from "../errors.ts";
+import { readSealedFile } from "../formats/lsmt/lsmt-reader.ts";
+import { openZFile } from "../formats/zfile/zfile-reader.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import { familyOf, layerMediaType, type MediaTypeFamily } from "../oci/media-types.ts";
 import { overlaybdDescriptor, turboDescriptor } from "./image-format.ts";
-import { identityOf, isLayer, type LayerIdentity, type WantedLayer } from "./layer-identity.ts";
+import { identityOf, isLayer, saysItIs, type LayerIdentity, type WantedLayer } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";
 import type { OutputLayer } from "./output-image.ts";
 
@@ -45,7 +50,19 @@ async function readTurboLayer(
   identity: LayerIdentity,
   { family, filesystem }: KnownLayerOptions,
 ): Promise<OutputLayer | undefined> {
-  return undefined;
+  const content = await destination.blobSource({ mediaType: source.mediaType, ...blob });
+  try {
+    const { metadata, gzipIndex, zstdIndex, diffId } = await readTurboBlob(content, blob.digest);
+    const { trailer } = await readSealedFile(await openZFile(new MemorySource(metadata.bytes, metadata.name)), 0);
+    if (!saysItIs(trailer, identity)) return undefined;
+    const data = storedLayer(source, gzipIndex ? "gzip" : zstdIndex ? "zstd" : "none");
+    return { descriptor: turboDescriptor(blob, family, filesystem, data), diffId, data };
+  } catch (error) {
+    if (error instanceof LazyError && (error.code === "CORRUPT" || error.code === "UNSUPPORTED")) return undefined;
+    throw error;
+  } finally {
+    await content.close();
+  }
 }
 
 /** What a layer would be, as far as that can be said without having read it. */

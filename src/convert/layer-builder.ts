@@ -38,6 +38,8 @@ export interface LayersTarget {
   readonly destination: ImageStore;
   /** Where the blobs are made, by their place. */
   readonly spools: readonly BlobSpool[];
+  /** Where a layer is made that takes the place of one that turboOCI layers cannot refer to; undefined if none is to be made. */
+  readonly openDataSpool: ((index: number) => BlobSpool) | undefined;
   /** The layer is complete, and so are all below it. What it throws ends the conversion. */
   readonly layerConverted: (index: number, layer: ConvertedLayer) => void;
 }

@@ -2,6 +2,7 @@ import type { ByteSource } from "../bytes/source.ts";
 import { openOverlaybdLayer } from "../device/layer.ts";
 import { LazyError } from "../errors.ts";
 import { BLOCK_BYTES, MAGIC, SUPERBLOCK_OFFSET, superblockStruct } from "../formats/ext4/layout.ts";
+import type { LsmtRecord } from "../formats/lsmt/layout.ts";
 import { stackLayers } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { chainIds } from "../oci/chain-id.ts";
@@ -50,6 +51,15 @@ function uuidOf(key: Digest): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-");
 }
 
+/** Whether a layer says of itself that it is the one that is expected. */
+export function saysItIs(lsmt: Pick<LsmtRecord, "uuid" | "parentUuid" | "virtualSize">, expected: LayerIdentity): boolean {
+  return (
+    lsmt.uuid.toLowerCase() === expected.uuid &&
+    lsmt.parentUuid.toLowerCase() === (expected.parentUuid ?? NO_UUID) &&
+    lsmt.virtualSize === expected.virtualSize
+  );
+}
+
 /**
  * Whether a blob, which may have been made by anybody, is the layer that it is said to be; reads its front and its end. With
  * `filesystemUuid`, it must also have a superblock of its own with that UUID. False for what is no layer at all, or damaged.
@@ -57,10 +67,7 @@ function uuidOf(key: Digest): string {
 export async function isLayer(blob: ByteSource, expected: LayerIdentity, filesystemUuid?: string): Promise<boolean> {
   try {
     const { lsmt } = await openOverlaybdLayer(blob, { declared: true, keepPinned: true });
-    const isSame =
-      lsmt.uuid.toLowerCase() === expected.uuid &&
-      lsmt.parentUuid.toLowerCase() === (expected.parentUuid ?? NO_UUID) &&
-      lsmt.virtualSize === expected.virtualSize;
+    const isSame = saysItIs(lsmt, expected);
     if (!isSame || filesystemUuid === undefined) return isSame;
     return (await filesystemUuidOf(stackLayers([lsmt]))) === filesystemUuid;
   } catch (error) {

@@ -9,6 +9,8 @@ import type { LayerScan } from "./layer-scan.ts";
 import type { OutputLayer } from "./output-image.ts";
 
 export interface LayerWriterOptions extends LayerIdentity {
+  /** What to call the layer in messages. */
+  readonly name: string;
   readonly spool: BlobSpool;
   readonly family: MediaTypeFamily;
   readonly filesystem: FilesystemType;

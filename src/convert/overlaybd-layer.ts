@@ -5,12 +5,9 @@ import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
 import { PAYLOAD_OFFSET, payloadHead, payloadTail } from "../tar/payload.ts";
 import type { BlobSpool } from "./blob-spool.ts";
 import { overlaybdDescriptor } from "./image-format.ts";
+import { appendMetadata, SECTORS_PER_BLOCK } from "./layer-metadata.ts";
 import type { ConvertedLayer, FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
-
-const SECTORS_PER_BLOCK = PAYLOAD_BLOCK_BYTES / 512;
-/** Metadata blocks that are given to the compressor at a time. */
-const METADATA_BATCH = 64;
 
 /**
  * Writes one overlaybd layer blob: an LSMT layer in a ZFile in a tar. Payload goes in as it comes, before it is known where
@@ -49,13 +46,7 @@ export class OverlaybdLayerWriter implements LayerWriter {
       const sector = (this.#payloadSector ?? 0) + payloadBlock * SECTORS_PER_BLOCK;
       mappings.add(block * SECTORS_PER_BLOCK, count * SECTORS_PER_BLOCK, sector);
     }
-    for (let at = 0; at < blocks.metadata.length; at += METADATA_BATCH) {
-      const batch = blocks.metadata.slice(at, at + METADATA_BATCH);
-      const sector = await this.#lsmt.append(Buffer.concat(batch.map(metadataBlock)));
-      for (const [index, block] of batch.entries()) {
-        mappings.add(block * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK, sector + index * SECTORS_PER_BLOCK);
-      }
-    }
+    await appendMetadata(this.#lsmt, { blocks, metadataBlock }, mappings);
     await this.#lsmt.close(mappings);
     const summary = await this.#zfile.close();
     await this.#spool.write(payloadTail(summary.bytes));

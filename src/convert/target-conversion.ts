@@ -1,5 +1,6 @@
+import { join } from "node:path";
 import { MemorySource } from "../bytes/source.ts";
-import type { BlobSpool, SpoolMemory } from "./blob-spool.ts";
+import { BlobSpool, type SpoolMemory } from "./blob-spool.ts";
 import { baseLayerOf } from "./base-layer.ts";
 import type { Claim, ClaimedLayers } from "./claimed-layers.ts";
 import { openSpools } from "./convert-layers.ts";
@@ -48,6 +49,9 @@ export class TargetConversion {
   readonly #wanted: readonly WantedLayer[];
   readonly #claim: Claim;
   readonly #spools: readonly BlobSpool[];
+  /** Of layers that were compressed anew. */
+  readonly #dataSpools: BlobSpool[] = [];
+  readonly #directory: WorkDirectory;
   readonly #outcomes: LayerOutcome[] = [];
   #chain: KnownChain | undefined;
   #uploads: LayerUploads | undefined;
@@ -56,6 +60,7 @@ export class TargetConversion {
     this.#run = run;
     this.#node = node;
     this.#image = image;
+    this.#directory = directory;
     const { format } = run.target;
     this.#wanted = wantedLayers(format, node);
     this.#claim = run.claimed.claim(this.#wanted.map(({ key }) => key));
@@ -94,6 +99,7 @@ export class TargetConversion {
       known: chain.layers.map((layer) => layer && { ...layer, content: undefined }),
       destination: target.destination,
       spools: this.#spools,
+      openDataSpool: options.recompress ? (index) => this.#openDataSpool(index) : undefined,
       layerConverted: (index, layer) => {
         options.observer.layerConverted?.({ image: this.#image, layer: index }, layer.descriptor.size);
         if (options.upload && layer.descriptor.size > EARLY_UPLOAD_BYTES) uploads.start(index, layer);
@@ -135,7 +141,7 @@ export class TargetConversion {
   async close(): Promise<void> {
     this.#claim.release();
     await this.#uploads?.close();
-    await Promise.all(this.#spools.map(async (spool) => await spool.close()));
+    await Promise.all([...this.#spools, ...this.#dataSpools].map(async (spool) => await spool.close()));
   }
 
   async #putManifest({ manifest, descriptor }: OutputImage, isTop: boolean): Promise<void> {
@@ -143,6 +149,14 @@ export class TargetConversion {
     const tag = isTop ? target.tag : undefined;
     if (isTop) await referred?.keep(signal);
     await target.destination.putManifest(manifest, descriptor.mediaType, { tag, signal });
+  }
+
+  #openDataSpool(index: number): BlobSpool {
+    const { digest } = this.#wanted[index].source;
+    const path = join(this.#directory.path, `data-${String(index).padStart(4, "0")}_${digest}`, "layer.tar.gz");
+    const spool = new BlobSpool({ path, keep: this.#run.options.keep, memory: this.#run.memory });
+    this.#dataSpools.push(spool);
+    return spool;
   }
 
   async #findKnown(): Promise<KnownChain> {

@@ -11,7 +11,7 @@ import { retryingCorrupt } from "./retry-corrupt.ts";
 const MAX_BYTES = 512 * 2 ** 20;
 const READ_BYTES = 8 * 2 ** 20;
 
-type PartName = keyof TurboParts;
+type PartName = keyof Omit<TurboParts, "diffId">;
 
 /** The members that are read. */
 const MEMBERS: ReadonlyMap<string, PartName> = new Map([
@@ -29,6 +29,8 @@ export interface TurboParts {
   readonly gzipIndex?: TurboPart;
   readonly zstdIndex?: TurboPart;
   readonly spanDigests?: TurboPart;
+  /** Digest of the blob without its compression. */
+  readonly diffId: Digest;
 }
 
 export interface TurboPart {
@@ -70,13 +72,15 @@ async function fetchVerified(source: ByteSource, digest: Digest): Promise<Uint8A
 async function unpack(pieces: readonly Uint8Array[], name: string): Promise<TurboParts> {
   const collector = new PartCollector(name);
   const reader = new TarReader(collector, name);
+  const hash = new DigestHash();
   const { stream } = await decompress(emptying(pieces), name);
   for await (const chunk of stream) {
+    hash.update(chunk);
     reader.write(chunk);
     if (reader.position > MAX_BYTES) throw tooLarge(name, `more than ${MAX_BYTES} bytes unpacked`);
   }
   reader.close();
-  return collector.parts();
+  return { ...collector.parts(), diffId: hash.digest() };
 }
 
 async function* emptying(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
@@ -120,7 +124,7 @@ class PartCollector {
 
   entryEnd(): void {}
 
-  parts(): TurboParts {
+  parts(): Omit<TurboParts, "diffId"> {
     const { metadata, ...others } = this.#parts;
     if (metadata === undefined) {
       const found = this.#found.length === 0 ? "nothing" : this.#found.map((path) => JSON.stringify(path)).join(", ");
