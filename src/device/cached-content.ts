@@ -1,6 +1,7 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { CachedSource } from "../cache/cached-source.ts";
 import { spanAt, type SpanIndex } from "../compression/span-index.ts";
+import { LazyError } from "../errors.ts";
 
 /** How far a read goes beyond what is asked, on either side, where spans are longer than usual. */
 const MAX_WIDENING_BYTES = 4 * 2 ** 20;
@@ -12,13 +13,15 @@ const MAX_WIDENING_BYTES = 4 * 2 ** 20;
 export class CachedContent implements ByteSource {
   readonly name: string;
   readonly size: number;
+  readonly #content: ByteSource;
   readonly #cached: CachedSource;
   readonly #index: SpanIndex;
 
-  /** `cached` is the cached content of which `index` knows the spans. Closing closes it. */
-  constructor(cached: CachedSource, index: SpanIndex) {
-    this.name = cached.name;
-    this.size = cached.size;
+  /** `index` knows the spans of `content`, and `cached` is `content` through the cache. Closing closes both. */
+  constructor(content: ByteSource, cached: CachedSource, index: SpanIndex) {
+    this.name = content.name;
+    this.size = content.size;
+    this.#content = content;
     this.#cached = cached;
     this.#index = index;
   }
@@ -31,8 +34,15 @@ export class CachedContent implements ByteSource {
     if (length === 0 || this.#isStored(firstChunk, endChunk)) return await this.#cached.read(offset, length);
     const start = Math.min(this.#spanStart(offset, chunkBytes), firstChunk * chunkBytes);
     const end = Math.min(Math.max(this.#spanEnd(offset + length, chunkBytes), endChunk * chunkBytes), this.size);
-    const bytes = await this.#cached.read(start, end - start);
-    return new Uint8Array(bytes.subarray(offset - start, offset - start + length)); // Buffer.slice would share all that was read
+    try {
+      const bytes = await this.#cached.read(start, end - start);
+      return new Uint8Array(bytes.subarray(offset - start, offset - start + length)); // Buffer.slice would share all that was read
+    } catch (error) {
+      const isOthers =
+        spanAt(this.#index, start) < spanAt(this.#index, offset) || spanAt(this.#index, end - 1) > spanAt(this.#index, offset + length - 1);
+      if (!(error instanceof LazyError && error.code === "CORRUPT" && isOthers)) throw error;
+      return await this.#content.read(offset, length); // a neighbour in the same chunk may be what cannot be had
+    }
   }
 
   async close(): Promise<void> {

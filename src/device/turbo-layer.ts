@@ -72,7 +72,7 @@ async function openTarget(target: TurboTarget, parts: TurboParts, name: string, 
     const content = openLayerContent(blob, index, digests);
     if (places.cache === undefined) return { source: content, file: fileOfContent(undefined), storedBytes };
     const cached = places.cache.source(contentKey(target.digest, parts), content);
-    return { source: new CachedContent(cached, index), file: fileOfContent(cached), storedBytes };
+    return { source: new CachedContent(content, cached, index), file: fileOfContent(cached), storedBytes };
   } catch (error) {
     await blob.close();
     throw error;
