@@ -42,7 +42,7 @@ export async function scanLayer(
   options: ScanOptions,
 ): Promise<LayerScan> {
   const packer = new PayloadPacker(options.payload ? allocate : undefined);
-  const indexer = options.indexed ? new LayerIndexer(name) : undefined;
+  const indexer = options.indexed ? new LayerIndexer() : undefined;
   const entries = new EntryLog();
   const reader = new TarReader(
     {
@@ -53,10 +53,10 @@ export async function scanLayer(
     name,
   );
   const hash = new DigestHash();
-  const { stream } = await decompress(stored, name);
+  const { stream } = await decompress(stored, name, indexer?.observer);
   for await (const chunk of stream) {
     hash.update(chunk);
-    await indexer?.content(chunk);
+    indexer?.content(chunk);
     for (let at = 0; at < chunk.length;) {
       const end = at + (packer.sparse ? SPARSE_SLICE_BYTES : SLICE_BYTES);
       reader.write(chunk.subarray(at, end));
