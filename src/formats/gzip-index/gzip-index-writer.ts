@@ -41,9 +41,11 @@ export class GzipIndexWriter {
   readonly #entries: Entry[] = [];
   readonly #pending: Pending[] = [];
   #compressing = 0;
-  /** Stored data: what came last, and how much there was before it. */
+  /** Stored data: what came last, and what there was before it, which is not there any more. */
   #stored: Uint8Array = new Uint8Array(0);
+  #storedBytes = 0;
   #storedBefore = 0;
+  #lastByte = 0;
   #lastByteBefore = 0;
 
   /** @param spanBytes content from one point to the next, for the header; readers do not need it */
@@ -54,8 +56,10 @@ export class GzipIndexWriter {
   /** Takes the next stored bytes, which must stay as they are until others come. */
   stored(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    this.#lastByteBefore = this.#stored.at(-1) ?? 0;
-    this.#storedBefore += this.#stored.length;
+    this.#lastByteBefore = this.#lastByte;
+    this.#lastByte = bytes[bytes.length - 1];
+    this.#storedBefore = this.#storedBytes;
+    this.#storedBytes += bytes.length;
     this.#stored = bytes;
     for (const pending of this.#pending) follow(pending, bytes);
     this.#addFollowed((pending) => pending.filled === FOLLOWING_BYTES);
@@ -91,9 +95,8 @@ export class GzipIndexWriter {
   /** Why the data cannot be read from the middle, if it cannot. Call it after `finish`. */
   unindexable(contentBytes: number): string | undefined {
     if (this.#entries.length > MAX_ENTRIES) return `${this.#entries.length} access points, expected at most ${MAX_ENTRIES}`;
-    const storedBytes = this.#storedBefore + this.#stored.length;
-    for (const [number, { contentOffset, storedOffset }] of this.#entries.entries()) {
-      const next = this.#entries[number + 1] ?? { contentOffset: contentBytes, storedOffset: storedBytes };
+        for (const [number, { contentOffset, storedOffset }] of this.#entries.entries()) {
+      const next = this.#entries[number + 1] ?? { contentOffset: contentBytes, storedOffset: this.#storedBytes };
       const [content, stored] = [next.contentOffset - contentOffset, next.storedOffset - storedOffset];
       if (content > MAX_SPAN_BYTES || stored > MAX_STORED_SPAN_BYTES) {
         return `${content} bytes of content (${stored} stored) from ${contentOffset} on without a point to start from`;
@@ -112,7 +115,7 @@ export class GzipIndexWriter {
       windowBytes: WINDOW_BYTES,
       entryBytes: gzipIndexEntry.size,
       entryCount,
-      storedBytes: this.#storedBefore + this.#stored.length,
+      storedBytes: this.#storedBytes,
       indexBytes: entriesOffset + entriesBytes,
       contentBytes,
       entriesOffset,
