@@ -49,6 +49,7 @@ export class GzipDecoder {
   #at = 0;
   /** Bytes before `stored`. */
   #storedBefore = 0;
+  #storedEnd = 0;
   /** Bytes of content before the kernel's output. */
   #contentBefore = 0;
   #memberStart = 0;
@@ -95,7 +96,9 @@ export class GzipDecoder {
 
   /** Takes the next stored bytes, which must not change before `next` has returned undefined; only then come others. */
   push(stored: Uint8Array): void {
-    this.#storedBefore += this.#stored.length;
+    // Of the bytes before nothing may be left, not even their length.
+    this.#storedBefore = this.#storedEnd;
+    this.#storedEnd += stored.length;
     this.#stored = stored as Uint8Array<ArrayBuffer>;
     this.#at = 0;
     this.#kernel.push(stored);
