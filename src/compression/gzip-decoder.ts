@@ -82,7 +82,7 @@ export class GzipDecoder {
   static resume(name: string, point: ResumePoint, stored: Uint8Array, contentLimit: number): GzipDecoder {
     const decoder = new GzipDecoder(name);
     const prefix = resumingPrefix(point, stored[0]);
-    decoder.#storedBefore = point.storedOffset - prefix.length;
+    decoder.#storedEnd = point.storedOffset - prefix.length;
     decoder.#contentBefore = -point.window.length;
     decoder.#contentLimit = contentLimit;
     decoder.#hasMemberStart = false;
