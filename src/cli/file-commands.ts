@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { Environment } from "./environment.ts";
 import { catPath, listPath } from "./image-files.ts";
-import { addStoreOptions } from "./store-options.ts";
+import { addReadOptions } from "./store-options.ts";
 
 export function addFileCommands(program: Command, environment: Environment): void {
   const ls = program
@@ -33,7 +33,7 @@ Examples:
     );
   for (const command of [ls, cat]) {
     command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
-    addStoreOptions(command);
+    addReadOptions(command);
   }
   ls.action(async (image: string, path: string, options: { long?: boolean }) => await listPath(image, path, options, environment));
   cat.action(async (image: string, path: string, options: unknown) => await catPath(image, path, options, environment));

@@ -9,7 +9,7 @@ import { parsePlatform } from "../oci/platform.ts";
 import type { ByteString } from "../tree/entry.ts";
 import { quoted } from "../tree/path.ts";
 import type { Environment } from "./environment.ts";
-import { openReference, readStoreOptions } from "./store-options.ts";
+import { openReadPlaces } from "./store-options.ts";
 
 const READ_BYTES = 1 << 20;
 const TYPE_LETTERS: ReadonlyMap<number, string> = new Map([
@@ -29,17 +29,17 @@ async function withFilesystem<T>(
   environment: Environment,
   use: (reader: Ext4Reader) => Promise<T>,
 ): Promise<T> {
-  const { store, target } = await openReference(image, await readStoreOptions(options, environment), environment);
+  const { store, target, dataPlace, close } = await openReadPlaces(image, options, environment);
   try {
     const { manifest } = await selectImage(store, target, parsePlatform(platformOf(options) ?? "local", environment.host));
-    const device = await openDevice(store, manifest);
+    const device = await openDevice(store, manifest, { dataPlace });
     try {
       return await use(await Ext4Reader.open(device));
     } finally {
       await device.close();
     }
   } finally {
-    await store.close();
+    await close();
   }
 }
 

@@ -10,7 +10,7 @@ import { addFileCommands } from "./file-commands.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { addMountCommand } from "./mount.ts";
 import { addServeMountCommand } from "./serve-mount.ts";
-import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
+import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
 import { addUmountCommand } from "./umount.ts";
 import { addVerifyCommand } from "./verify.ts";
 
@@ -48,20 +48,20 @@ function mountEnvironment(environment: Environment): MountEnvironment {
     ...environment,
     addStoreOptions: (command) => {
       command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
-      addStoreOptions(command);
+      addReadOptions(command);
     },
     readStoreOptions: async (options) => {
       const platform = options["platform"];
       return { ...(await readStoreOptions(options, environment)), ...(platform !== undefined && { platform }) };
     },
     openImage: async (image, options) => {
-      const { store, target } = await openReference(image, await readStoreOptions(options, environment), environment);
+      const places = await openReadPlaces(image, options, environment);
       try {
         const platform = typeof options["platform"] === "string" ? options["platform"] : "local";
-        const { manifest } = await selectImage(store, target, parsePlatform(platform, environment.host));
-        return { store, manifest };
+        const { manifest } = await selectImage(places.store, places.target, parsePlatform(platform, environment.host));
+        return { ...places, manifest };
       } catch (error) {
-        await store.close();
+        await places.close();
         throw error;
       }
     },

@@ -6,8 +6,8 @@ import type { Manifest } from "../oci/manifest.ts";
 
 /** What the commands `mount`, `umount` and `serve-mount` need of the program they are part of. */
 export interface MountEnvironment {
-  /** Opens the place of an image and reads its manifest for this machine. Whoever calls closes the store. */
-  readonly openImage: (image: string, storeOptions: StoreOptions) => Promise<{ readonly store: ImageStore; readonly manifest: Manifest }>;
+  /** Opens the places of an image and reads its manifest for this machine. Whoever calls closes them. */
+  readonly openImage: (image: string, storeOptions: StoreOptions) => Promise<OpenedImage>;
   /** Adds the options that `openImage` understands; their values reach it in the serving process as they were parsed. */
   readonly addStoreOptions?: (command: Command) => void;
   /** Turns options as commander parsed them into what is sent, e.g. reads a password where it was promised; else they stay as they are. */
@@ -22,6 +22,14 @@ export interface MountEnvironment {
   readonly launcher: readonly [command: string, ...args: string[]];
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
+}
+
+export interface OpenedImage {
+  readonly store: ImageStore;
+  /** Where the data of turboOCI layers is, if that is another place. */
+  readonly dataPlace: ImageStore | undefined;
+  readonly manifest: Manifest;
+  close(): Promise<void>;
 }
 
 /** Values of the options that `addStoreOptions` added, by name. They are sent as JSON. */

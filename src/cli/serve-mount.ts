@@ -84,10 +84,10 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
     chunkBytes: CHUNK_BYTES,
     onDiskFailure: (error) => environment.stderr.write(`cache: ${messageOf(error)}; what is read from now on may not be kept\n`),
   });
-  const { store, manifest } = await environment.openImage(request.image, request.storeOptions);
-  const device = await openDevice(store, manifest, { cache });
+  const { store, dataPlace, manifest, close } = await environment.openImage(request.image, request.storeOptions);
+  const device = await openDevice(store, manifest, { cache, dataPlace });
   const fetchedToOpen = { ...device.fetched };
-  return { device, fetchedToOpen, filesystem: await probeFilesystem(device), close: async () => await store.close() };
+  return { device, fetchedToOpen, filesystem: await probeFilesystem(device), close };
 }
 
 async function mountAndServe(

@@ -34,6 +34,7 @@ export const storeOptions = z.object({
   tokenService: z.array(z.string()).optional(),
   retry: z.int().optional(),
   timeoutSeconds: z.int().optional(),
+  dataRepository: z.string().optional(),
 });
 
 export type StoreOptions = z.infer<typeof storeOptions>;
@@ -132,6 +133,38 @@ async function readPassword(environment: Environment): Promise<string> {
 function givenCredentials({ username, password }: StoreOptions): CredentialSource | undefined {
   if (username === undefined) return undefined;
   return password === undefined ? parseUserPassword(username) : new FixedCredentials(username, password);
+}
+
+/** Options of commands that read a converted image: those of stores, and where its data is. */
+export function addReadOptions(command: Command): void {
+  command.option(
+    "--data-repository <place>",
+    "a turboOCI image's data: the repository or oci:DIRECTORY with the layers of the image that it was made from (default: where it is itself)",
+  );
+  addStoreOptions(command);
+}
+
+/** A place that is opened, and the one where the data of its turboOCI images is, if that is another. */
+export interface ReadPlaces {
+  readonly store: ImageStore;
+  readonly target: ResolveTarget;
+  readonly dataPlace: ImageStore | undefined;
+  close(): Promise<void>;
+}
+
+/** Opens what a converted image is read from. */
+export async function openReadPlaces(text: string, values: unknown, environment: Environment): Promise<ReadPlaces> {
+  const options = await readStoreOptions(values, environment);
+  const { store, target } = await openReference(text, options, environment);
+  try {
+    const { dataRepository } = options;
+    const dataPlace = dataRepository === undefined ? undefined : (await openReference(dataRepository, options, environment)).store;
+    const close = async (): Promise<void> => void (await Promise.all([store.close(), dataPlace?.close()]));
+    return { store, target, dataPlace, close };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
 }
 
 /** An opened place and what of it is meant. */

@@ -5,7 +5,7 @@ import { verifyImage } from "../verify/verify-image.ts";
 import { platformOption } from "./conversion-options.ts";
 import type { Environment } from "./environment.ts";
 import { Progress } from "./progress/progress.ts";
-import { addStoreOptions, openReference, readStoreOptions } from "./store-options.ts";
+import { addReadOptions, openReadPlaces, openReference, readStoreOptions } from "./store-options.ts";
 
 interface VerifyCommandOptions {
   readonly platform: readonly Platform[];
@@ -23,7 +23,7 @@ export function addVerifyCommand(program: Command, environment: Environment, set
     .argument("<source>", "the image that was converted")
     .argument("<converted>", "what it was converted to")
     .addOption(platformOption(environment));
-  addStoreOptions(command);
+  addReadOptions(command);
   command.addHelpText(
     "after",
     `
@@ -39,7 +39,7 @@ Examples:
 async function verifyCommand(from: string, to: string, options: VerifyCommandOptions, environment: Environment): Promise<number> {
   const stores = await readStoreOptions(options, environment);
   const source = await openReference(from, stores, environment);
-  const converted = await openReference(to, stores, environment);
+  const converted = await openReadPlaces(to, stores, environment);
   const progress = new Progress(environment, "verifying");
   try {
     const result = await verifyImage(source, converted, {
@@ -57,6 +57,6 @@ async function verifyCommand(from: string, to: string, options: VerifyCommandOpt
     return result.differences === 0 ? 0 : 1;
   } finally {
     progress.stop();
-    await Promise.all([source.store.close(), converted.store.close()]);
+    await Promise.all([source.store.close(), converted.close()]);
   }
 }

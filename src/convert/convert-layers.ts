@@ -2,7 +2,6 @@ import { join } from "node:path";
 import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
 import { corrupt, unsupported } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import type { ImageStore } from "../oci/image-store.ts";
 import { isTarLayer } from "../oci/media-types.ts";
 import { BlobSpool, type SpoolOptions } from "./blob-spool.ts";
 import { FORMAT_TRAITS, isConvertedLayer, type ImageFormat } from "./image-format.ts";
@@ -17,7 +16,6 @@ import type { Semaphore } from "./semaphore.ts";
 import { TurboLayerWriter, type RecompressedLayer } from "./turbo-layer.ts";
 
 export interface LayersOptions extends BuilderOptions {
-  readonly source: ImageStore;
   readonly threads: ScanThreads;
   /** Layers that are scanned at the same time. */
   readonly scans: Semaphore;

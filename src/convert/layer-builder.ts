@@ -45,6 +45,8 @@ export interface LayersTarget {
 }
 
 export interface BuilderOptions {
+  /** Where the layers come from. */
+  readonly source: ImageStore;
   readonly targets: readonly LayersTarget[];
   /** Keeps what is read of known layers. */
   readonly openCache: () => Promise<BlockCache>;
@@ -115,7 +117,7 @@ export class LayerBuilder {
 
   /** Reads the filesystem from the layers that are there: range reads of its metadata, no layer as a whole. */
   async #loadFilesystem(): Promise<FilesystemWriter> {
-    const { base, targets, openCache } = this.#options;
+    const { base, targets, openCache, source } = this.#options;
     // Of overlaybd layers less has to be read.
     const target = Math.max(
       0,
@@ -128,14 +130,21 @@ export class LayerBuilder {
       const content = layers.find((layer) => layer.descriptor.digest === descriptor.digest)?.content;
       return content ? lent(content) : await destination.blobSource(descriptor);
     };
+    const dataPlace = { name: source.name, blobSource: async (data: Descriptor) => await dataSource(data, this.#layers[target], source) };
     const image = { layers: layers.map((layer) => layer.descriptor) };
-    const device = await openDevice({ name: destination.name, blobSource }, image, { cache: await openCache() });
+    const device = await openDevice({ name: destination.name, blobSource }, image, { cache: await openCache(), dataPlace });
     try {
       return await openFilesystem(options.filesystem, device);
     } finally {
       await device.close();
     }
   }
+}
+
+/** What a turboOCI layer refers to; of it nothing more than a look is taken. */
+async function dataSource({ digest, ...rest }: Descriptor, layers: readonly ConvertedLayer[], source: ImageStore): Promise<ByteSource> {
+  const made = layers.find(({ data }) => data?.digest === digest)?.dataContent;
+  return made ? lent(made) : await source.blobSource({ digest, ...rest });
 }
 
 /** The same source for somebody who closes it while it is still needed. */

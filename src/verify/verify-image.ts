@@ -12,6 +12,8 @@ import { readSourceTree } from "./source-tree.ts";
 export interface VerifiedPlace {
   readonly store: ImageStore;
   readonly target: ResolveTarget;
+  /** Where the data of turboOCI layers is, if not there. */
+  readonly dataPlace?: ImageStore | undefined;
 }
 
 export interface VerifyOptions {
@@ -39,7 +41,7 @@ export async function verifyImage(source: VerifiedPlace, converted: VerifiedPlac
     const name = `${source.store.name}@${image.descriptor.digest}`;
     const config = parseConfig(await source.store.blob(image.manifest.config), `${name}: config`);
     const expected = [...(await readSourceTree(source.store, image.manifest, config, options.signal, options.observe)).list()];
-    const found = await convertedTree(converted.store, counterpart, options);
+    const found = await convertedTree(converted, counterpart, options);
     for (const difference of compareTrees(expected, found)) {
       differences++;
       options.differs(difference, image.descriptor.platform);
@@ -50,9 +52,9 @@ export async function verifyImage(source: VerifiedPlace, converted: VerifiedPlac
   return { images, paths, differences };
 }
 
-async function convertedTree(store: ImageStore, image: SelectedImage, options: VerifyOptions): Promise<ConvertedTree> {
+async function convertedTree({ store, dataPlace }: VerifiedPlace, image: SelectedImage, options: VerifyOptions): Promise<ConvertedTree> {
   if (image.manifest.layers.length === 0) return EMPTY_TREE;
-  const device = await openDevice(store, image.manifest);
+  const device = await openDevice(store, image.manifest, { dataPlace });
   try {
     return await readConvertedTree(device, options.signal, options.observe);
   } finally {

@@ -240,7 +240,8 @@ async function main(): Promise<void> {
     openImage: async (image) => {
       const store = probing(await openLayoutStore(`${directory}/${image}`), directory);
       const { descriptor, bytes } = await store.resolve({ tag: "latest" });
-      return { store, manifest: parseManifest(bytes, descriptor.mediaType, image) };
+      const manifest = parseManifest(bytes, descriptor.mediaType, image);
+      return { store, dataPlace: undefined, manifest, close: async () => await store.close() };
     },
     stdout: process.stdout,
     stderr: process.stderr,

@@ -95,7 +95,7 @@ export class GzipIndexWriter {
   /** Why the data cannot be read from the middle, if it cannot. Call it after `finish`. */
   unindexable(contentBytes: number): string | undefined {
     if (this.#entries.length > MAX_ENTRIES) return `${this.#entries.length} access points, expected at most ${MAX_ENTRIES}`;
-        for (const [number, { contentOffset, storedOffset }] of this.#entries.entries()) {
+    for (const [number, { contentOffset, storedOffset }] of this.#entries.entries()) {
       const next = this.#entries[number + 1] ?? { contentOffset: contentBytes, storedOffset: this.#storedBytes };
       const [content, stored] = [next.contentOffset - contentOffset, next.storedOffset - storedOffset];
       if (content > MAX_SPAN_BYTES || stored > MAX_STORED_SPAN_BYTES) {
