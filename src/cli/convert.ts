@@ -111,6 +111,9 @@ function checkDestination(from: ImageReference, to: ImageReference, { force, out
   if (to.kind === "stream" && output === "json" && !dryRun) {
     throw new LazyError("USAGE", "--output json and the archive would both go to standard output; name a file for the archive");
   }
+  if (to.kind === "docker-archive" && formats.includes("turbo")) {
+    throw new LazyError("USAGE", `${referenceName(to)}: a docker archive has no room for what turboOCI refers to; name an oci-archive`);
+  }
   if (to.kind === "stream" && formats.length > 1) {
     throw new LazyError("USAGE", "standard output takes one archive, not two images; name a file for it");
   }

@@ -29,7 +29,7 @@ export interface OpenedImage {
   /** Where the data of turboOCI layers is, if that is another place. */
   readonly dataPlace: ImageStore | undefined;
   readonly manifest: Manifest;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Values of the options that `addStoreOptions` added, by name. They are sent as JSON. */

@@ -149,7 +149,7 @@ export interface ReadPlaces {
   readonly store: ImageStore;
   readonly target: ResolveTarget;
   readonly dataPlace: ImageStore | undefined;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Opens what a converted image is read from. */

@@ -102,9 +102,9 @@ async function scanOne(
   const writers = targets.map((target) =>
     target.known[index] ? undefined : openWriter(target, index, { name, compress: threads.compress, recompress }),
   );
-  const takesPayload = writers.find((writer) => writer?.appendPayload);
+  const takesPayload = writers.find((writer) => writer?.needsPayload);
   const stored = observed(source.blobStream(layer, { signal }), (bytes) => layerRead(index, bytes));
-  const put = takesPayload && (async (batch: CompressedBatch, bytes: number) => await takesPayload.appendPayload?.(batch, bytes));
+  const put = takesPayload && (async (batch: CompressedBatch, bytes: number) => await takesPayload.appendPayload(batch, bytes));
   const scan = await threads.scan(stored, name, put, { indexed: writers.some((writer) => writer?.needsIndex) });
   const diffId = config.rootfs.diff_ids[index];
   if (scan.diffId !== diffId) throw corrupt(`${name}: its content has diff ID ${scan.diffId}, the config says ${diffId}`);

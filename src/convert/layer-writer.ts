@@ -34,8 +34,10 @@ export interface ConvertedLayer extends OutputLayer {
 
 /** Writes one layer in one form. */
 export interface LayerWriter {
-  /** Takes payload as it comes: whole blocks, compressed. Missing where the form holds no payload. */
-  appendPayload?(batch: CompressedBatch, payloadBytes: number): Promise<void>;
+  /** The scan has to bring payload; otherwise the form holds none. */
+  readonly needsPayload: boolean;
+  /** Takes payload as it comes: whole blocks, compressed. */
+  appendPayload(batch: CompressedBatch, payloadBytes: number): Promise<void>;
   /** The scan has to find out where the layer's content can be read in the middle. */
   readonly needsIndex: boolean;
   finish(passes: FinishedPasses): Promise<ConvertedLayer>;

@@ -14,6 +14,7 @@ import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
  * on the device it belongs; metadata follows, then the index that gives both their place.
  */
 export class OverlaybdLayerWriter implements LayerWriter {
+  readonly needsPayload = true;
   readonly needsIndex = false;
   readonly #options: LayerWriterOptions;
   readonly #spool: BlobSpool;

@@ -15,7 +15,7 @@ const ARTIFACT_TYPE = "application/vnd.lazylayer.referred-layers.v1+json";
 const EMPTY = encodeJson({});
 
 /** The tag under which the layers are kept that the image with this tag refers to. */
-export function referredTag(tag: string): string {
+function referredTag(tag: string): string {
   return parseTag(`${tag}-layers`);
 }
 

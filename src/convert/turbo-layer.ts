@@ -45,12 +45,15 @@ interface Member {
  * from, and what it takes to read that tar in the middle. See docs/formats/turbo-oci.md.
  */
 export class TurboLayerWriter implements LayerWriter {
+  readonly needsPayload = false;
   readonly needsIndex = true;
   readonly #options: TurboLayerOptions;
 
   constructor(options: TurboLayerOptions) {
     this.#options = options;
   }
+
+  async appendPayload(): Promise<void> {}
 
   async finish(passes: FinishedPasses): Promise<ConvertedLayer> {
     const { spool, family, filesystem, name } = this.#options;
@@ -78,7 +81,7 @@ export class TurboLayerWriter implements LayerWriter {
 
   /** The metadata and all mappings, as a ZFile. */
   async #warpLayer(passes: FinishedPasses, contentBytes: number): Promise<Uint8Array[]> {
-    const { compress, virtualSize, uuid, parentUuid } = this.#options;
+    const { compress, virtualSize, uuid, parentUuid, name } = this.#options;
     const pieces: Uint8Array[] = [];
     const zfile = new ZFileWriter(
       { write: async (bytes) => void pieces.push(new Uint8Array(bytes)) },
@@ -87,7 +90,7 @@ export class TurboLayerWriter implements LayerWriter {
     const lsmt = new LsmtWriter(zfile, { virtualSize, uuid, ...(parentUuid !== undefined && { parentUuid }) });
     const mappings = new MappingList();
     await appendMetadata(lsmt, passes, mappings);
-    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow: parentUuid !== undefined });
+    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow: parentUuid !== undefined, name });
     await lsmt.closeWarp(mappings, contentBytes);
     const { header } = await zfile.close();
     pieces[0].set(header);
