@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { gzipSync,gunzipSync } from "node:zlib";
+import { gzipSync, gunzipSync } from "node:zlib";
 import { checkRange, MemorySource, type ByteSource } from "../../src/bytes/source.ts";
 import { PlainSpans, type SpanIndex } from "../../src/compression/span-index.ts";
 import type { BlobPlace } from "../../src/device/blob-place.ts";
