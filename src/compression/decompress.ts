@@ -1,5 +1,6 @@
 import { gunzipped } from "./decompress-gzip.ts";
-import { unzstd } from "./decompress-zstd.ts";
+import { unzstd, type FrameEnded } from "./decompress-zstd.ts";
+import type { AccessPoint } from "./gzip-decoder.ts";
 
 export type Compression = "gzip" | "zstd" | "none";
 
@@ -26,21 +27,46 @@ export interface Decompressed {
   readonly stream: AsyncIterable<Uint8Array>;
 }
 
+/** Hears of where decoding could start in the middle, always before any content that is behind it comes. */
+export interface DecompressObserver {
+  /** Content of gzip data from one access point to the next, at least. */
+  readonly spanBytes: number;
+  readonly detected: (compression: Compression) => void;
+  /** Stored bytes, in their order and before anything that is found in them; they must not be kept. */
+  readonly stored: (bytes: Uint8Array) => void;
+  readonly accessPoint: (point: AccessPoint) => void;
+  readonly frameEnded: FrameEnded;
+}
+
 /**
  * Decompresses a stream as it arrives. All gzip members and zstd frames are decoded; zeros after the last gzip member
  * are padding. Memory stays bounded: input is taken only as fast as the result is consumed.
  * The stream throws `CORRUPT` with the position for broken or truncated data and for anything else that follows the
  * data, and `UNSUPPORTED` for zstd windows over 128 MiB or with a dictionary. Errors of the input pass unchanged.
  * @param name what to call the stream in messages
+ * @param observer for those who want to read parts of the same data later
  */
-export async function decompress(chunks: AsyncIterable<Uint8Array>, name: string): Promise<Decompressed> {
+export async function decompress(chunks: AsyncIterable<Uint8Array>, name: string, observer?: DecompressObserver): Promise<Decompressed> {
   const input = chunks[Symbol.asyncIterator]();
   const first = await firstChunk(input);
   const compression = detectCompression(first);
-  const whole = withFirst(first, input);
-  if (compression === "gzip") return { compression, stream: gunzipped(whole, name) };
-  if (compression === "zstd") return { compression, stream: unzstd(whole, name) };
+  observer?.detected(compression);
+  const whole = observed(withFirst(first, input), observer);
+  const points = observer === undefined ? undefined : { span: observer.spanBytes, found: observer.accessPoint };
+  if (compression === "gzip") return { compression, stream: gunzipped(whole, name, points) };
+  if (compression === "zstd") return { compression, stream: unzstd(whole, name, observer?.frameEnded) };
   return { compression, stream: whole };
+}
+
+function observed(chunks: AsyncIterable<Uint8Array>, observer: DecompressObserver | undefined): AsyncIterable<Uint8Array> {
+  return observer === undefined ? chunks : reported(chunks, observer);
+}
+
+async function* reported(chunks: AsyncIterable<Uint8Array>, observer: DecompressObserver): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of chunks) {
+    observer.stored(chunk);
+    yield chunk;
+  }
 }
 
 /** The first bytes of a stream: enough to tell its compression unless the stream is shorter. Pieces need not stay what they are. */

@@ -12,6 +12,12 @@ const RESERVED_BLOCK = 3;
 
 const FRAME_MAGIC_BYTES = Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd);
 
+/** Where a frame with content lies in the stored data. */
+export interface ZstdFrame {
+  readonly storedStart: number;
+  readonly storedEnd: number;
+}
+
 type Part = "magic" | "skippable size" | "skippable" | "descriptor" | "frame header" | "block header" | "block" | "checksum";
 
 /**
@@ -24,6 +30,7 @@ export class FrameCutter {
   /** Bytes of the part that are still to come. */
   #left = 4;
   #position = 0;
+  #frameStart = 0;
   /** The part's bytes, as far as they are a field. */
   readonly #field = Buffer.alloc(MAX_FIELD_BYTES);
   #fieldFilled = 0;
@@ -50,6 +57,11 @@ export class FrameCutter {
       start = isMagicInChunk ? at - FRAME_MAGIC_BYTES.length : at;
     }
     if (this.#isInFrame && start < at) yield chunk.subarray(start, at);
+  }
+
+  /** The frame that the piece which `cut` gave last is the end of, if it is one. */
+  get endedFrame(): ZstdFrame | undefined {
+    return this.#isInFrame ? undefined : { storedStart: this.#frameStart, storedEnd: this.#position };
   }
 
   /** Throws `CORRUPT` unless the stream ended with a frame. */
@@ -105,7 +117,10 @@ export class FrameCutter {
   }
 
   #useMagic(magic: number): void {
-    if (magic === FRAME_MAGIC) return this.#begin("descriptor", 1);
+    if (magic === FRAME_MAGIC) {
+      this.#frameStart = this.#position - 4;
+      return this.#begin("descriptor", 1);
+    }
     if ((magic & ~0xf) === SKIPPABLE_MAGIC) return this.#begin("skippable size", 4);
     const found = magic.toString(16).padStart(8, "0");
     throw corrupt(

@@ -191,7 +191,7 @@ class LayerContent implements ByteSource {
   #keep(span: number, content: Uint8Array): void {
     if (content.length > KEPT_BYTES) return;
     const isPart = content.byteLength < content.buffer.byteLength; // all that was read with it would stay in memory
-    this.#kept.set(span, isPart ? Uint8Array.from(content) : content);
+    this.#kept.set(span, isPart ? new Uint8Array(content) : content);
     this.#keptBytes += content.length;
     for (const [oldest, bytes] of this.#kept) {
       if (this.#keptBytes <= KEPT_BYTES) break;

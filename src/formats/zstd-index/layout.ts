@@ -25,8 +25,12 @@ export const zstdIndexEntry = new Struct(20, {
   storedBytes: [16, u32],
 });
 
-/** Content of a frame, and so of a span, and stored bytes of a span: more would need too much memory to read a byte of it. */
-export const MAX_SPAN_BYTES = 4 * 2 ** 20;
+/** Small frames share a span until it has this much content. */
+export const GROUP_BYTES = 2 ** 20;
+/** Content of a frame: more would need too much memory to read a byte of it. */
+export const MAX_FRAME_BYTES = 4 * 2 ** 20;
+/** A span that is almost full, and the largest frame. */
+export const MAX_SPAN_BYTES = GROUP_BYTES - 1 + MAX_FRAME_BYTES;
 export const MAX_STORED_SPAN_BYTES = 8 * 2 ** 20;
 
 /** The CRC-32C, in its usual form, of all that is before it. */

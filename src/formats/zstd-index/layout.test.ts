@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { zstdIndexEntry, zstdIndexHeader } from "./layout.ts";
+
+const page = readFileSync(new URL("../../../docs/formats/zstd-index.md", import.meta.url), "utf8");
+
+for (const [title, { fields, size }] of [
+  ["Header", zstdIndexHeader],
+  ["Entry", zstdIndexEntry],
+] as const) {
+  test(`the page's table is the declared layout: ${title}`, () => {
+    const section = page.split(`\n## ${title}\n`)[1].split("\n## ")[0];
+    const rows = [...section.matchAll(/^\| (\d+) \| (\d+) \| (\w+) \| /gm)].map(([, at, bytes, field]) => [
+      Number(at),
+      Number(bytes),
+      field,
+    ]);
+    const declared = Object.entries(fields).map(([field, [offset, { bytes }]]): [number, number, string] => [offset, bytes, field]);
+    assert.deepEqual(rows, declared);
+    let end = 0;
+    for (const [offset, bytes] of declared) {
+      assert.equal(offset, end);
+      end = offset + bytes;
+    }
+    assert.equal(end, size);
+  });
+}
