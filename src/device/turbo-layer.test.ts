@@ -3,6 +3,8 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Readable } from "node:stream";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { assertTree } from "../../test/support/recorded-tree.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
@@ -31,9 +33,12 @@ import {
   type StoredLayer,
 } from "../../test/support/turbo-image.ts";
 import { MemorySink } from "../bytes/sink.ts";
+import { decompress } from "../compression/decompress.ts";
+import { LayerIndexer } from "../convert/layer-index.ts";
 import { SECTOR_BYTES, TARGET_TAG } from "../formats/lsmt/layout.ts";
 import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
+import { OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD } from "../oci/media-types.ts";
 import { openSyncReader } from "./cached-reader-worker.ts";
 
 for (const [kind, trees] of [
@@ -232,6 +237,39 @@ test("a target that is no compressed tar is read as it is, its digests telling i
   const { descriptor, blob } = bare;
   await refuses([bare], { code: "NOT_FOUND", message: /--data-repository/ }, sized(new WatchedPlace([{ descriptor, blob }])));
 });
+
+const SHORT = BIG_CONTENT.subarray(0, 6_000_128); // whole sectors
+const PARTS = [0, 1, 2, 3, 4, 5].map((part) => SHORT.subarray(part * 1_000_000, part === 5 ? undefined : (part + 1) * 1_000_000));
+
+for (const [what, target, mediaType] of [
+  ["gzip", gzipSync(SHORT), OCI_LAYER_GZIP],
+  ["gzip of many members", Buffer.concat(PARTS.map((part) => gzipSync(part))), OCI_LAYER_GZIP],
+  ["gzip of stored blocks", gzipSync(SHORT, { level: 0 }), OCI_LAYER_GZIP],
+  ["zstd of many frames", Buffer.concat(PARTS.map((part) => zstdCompressSync(part))), OCI_LAYER_ZSTD],
+  ["no compression", SHORT, OCI_LAYER_TAR],
+] as const) {
+  test(`a layer that was indexed while it was converted is read as its content: ${what}`, async () => {
+    await using directory = await TemporaryDirectory.create();
+    const indexer = new LayerIndexer();
+    const { stream } = await decompress(Readable.from([target]), what, indexer.observer);
+    for await (const bytes of stream) indexer.content(bytes);
+    const { file, spans } = await indexer.finish();
+    const rows: Row[] = [[0, 8, 8], [8, SHORT.length / SECTOR_BYTES, 0, TARGET_TAG]]; // prettier-ignore
+    const metadata = { name: "ext4.fs.meta", data: await warpLayer(rows, Buffer.alloc(CONTENT_AT, "metadata"), SHORT.length) };
+    const members = [metadata, ...(file ? [{ name: file.name, data: file.bytes }] : []), { name: "spans.sha256", data: spans }];
+    const layer = turboLayer({ members, target, targetMediaType: mediaType });
+    const devices = [await openLayers([layer]), await openLayers([layer], { cache: await openCache(directory) })];
+    await fc.assert(
+      fc.asyncProperty(fc.nat(SHORT.length), fc.nat(300_000), async (offset, wanted) => {
+        const length = Math.min(wanted, SHORT.length - offset);
+        for (const device of devices)
+          assert.ok(SHORT.subarray(offset, offset + length).equals(await device.read(CONTENT_AT + offset, length)));
+      }),
+      { numRuns: 30 },
+    );
+    for (const device of devices) await device.close();
+  });
+}
 
 test("random chains of both kinds of layers read what a plain device of bytes says, with a cache and without", async () => {
   const anyRow = fc.tuple(fc.nat(3000), fc.integer({ min: 1, max: 3000 }), fc.nat(), fc.boolean());
