@@ -66,7 +66,7 @@ export async function warpLayer(rows: readonly Row[], metadata: Uint8Array, targ
 
 export const METADATA = Buffer.alloc(8 * SECTOR_BYTES, "metadata ");
 /** Metadata in the first sectors, then the whole target. */
-export const WHOLE: readonly Row[] = [
+const WHOLE: readonly Row[] = [
   [0, 8, 8],
   [8, BIG_CONTENT.length / SECTOR_BYTES, 0, TARGET_TAG],
 ];
