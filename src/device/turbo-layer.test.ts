@@ -271,6 +271,23 @@ for (const [what, target, mediaType] of [
   });
 }
 
+test("an image may have a layer twice, and layers without anything", async () => {
+  await using directory = await TemporaryDirectory.create();
+  const big = await bigLayer();
+  const nothing = { name: "ext4.fs.meta", data: await warpLayer([], new Uint8Array(0), 0) };
+  const digests = { name: "spans.sha256", data: spanDigests(new Uint8Array(0)) };
+  const empty = turboLayer({ members: [nothing, digests], target: new Uint8Array(0), targetMediaType: OCI_LAYER_TAR });
+  const layers = [big, empty, big, empty];
+  for (const cache of [undefined, await openCache(directory), await openCache(directory)]) {
+    const device = await openLayers(layers, { cache });
+    const reads = Array.from({ length: 8 }, async (_, at) => await device.read(CONTENT_AT + at * 2_000_000, 1_000_000));
+    for (const [at, bytes] of (await Promise.all(reads)).entries()) {
+      assert.ok(BIG_CONTENT.subarray(at * 2_000_000, at * 2_000_000 + 1_000_000).equals(bytes));
+    }
+    await device.close();
+  }
+});
+
 test("random chains of both kinds of layers read what a plain device of bytes says, with a cache and without", async () => {
   const anyRow = fc.tuple(fc.nat(3000), fc.integer({ min: 1, max: 3000 }), fc.nat(), fc.boolean());
   const anyLayer = fc.record({ rows: fc.array(anyRow, { maxLength: 8 }), isTurbo: fc.boolean() });
