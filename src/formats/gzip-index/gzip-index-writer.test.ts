@@ -119,3 +119,9 @@ test("a window whose following data is broken, or too long for what it holds, is
   const aligned = { ...point, bits: 0 };
   assert.ok(whole.equals(trimWindow(aligned, Buffer.concat([Buffer.alloc(1), emptyBlocks]).subarray(0, FOLLOWING_BYTES))));
 });
+
+test("access points that are too dense or too far apart are refused", () => {
+  for (const spanBytes of [0, 65_535, 100_000.5, 2 ** 23 + 1, Number.NaN]) {
+    assert.throws(() => new GzipIndexWriter(spanBytes), { name: "LazyError", code: "USAGE", message: /expected 65536 to 8388608$/ });
+  }
+});
