@@ -253,3 +253,28 @@ test("pieces of the input may be used for something else once the next is asked 
     }
   }
 });
+
+test("an observer hears of stored bytes, and of access points and frames before any content behind them comes", async () => {
+  const parts = [LARGE.subarray(0, 300_000), EMPTY, LARGE.subarray(300_000)];
+  const streams = [gzipSync, zstdCompressSync].map((compress) => Buffer.concat(parts.map((part) => compress(part))));
+  for (const stored of streams) {
+    for (const size of [1000, 1 << 24]) {
+      const seen = { compression: "", stored: 0, content: 0, places: [] as number[] };
+      const at = (place: number): void => {
+        assert.ok(place >= seen.content && seen.stored > 0);
+        seen.places.push(place);
+      };
+      const { stream } = await decompress(pieces(stored, size), "blob", {
+        spanBytes: 100_000,
+        detected: (compression) => (seen.compression = compression),
+        stored: (bytes) => (seen.stored += bytes.length),
+        accessPoint: ({ contentOffset }) => at(contentOffset),
+        frameEnded: (_frame, contentEnd) => at(contentEnd),
+      });
+      for await (const chunk of stream) seen.content += chunk.length;
+      assert.deepEqual([seen.stored, seen.content], [stored.length, LARGE.length]);
+      if (seen.compression === "zstd") assert.deepEqual(seen.places, [300_000, 300_000, LARGE.length]);
+      else assert.ok(seen.compression === "gzip" && seen.places[0] === 0 && seen.places.length > 2);
+    }
+  }
+});

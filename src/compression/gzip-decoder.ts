@@ -223,7 +223,7 @@ export class GzipDecoder {
   /** Takes the output that is not yet part of the checksum into it. */
   #sum(): void {
     const end = this.#kernel.outputBytes;
-    this.#crc = crc32(this.#kernel.output(this.#summed, end), this.#crc);
+    if (this.#hasMemberStart) this.#crc = crc32(this.#kernel.output(this.#summed, end), this.#crc);
     this.#summed = end;
   }
 

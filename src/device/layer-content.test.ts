@@ -129,6 +129,15 @@ test("a span that stays wrong is an error for those who need it, with its place;
   assert.ok(CONTENT.subarray(to, to + 10).equals(await content.read(to, 10)));
 });
 
+test("without digests, what the compression notices is an error", async () => {
+  const { start, end } = INDEX.storedRange(5);
+  const damaged = Buffer.from(BLOB).fill(0xff, start + 5000, start + 5200);
+  const content = openLayerContent(new MemorySource(damaged, "blob"), INDEX, undefined);
+  const message = new RegExp(`^blob: bytes \\[.* stored in \\[${start}, ${end}\\), are not what was converted: index: `);
+  await assert.rejects(content.read(INDEX.contentOffset(5), 10), { name: "LazyError", code: "CORRUPT", message });
+  assert.ok(CONTENT.subarray(0, 100).equals(await content.read(0, 100)));
+});
+
 test("flipped bits anywhere in the blob give an error or the right bytes", async () => {
   const at = fc.integer({ min: 0, max: BLOB.length - 1 });
   await fc.assert(

@@ -13,8 +13,8 @@ const READ_BYTES = 8 * 2 ** 20;
 
 type PartName = keyof Omit<TurboParts, "diffId">;
 
-/** The members that are read. */
-const MEMBERS: ReadonlyMap<string, PartName> = new Map([
+/** The members that are read, and what they are. */
+export const TURBO_MEMBERS: ReadonlyMap<string, PartName> = new Map([
   ["ext4.fs.meta", "metadata"],
   ["erofs.fs.meta", "metadata"],
   ["gzip.meta", "gzipIndex"],
@@ -104,7 +104,7 @@ class PartCollector {
   entry({ path, type, size, storedBytes }: TarEntry): void {
     this.#current = undefined;
     if (this.#found.length < 10) this.#found.push(path);
-    const part = MEMBERS.get(path);
+    const part = TURBO_MEMBERS.get(path);
     if (part === undefined) return;
     const name = `${this.#name}: ${path}`;
     if (type !== "file" || size !== storedBytes) throw corrupt(`${name}: is not a plain file`);

@@ -3,6 +3,7 @@ import { gzipSync, gunzipSync } from "node:zlib";
 import { checkRange, MemorySource, type ByteSource } from "../../src/bytes/source.ts";
 import { PlainSpans, type SpanIndex } from "../../src/compression/span-index.ts";
 import type { BlobPlace } from "../../src/device/blob-place.ts";
+import { parseGzipIndex } from "../../src/formats/gzip-index/gzip-index-reader.ts";
 import { encodeSpanDigests } from "../../src/formats/span-digests/span-digests.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
 import { digestOf, type Digest } from "../../src/oci/digest.ts";
@@ -60,8 +61,11 @@ export function spanDigests(content: Uint8Array, index: SpanIndex = new PlainSpa
   return encodeSpanDigests({ contentBytes: content.length, spans });
 }
 
-/** The layers that `testdata/turbo-oci` has of one kind, and the base layer if they need one; the lowest first. */
-export function recordedTurboLayers(kind: "base" | "mkfs" | "erofs"): StoredLayer[] {
+/**
+ * The layers that `testdata/turbo-oci` has of one kind, and the base layer if they need one; the lowest first. Digests of spans, which
+ * the tools that made them do not know, are added on demand.
+ */
+export function recordedTurboLayers(kind: "base" | "mkfs" | "erofs", { withDigests = false } = {}): StoredLayer[] {
   const layers = [0, 1, 2].map((layer) => {
     const [target, index] = recordedTarget(layer, kind === "erofs");
     const metadata = `${kind === "erofs" ? "erofs" : "ext4"}.fs.meta`;
@@ -69,6 +73,7 @@ export function recordedTurboLayers(kind: "base" | "mkfs" | "erofs"): StoredLaye
       { name: metadata, data: load(`turbo-oci/${kind}-layer${layer}.fs.meta`) },
       { name: ".turbo.ociv1" },
       { name: "gzip.meta", data: index },
+      ...(withDigests ? [{ name: "spans.sha256", data: spanDigests(gunzipSync(target), parseGzipIndex(index, "index")) }] : []),
     ];
     return turboLayer({ members, target });
   });

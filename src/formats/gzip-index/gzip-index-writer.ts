@@ -1,6 +1,7 @@
 import { deflate, deflateSync } from "node:zlib";
 import { promisify } from "node:util";
 import type { AccessPoint } from "../../compression/gzip-decoder.ts";
+import { LazyError } from "../../errors.ts";
 import {
   ALGORITHM_ZLIB,
   GZIP_INDEX_MAGIC,
@@ -9,8 +10,10 @@ import {
   headerCrc,
   MAJOR_VERSION,
   MAX_ENTRIES,
+  MAX_SPACING_BYTES,
   MAX_SPAN_BYTES,
   MAX_STORED_SPAN_BYTES,
+  MIN_SPACING_BYTES,
   WINDOW_BYTES,
 } from "./layout.ts";
 import { FOLLOWING_BYTES, trimWindow } from "./trim-window.ts";
@@ -48,8 +51,11 @@ export class GzipIndexWriter {
   #lastByte = 0;
   #lastByteBefore = 0;
 
-  /** @param spanBytes content from one point to the next, for the header; readers do not need it */
+  /** @param spanBytes content from one point to the next, at least: 64 KiB to 8 MiB, otherwise it throws `USAGE` */
   constructor(spanBytes: number) {
+    if (!Number.isInteger(spanBytes) || spanBytes < MIN_SPACING_BYTES || spanBytes > MAX_SPACING_BYTES) {
+      throw new LazyError("USAGE", `access points every ${spanBytes} bytes, expected ${MIN_SPACING_BYTES} to ${MAX_SPACING_BYTES}`);
+    }
     this.#spanBytes = spanBytes;
   }
 

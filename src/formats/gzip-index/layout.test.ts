@@ -3,12 +3,16 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { gzipIndexEntry, gzipIndexHeader } from "./layout.ts";
 
+interface Declared {
+  readonly size: number;
+  readonly fields: Readonly<Record<string, readonly [offset: number, type: { readonly bytes: number }]>>;
+}
+
 const page = readFileSync(new URL("../../../docs/formats/gzip-index.md", import.meta.url), "utf8");
 
-for (const [title, { fields, size }] of [
-  ["Header", gzipIndexHeader],
-  ["Entry", gzipIndexEntry],
-] as const) {
+const RECORDS: Readonly<Record<string, Declared>> = { Header: gzipIndexHeader, Entry: gzipIndexEntry };
+
+for (const [title, { fields, size }] of Object.entries(RECORDS)) {
   test(`the page's table is the declared layout: ${title}`, () => {
     const section = page.split(`\n## ${title}\n`)[1].split("\n## ")[0];
     const rows = [...section.matchAll(/^\| (\d+) \| (\d+) \| (\w+) \| /gm)].map(([, at, bytes, field]) => [
@@ -16,10 +20,10 @@ for (const [title, { fields, size }] of [
       Number(bytes),
       field,
     ]);
-    const declared = Object.entries(fields).map(([field, [offset, { bytes }]]): [number, number, string] => [offset, bytes, field]);
+    const declared = Object.entries(fields).map(([field, [offset, { bytes }]]) => [offset, bytes, field]);
     assert.deepEqual(rows, declared);
     let end = 0;
-    for (const [offset, bytes] of declared) {
+    for (const [offset, { bytes }] of Object.values(fields)) {
       assert.equal(offset, end);
       end = offset + bytes;
     }

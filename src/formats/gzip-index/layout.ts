@@ -44,6 +44,10 @@ export const ALGORITHM_ZLIB = 1;
 
 export const WINDOW_BYTES = 32 * 1024;
 
+/** Content from one entry to the next that a writer may aim at: less is refused by others, more would soon be too much. */
+export const MIN_SPACING_BYTES = 64 * 1024;
+export const MAX_SPACING_BYTES = 8 * 2 ** 20;
+
 /** Content that has to be decoded at once to read a byte of it: more would need too much memory. */
 export const MAX_SPAN_BYTES = 32 * 2 ** 20;
 /** Stored bytes of which the same holds; many small members take more room than their content. */

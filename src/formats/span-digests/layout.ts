@@ -9,7 +9,6 @@ import { raw, Struct, text, u32, u64 } from "../../bytes/struct.ts";
 
 export const SPAN_DIGESTS_MAGIC = "lzspans";
 export const SPAN_DIGESTS_VERSION = 1;
-export const SHA256_BYTES = 32;
 export const CRC_BYTES = 4;
 
 export const spanDigestsHeader = new Struct(24, {
@@ -21,7 +20,7 @@ export const spanDigestsHeader = new Struct(24, {
 
 export const spanDigestsEntry = new Struct(40, {
   contentOffset: [0, u64],
-  sha256: [8, raw(SHA256_BYTES)],
+  sha256: [8, raw(32)],
 });
 
 /** The CRC-32C, in its usual form, of all that is before it. */
