@@ -281,6 +281,41 @@ test("points in all of a byte's bits can be started from", () => {
   }
 });
 
+test("a point is found before anything behind it is pushed", () => {
+  const stored = Buffer.concat([gzipSync(content(9, 100_000), { memLevel: 1 }), gzipSync(content(3, 5000)), gzipSync(HELLO)]);
+  const count = { 1: 0, 2: 0, 1000: 0 };
+  for (const size of [1, 2, 1000] as const) {
+    let [start, end] = [0, 0];
+    const found = ({ storedOffset }: AccessPoint): void => {
+      assert.ok(start < storedOffset && storedOffset <= end, `${storedOffset} in ${start} to ${end}`);
+      count[size]++;
+    };
+    using decoder = new GzipDecoder("blob", { span: 1, found });
+    while (end < stored.length) {
+      [start, end] = [end, Math.min(end + size, stored.length)];
+      decoder.push(stored.subarray(start, end));
+      while (decoder.next() !== undefined);
+    }
+  }
+  assert.ok(count[1] > 100 && count[1] === count[2] && count[1] === count[1000], JSON.stringify(count));
+});
+
+test("checksums of members that begin behind an access point are checked", () => {
+  const first = gzipSync(content(2, 50_000));
+  const stored = Buffer.concat([first, gzipSync(HELLO), gzipSync(HELLO)]);
+  const points: AccessPoint[] = [];
+  decoded(stored, [1 << 24], { span: 20_000, found: (point) => points.push(point) });
+  const point = points.at(-1)!;
+  assert.ok(point.storedOffset < first.length && point.contentOffset > 0);
+  resumed(flipped(stored, first.length - 5, 1), point); // of its own member, only a part is seen
+  for (const back of [1, 5, gzipSync(HELLO).length + 1]) {
+    assert.throws(() => resumed(flipped(stored, stored.length - back, 1), point), {
+      code: "CORRUPT",
+      message: /incorrect (length|data) check/,
+    });
+  }
+});
+
 test("members that are short do not each begin with an access point", () => {
   const stored = Buffer.concat(Array.from({ length: 3000 }, () => gzipSync(HELLO)));
   const points: AccessPoint[] = [];

@@ -22,6 +22,7 @@ export interface AccessPoint extends ResumePoint {
 export interface AccessPointOptions {
   /** Bytes of content from one point to the next, at least; the first is where the content begins. */
   readonly span: number;
+  /** Called as soon as the byte before the point has been pushed, before any other is. */
   readonly found: (point: AccessPoint) => void;
 }
 

@@ -32,10 +32,13 @@ function text(seed: number, length: number): Buffer {
   return bytes;
 }
 
+/** As a thread gets them: a piece is gone, down to its length, when the next is asked for. */
 async function* pieces(bytes: Uint8Array, sizes: readonly number[]): AsyncGenerator<Uint8Array> {
   for (let at = 0, turn = 0; at < bytes.length; turn++) {
     const end = at + sizes[turn % sizes.length];
-    yield Uint8Array.from(bytes.subarray(at, end));
+    const piece = Uint8Array.from(bytes.subarray(at, end));
+    yield piece;
+    structuredClone(piece.buffer, { transfer: [piece.buffer] });
     at = end;
   }
 }

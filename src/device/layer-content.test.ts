@@ -100,6 +100,24 @@ test("adjoining spans come in one read, each is decoded once for all readers, an
   assert.ok(blob.reads.length < 6, `${blob.reads.length} reads`);
 });
 
+test("a reader fetches only what no other reader is fetching", async () => {
+  const blob = new WatchedSource(BLOB);
+  const content = openLayerContent(blob, INDEX, DIGESTS);
+  const offset = (span: number): number => INDEX.contentOffset(span);
+  const reads = [
+    [3, 5],
+    [2, 6],
+    [1, 7],
+  ].map(async ([first, end]) => await content.read(offset(first), offset(end) - offset(first)));
+  const [, , widest] = await Promise.all(reads);
+  assert.ok(CONTENT.subarray(offset(1), offset(7)).equals(widest));
+  const starts = blob.reads.map(({ start }) => start).sort((a, b) => a - b);
+  assert.deepEqual(
+    starts,
+    [1, 2, 3, 5, 6].map((span) => INDEX.storedRange(span).start),
+  );
+});
+
 test("a span that is wrong is fetched once more", async () => {
   const { start } = INDEX.storedRange(5);
   const blob = new WatchedSource(

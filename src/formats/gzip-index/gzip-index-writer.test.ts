@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { deflateSync, gunzipSync, gzipSync, inflateRawSync, inflateSync } from "node:zlib";
+import { constants, deflateRawSync, deflateSync, gunzipSync, gzipSync, inflateRawSync, inflateSync } from "node:zlib";
 import fc from "fast-check";
 import { GzipDecoder, type AccessPoint } from "../../compression/gzip-decoder.ts";
 import { resumingPrefix } from "../../compression/resuming-prefix.ts";
@@ -77,6 +77,18 @@ test("an index is as other readers want it", async () => {
     windowOffset += entry.windowBytes;
   }
   assert.equal(windowOffset, entriesOffset);
+});
+
+test("a point behind which there is no content is left out, unless there is none at all", async () => {
+  for (const length of [100_000, 0]) {
+    const content = Buffer.alloc(length);
+    const flushed = deflateRawSync(content, { finishFlush: constants.Z_SYNC_FLUSH });
+    const stored = Buffer.concat([gzipSync("").subarray(0, 10), flushed, deflateRawSync(""), gzipSync(content).subarray(-8)]);
+    const writer = new GzipIndexWriter(65_536);
+    const points = pointsOf(stored, 65_536, writer);
+    assert.deepEqual(new Set(points.map(({ contentOffset }) => contentOffset)), new Set([0, length]));
+    assert.equal(gzipIndexHeader.decode(await writer.finish(length)).entryCount, 1);
+  }
 });
 
 test("a window of which only what is needed is left takes less room", () => {

@@ -48,8 +48,6 @@ export class GzipIndexWriter {
   #stored: Uint8Array = new Uint8Array(0);
   #storedBytes = 0;
   #storedBefore = 0;
-  #lastByte = 0;
-  #lastByteBefore = 0;
 
   /** @param spanBytes content from one point to the next, at least: 64 KiB to 8 MiB, otherwise it throws `USAGE` */
   constructor(spanBytes: number) {
@@ -61,9 +59,6 @@ export class GzipIndexWriter {
 
   /** Takes the next stored bytes, which must stay as they are until others come. */
   stored(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.#lastByteBefore = this.#lastByte;
-    this.#lastByte = bytes[bytes.length - 1];
     this.#storedBefore = this.#storedBytes;
     this.#storedBytes += bytes.length;
     this.#stored = bytes;
@@ -75,8 +70,7 @@ export class GzipIndexWriter {
   point(point: AccessPoint): void {
     const pending: Pending = { point, following: Buffer.allocUnsafe(FOLLOWING_BYTES), filled: 0 };
     const start = point.storedOffset - (point.bits === 0 ? 0 : 1) - this.#storedBefore;
-    if (start < 0) follow(pending, Uint8Array.of(this.#lastByteBefore));
-    follow(pending, this.#stored.subarray(Math.max(start, 0)));
+    follow(pending, this.#stored.subarray(start));
     this.#pending.push(pending);
     this.#addFollowed(({ filled }) => filled === FOLLOWING_BYTES);
   }

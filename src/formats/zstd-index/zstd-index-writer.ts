@@ -31,7 +31,6 @@ export class ZstdIndexWriter {
     const content = contentEnd - this.#contentEnd;
     this.#contentEnd = contentEnd;
     this.#frames++;
-    if (content === 0 && this.#open === undefined) return false;
     if (content > MAX_FRAME_BYTES) this.#unindexable ??= `a frame of ${content} bytes at stored byte ${storedStart}`;
     const span = this.#open ?? { storedStart, storedEnd, contentOffset: contentEnd - content, contentEnd };
     this.#open = { ...span, storedEnd, contentEnd };
