@@ -130,9 +130,14 @@ export class LayerBuilder {
       const content = layers.find((layer) => layer.descriptor.digest === descriptor.digest)?.content;
       return content ? lent(content) : await destination.blobSource(descriptor);
     };
-    const dataPlace = { name: source.name, blobSource: async (data: Descriptor) => await dataSource(data, this.#layers[target], source) };
+    const dataPlace = {
+      name: source.name,
+      blobSource: async (data: Descriptor): Promise<ByteSource> => await dataSource(data, this.#layers[target], source),
+      blobSize: async (digest: Digest): Promise<number | undefined> => dataSize(digest, this.#layers[target]),
+    };
+    const blobSize = async (digest: Digest): Promise<number | undefined> => await destination.blobSize(digest);
     const image = { layers: layers.map((layer) => layer.descriptor) };
-    const device = await openDevice({ name: destination.name, blobSource }, image, { cache: await openCache(), dataPlace });
+    const device = await openDevice({ name: destination.name, blobSource, blobSize }, image, { cache: await openCache(), dataPlace });
     try {
       return await openFilesystem(options.filesystem, device);
     } finally {
@@ -145,6 +150,10 @@ export class LayerBuilder {
 async function dataSource({ digest, ...rest }: Descriptor, layers: readonly ConvertedLayer[], source: ImageStore): Promise<ByteSource> {
   const made = layers.find(({ data }) => data?.digest === digest)?.dataContent;
   return made ? lent(made) : await source.blobSource({ digest, ...rest });
+}
+
+function dataSize(digest: Digest, layers: readonly ConvertedLayer[]): number | undefined {
+  return layers.find(({ data }) => data?.digest === digest)?.data?.size;
 }
 
 /** The same source for somebody who closes it while it is still needed. */

@@ -1,13 +1,9 @@
 import type { BlockCache } from "../cache/block-cache.ts";
-import type { Digest } from "../oci/digest.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import type { FetchCounts } from "./counted-source.ts";
 
 /** Where the blobs of an image are. */
-export interface BlobPlace extends Pick<ImageStore, "name" | "blobSource">, Partial<Pick<ImageStore, "hasBlob">> {
-  /** The size of a blob of which only the digest is known; undefined if it is not there. */
-  blobSize?(digest: Digest): Promise<number | undefined>;
-}
+export type BlobPlace = Pick<ImageStore, "name" | "blobSource" | "blobSize">;
 
 /** What layers are opened from. */
 export interface LayerPlaces {

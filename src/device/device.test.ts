@@ -63,6 +63,10 @@ class ObservedPlace implements BlobPlace {
     this.#blobs = new Map(blobs.map((blob) => [digestOf(blob), blob]));
   }
 
+  async blobSize(digest: string): Promise<number | undefined> {
+    return this.#blobs.get(digest)?.length;
+  }
+
   async blobSource({ digest }: Descriptor): Promise<ByteSource> {
     const inner = new MemorySource(this.#blobs.get(digest)!, digest);
     const reads: [number, number][] = [];

@@ -1,7 +1,7 @@
 import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { detectCompression } from "../compression/decompress.ts";
 import { PlainSpans, type SpanIndex } from "../compression/span-index.ts";
-import { corrupt, LazyError, unsupported } from "../errors.ts";
+import { corrupt, LazyError } from "../errors.ts";
 import { parseGzipIndex } from "../formats/gzip-index/gzip-index-reader.ts";
 import { openWarpLayer } from "../formats/lsmt/warp-layer.ts";
 import { parseZstdIndex } from "../formats/zstd-index/zstd-index-reader.ts";
@@ -101,21 +101,19 @@ async function plainSize(
   const missing = INDEX_MEMBERS.find(([compressed]) => compressed.test(mediaType ?? ""))?.[1];
   if (missing !== undefined) throw corrupt(`${name}: its data is in blob ${digest} of type ${mediaType}, but it has no ${missing}`);
   if (digests !== undefined) return digests.contentBytes;
-  if (data.blobSize === undefined)
-    throw unsupported(`${name}: its data is in blob ${digest}, whose size neither the layer nor ${data.name} tells`);
   const size = await data.blobSize(digest);
   if (size === undefined) throw missingTarget(digest, name, data);
   return size;
 }
 
-/** Where a place can tell, better now than at the first read of a file. */
+/** Better now than at the first read of a file. */
 async function checkPresence(digest: Digest, storedBytes: number, name: string, { data, fetched }: LayerPlaces): Promise<void> {
-  if (data.hasBlob === undefined) return;
   fetched.requests++;
-  if (await data.hasBlob(digest, storedBytes)) return;
-  if (!(await data.hasBlob(digest))) throw missingTarget(digest, name, data);
+  const found = await data.blobSize(digest);
+  if (found === undefined) throw missingTarget(digest, name, data);
+  if (found === storedBytes) return;
   throw corrupt(
-    `${name}: its data is in blob ${digest}, which the layer says has ${storedBytes} bytes; in ${data.name} it has another size`,
+    `${name}: its data is in blob ${digest}, which the layer says has ${storedBytes} bytes; in ${data.name} it has ${found} bytes`,
   );
 }
 

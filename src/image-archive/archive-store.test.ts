@@ -66,6 +66,7 @@ class ArchivedLayout implements ImageStore {
   manifest: ImageStore["manifest"] = async (descriptor) => await (await this.#read()).manifest(descriptor);
   blob: ImageStore["blob"] = async (descriptor) => await (await this.#read()).blob(descriptor);
   blobSource: ImageStore["blobSource"] = async (descriptor) => await (await this.#read()).blobSource(descriptor);
+  blobSize: ImageStore["blobSize"] = async (digest) => await (await this.#read()).blobSize(digest);
   hasBlob: ImageStore["hasBlob"] = async (digest, size) => await (await this.#read()).hasBlob(digest, size);
   referrers: ImageStore["referrers"] = async (digest, type) => await (await this.#read()).referrers(digest, type);
 

@@ -141,9 +141,13 @@ class ArchiveStore implements ImageStore {
     return source;
   }
 
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    return this.#content.open(digest)?.size;
+  }
+
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
-    const source = this.#content.open(digest);
-    return source !== undefined && (size === undefined || source.size === size);
+    const found = await this.blobSize(digest);
+    return found !== undefined && (size === undefined || found === size);
   }
 
   async putBlob(): Promise<PutBlobResult> {

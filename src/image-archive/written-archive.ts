@@ -77,6 +77,10 @@ class WrittenArchive implements ImageStore {
     return await this.#layout.blobSource(descriptor);
   }
 
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    return await this.#layout.blobSize(digest);
+  }
+
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
     return await this.#layout.hasBlob(digest, size);
   }

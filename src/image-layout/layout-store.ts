@@ -104,8 +104,12 @@ class LayoutStore implements ImageStore {
     return await FileSource.open(path);
   }
 
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    return await blobSize(this.#directory, digest);
+  }
+
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
-    const found = await blobSize(this.#directory, digest);
+    const found = await this.blobSize(digest);
     return found !== undefined && (size === undefined || found === size);
   }
 

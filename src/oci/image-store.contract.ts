@@ -33,7 +33,9 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
       withStore(async (store) => {
         const { bytes, descriptor } = blobOf(randomBytes(300_001));
         assert.equal(await store.hasBlob(descriptor.digest), false);
+        assert.equal(await store.blobSize(descriptor.digest), undefined);
         assert.equal(await store.putBlob(descriptor, new MemorySource(bytes)), "uploaded");
+        assert.equal(await store.blobSize(descriptor.digest), bytes.length);
         assert.equal(await store.hasBlob(descriptor.digest), true);
         assert.equal(await store.hasBlob(descriptor.digest, bytes.length), true);
         assert.equal(await store.hasBlob(descriptor.digest, bytes.length + 1), false);

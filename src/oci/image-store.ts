@@ -61,6 +61,9 @@ export interface ImageStore {
   /** Range reads of a blob, of the descriptor's size. Content is not checked: the caller's format must do that. */
   blobSource(descriptor: Descriptor): Promise<ByteSource>;
 
+  /** The size of a blob that can be read; undefined if it is not there. */
+  blobSize(digest: Digest): Promise<number | undefined>;
+
   /** Whether the blob is there, with that size if one is given. */
   hasBlob(digest: Digest, size?: number): Promise<boolean>;
 

@@ -87,6 +87,18 @@ export class MirroredStore implements ImageStore {
     return { name: `${this.name}: blob ${descriptor.digest}`, size: descriptor.size, read, close };
   }
 
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    for (const store of this.#places("pull").slice(0, -1)) {
+      try {
+        const size = await store.blobSize(digest);
+        if (size !== undefined) return size;
+      } catch (error) {
+        this.#giveUp(store, error);
+      }
+    }
+    return await this.#server.blobSize(digest);
+  }
+
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
     return await this.#target.hasBlob(digest, size);
   }

@@ -121,6 +121,13 @@ class RegistryStore implements ImageStore {
     return await this.#isReadable(digest, size, this.#pull, undefined);
   }
 
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    const asked = await this.#askForByte(digest, this.#pull, undefined);
+    if (asked === "absent") return undefined;
+    if (asked.size === undefined) throw corrupt(`${this.name}: does not say how large blob ${digest} is`);
+    return asked.size;
+  }
+
   async #head({ digest, size }: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
     const call = { ...this.#blobCall(digest), method: "HEAD", scopes: this.#push, expect: [200, 404], signal } as const;
     return await this.#client.call(call, async (response) => {
@@ -131,14 +138,22 @@ class RegistryStore implements ImageStore {
     });
   }
 
-  /** Asks for a byte of it: some registries say of blobs that a garbage collection has removed, or that are lost, that they are there. */
   async #isReadable(digest: Digest, size: number | undefined, scopes: readonly Scope[], signal: AbortSignal | undefined): Promise<boolean> {
+    const asked = await this.#askForByte(digest, scopes, signal);
+    if (asked === "absent") return false;
+    return size === undefined || asked.size === undefined || asked.size === size;
+  }
+
+  /** Asks for a byte of it: some registries say of blobs that a garbage collection has removed, or that are lost, that they are there. */
+  async #askForByte(
+    digest: Digest,
+    scopes: readonly Scope[],
+    signal: AbortSignal | undefined,
+  ): Promise<"absent" | { readonly size: number | undefined }> {
     const call = { ...this.#blobCall(digest), headers: { range: "bytes=0-0" }, scopes, expect: [200, 206, 404, 416], signal };
     return await this.#client.call(call, async (response) => {
       await response.discard();
-      if (response.status === 404) return false;
-      const found = sizeOf(response);
-      return size === undefined || found === undefined || found === size;
+      return response.status === 404 ? "absent" : { size: sizeOf(response) };
     });
   }
 

@@ -313,6 +313,7 @@ test("what a run that failed has finished of large layers is not converted again
     blob: async (descriptor) => await whole.blob(descriptor),
     blobStream: (descriptor, streaming) => (descriptor.digest === first.digest ? whole.blobStream(descriptor, streaming) : endsLater()),
     blobSource: async (descriptor) => await whole.blobSource(descriptor),
+    blobSize: async (digest) => await whole.blobSize(digest),
     hasBlob: async (digest) => await whole.hasBlob(digest),
     mountBlob: async () => false,
     putBlob: async () => await Promise.reject(new Error("a source is not written to")),

@@ -123,9 +123,8 @@ export class WatchedPlace implements BlobPlace {
     return this.reads.filter(({ digest }) => digest === wanted).map(({ offset, length }) => [offset, length]);
   }
 
-  async hasBlob(digest: Digest, size?: number): Promise<boolean> {
-    const blob = this.blobs.get(digest);
-    return blob !== undefined && (size === undefined || blob.length === size);
+  async blobSize(digest: Digest): Promise<number | undefined> {
+    return this.blobs.get(digest)?.length;
   }
 
   async blobSource({ digest, size }: Descriptor): Promise<ByteSource> {
