@@ -76,6 +76,9 @@ function assertIndexed(stored: Uint8Array, { index, content }: Indexed): SpanInd
     digests.spans.map(({ contentOffset }) => contentOffset),
     Array.from({ length: spans.spanCount }, (_, span) => spans.contentOffset(span)),
   );
+  for (const { buffer, length } of [index.spans, ...(index.file === undefined ? [] : [index.file.bytes])]) {
+    assert.equal(buffer.byteLength, length, "goes to another thread without anything else");
+  }
   for (let span = 0; span < spans.spanCount; span++) {
     const { start, end } = spans.storedRange(span);
     const expected = content.subarray(spans.contentOffset(span), spans.contentOffset(span + 1));

@@ -75,7 +75,7 @@ export class GzipIndexWriter {
     this.#addFollowed(({ filled }) => filled === FOLLOWING_BYTES);
   }
 
-  /** The index, of data that has ended with so much content. */
+  /** The index of data that has ended, with so much content. */
   async finish(contentBytes: number): Promise<Uint8Array> {
     this.#addFollowed(() => true);
     const entries = this.#entries.filter(({ contentOffset }, number) => number === 0 || contentOffset < contentBytes);
@@ -89,7 +89,8 @@ export class GzipIndexWriter {
       windowOffset += windowBytes;
     }
     const storedTable = deflateSync(table, { level: LEVEL });
-    return Buffer.concat([this.#header(entries.length, contentBytes, windowOffset, storedTable.length), ...windows, storedTable]);
+    const header = this.#header(entries.length, contentBytes, windowOffset, storedTable.length);
+    return new Uint8Array(Buffer.concat([header, ...windows, storedTable])); // in memory of its own, which can go to another thread
   }
 
   /** Why the data cannot be read from the middle, if it cannot. Call it after `finish`. */
