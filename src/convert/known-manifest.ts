@@ -1,7 +1,9 @@
 import { LazyError } from "../errors.ts";
 import { parseConfig } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { parseManifest } from "../oci/manifest.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { ImageStore } from "../oci/image-store.ts";
+import { parseManifest, type Manifest } from "../oci/manifest.ts";
 import { baseLayerOf } from "./base-layer.ts";
 import type { ConvertOptions, ConvertTarget } from "./convert-options.ts";
 import { ANNOTATION, isConvertedLayer, type ImageFormat } from "./image-format.ts";
@@ -69,16 +71,16 @@ async function readAgain(
   try {
     const name = `${destination.name}@${descriptor.digest}`;
     const manifest = parseManifest(await destination.manifest(descriptor), descriptor.mediaType, name);
-    const { rootfs } = parseConfig(await destination.blob(manifest.config), `${name}: config`);
+    const diffIds = format === "overlaybd" ? manifest.layers.map(({ digest }) => digest) : await readDiffIds(destination, manifest, name);
     const below = base ? [baseLayerOf(base, family, layerOptions.filesystem)] : [];
     const wanted = wantedLayers(format, node);
     const own = manifest.layers.slice(below.length);
-    const counts = [own.length, rootfs.diff_ids.length - below.length];
+    const counts = [own.length, diffIds.length - below.length];
     if (counts.some((count) => count !== wanted.length) || !manifest.layers.every(isConvertedLayer)) return undefined;
     // What is believed here is what the documents would have to say again.
     const layers = own.map((layer, index) => ({
       ...unreadLayer(layer, wanted[index], layer.annotations?.[ANNOTATION.targetMediaType], knownOptions),
-      diffId: rootfs.diff_ids[below.length + index],
+      diffId: diffIds[below.length + index],
     }));
     const output = outputOf(node, [...below, ...layers], format, options);
     if (output.descriptor.digest !== descriptor.digest) return undefined;
@@ -94,4 +96,9 @@ async function readAgain(
     if (error instanceof LazyError && ["NOT_FOUND", "CORRUPT", "UNSUPPORTED"].includes(error.code)) return undefined;
     throw error;
   }
+}
+
+/** Of layers that are compressed only the config tells. */
+async function readDiffIds(destination: ImageStore, { config }: Manifest, name: string): Promise<readonly Digest[]> {
+  return parseConfig(await destination.blob(config), `${name}: config`).rootfs.diff_ids;
 }
