@@ -1,5 +1,6 @@
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR, OCI_LAYER_GZIP, OCI_LAYER_TAR, type MediaTypeFamily } from "../oci/media-types.ts";
+import { ANNOTATION, LAYER_VERSION } from "../oci/overlaybd-layer.ts";
 
 /** What images are converted to: layers of their own, or layers that say where the source's layers hold what. */
 export type ImageFormat = "overlaybd" | "turbo";
@@ -20,35 +21,18 @@ interface FormatTraits {
 
 export const FORMAT_TRAITS: Readonly<Record<ImageFormat, FormatTraits>> = {
   overlaybd: {
-    layerVersion: "0.1.0",
+    layerVersion: LAYER_VERSION.overlaybd,
     layerType: { docker: DOCKER_LAYER_TAR, oci: OCI_LAYER_TAR },
     artifactType: "application/vnd.containerd.overlaybd.native.v1+json",
     blobName: "overlaybd.commit",
   },
   turbo: {
-    layerVersion: "0.1.0-turbo.ociv1",
+    layerVersion: LAYER_VERSION.turbo,
     layerType: { docker: DOCKER_LAYER_GZIP, oci: OCI_LAYER_GZIP },
     artifactType: "application/vnd.containerd.overlaybd.turbo.v1+json",
     blobName: "turboOCIv1.tar.gz",
   },
 };
-
-const PREFIX = "containerd.io/snapshot/overlaybd";
-
-/** Keys of an image's layer annotations. */
-export const ANNOTATION = {
-  blobDigest: `${PREFIX}/blob-digest`,
-  blobSize: `${PREFIX}/blob-size`,
-  filesystem: `${PREFIX}/blob-fs-type`,
-  targetDigest: `${PREFIX}/turbo-oci/target-digest`,
-  targetMediaType: `${PREFIX}/turbo-oci/target-media-type`,
-  version: `${PREFIX}/version`,
-} as const;
-
-/** Whether a layer is one that a conversion made, in any of overlaybd's forms. */
-export function isConvertedLayer(layer: Descriptor): boolean {
-  return layer.annotations?.[ANNOTATION.version] !== undefined;
-}
 
 type Blob = Pick<Descriptor, "digest" | "size">;
 

@@ -7,7 +7,7 @@ import { parseIndex, type ImageIndex } from "../oci/index.ts";
 import { parseManifest, type Manifest } from "../oci/manifest.ts";
 import { documentKind, isImageConfig, isTarLayer } from "../oci/media-types.ts";
 import { formatPlatform, samePlatform, type Platform } from "../oci/platform.ts";
-import { isConvertedLayer } from "./image-format.ts";
+import { isConvertedLayer } from "../oci/overlaybd-layer.ts";
 
 /** An image that is to be converted. */
 export interface ImageNode {

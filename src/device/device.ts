@@ -6,6 +6,7 @@ import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
+import { isConvertedLayer } from "../oci/overlaybd-layer.ts";
 import type { Manifest } from "../oci/manifest.ts";
 import type { BlobPlace, LayerPlaces } from "./blob-place.ts";
 import type { CachedReaderData } from "./cached-reader-worker.ts";
@@ -13,7 +14,7 @@ import { CountedSource, type FetchCounts } from "./counted-source.ts";
 import { fileInBlob, type DeviceLayer, type LayerFile } from "./layer-file.ts";
 import { openOverlaybdLayer } from "./layer.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
-import { isDeclaredOverlaybd, turboTargetOf } from "./turbo-annotations.ts";
+import { turboTargetOf } from "./turbo-annotations.ts";
 import { openTurboLayer } from "./turbo-layer.ts";
 
 /** Layers that are opened at the same time. */
@@ -49,7 +50,7 @@ export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "lay
 async function openNativeLayer(descriptor: Descriptor, { layers, cache, fetched }: LayerPlaces): Promise<DeviceLayer> {
   const counted = new CountedSource(await layers.blobSource(descriptor), fetched);
   const source = cache === undefined ? counted : cache.source(descriptor.digest, counted);
-  const options = { declared: isDeclaredOverlaybd(descriptor), keepPinned: cache === undefined };
+  const options = { declared: isConvertedLayer(descriptor), keepPinned: cache === undefined };
   try {
     const opened = await retryingCorrupt(
       async () => await openOverlaybdLayer(source, options),

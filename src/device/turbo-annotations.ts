@@ -1,12 +1,9 @@
 import { corrupt } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { parseDigest, type Digest } from "../oci/digest.ts";
+import { ANNOTATION, LAYER_VERSION, OLDER_ANNOTATION } from "../oci/overlaybd-layer.ts";
 
-const PREFIX = "containerd.io/snapshot/overlaybd/";
-/** Every layer of an overlaybd image carries it (see docs/formats/image.md and docs/formats/turbo-oci.md). */
-const VERSION = `${PREFIX}version`;
-/** Of turboOCI layers; the second by its older name. */
-const TURBO_VERSIONS: ReadonlySet<string | undefined> = new Set(["0.1.0-turbo.ociv1", "0.1.0-fastoci"]);
+const TURBO_VERSIONS: ReadonlySet<string | undefined> = new Set([LAYER_VERSION.turbo, LAYER_VERSION.olderTurbo]);
 
 /** The blob that a turboOCI layer's data is in: the layer that it was made from. */
 export interface TurboTarget {
@@ -15,21 +12,16 @@ export interface TurboTarget {
   readonly mediaType: string | undefined;
 }
 
-/** Whether a layer is declared to be overlaybd, of either kind. */
-export function isDeclaredOverlaybd({ annotations }: Descriptor): boolean {
-  return annotations?.[VERSION] !== undefined;
-}
-
 /** The target of a layer that is declared to be turboOCI; undefined for others. Throws `CORRUPT` if it names none. */
 export function turboTargetOf({ annotations, digest }: Descriptor): TurboTarget | undefined {
-  if (annotations === undefined || !TURBO_VERSIONS.has(annotations[VERSION])) return undefined;
+  if (annotations === undefined || !TURBO_VERSIONS.has(annotations[ANNOTATION.version])) return undefined;
   const where = `layer ${digest}`;
-  const target = annotations[`${PREFIX}turbo-oci/target-digest`] ?? annotations[`${PREFIX}fastoci/target-digest`];
+  const target = annotations[ANNOTATION.targetDigest] ?? annotations[OLDER_ANNOTATION.targetDigest];
   if (target === undefined) {
-    throw corrupt(`${where}: is declared turboOCI, but has no annotation ${PREFIX}turbo-oci/target-digest that says where its data is`);
+    throw corrupt(`${where}: is declared turboOCI, but has no annotation ${ANNOTATION.targetDigest} that says where its data is`);
   }
   return {
-    digest: parseDigest(target, `${where}: annotation ${PREFIX}turbo-oci/target-digest`),
-    mediaType: annotations[`${PREFIX}turbo-oci/target-media-type`] ?? annotations[`${PREFIX}fastoci/target-media-type`],
+    digest: parseDigest(target, `${where}: annotation ${ANNOTATION.targetDigest}`),
+    mediaType: annotations[ANNOTATION.targetMediaType] ?? annotations[OLDER_ANNOTATION.targetMediaType],
   };
 }
