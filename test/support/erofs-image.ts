@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import { checkRange, type ByteSource } from "../../src/bytes/source.ts";
 import { ErofsReader } from "../../src/formats/erofs/erofs-reader.ts";
 import type { ErofsWriter } from "../../src/formats/erofs/erofs-writer.ts";
@@ -90,14 +90,27 @@ export class ErofsImage {
     assert.deepEqual({ status, said: `${stdout.toString()}${stderr}` }, { status: 0, said: "" }, `fsck.erofs ${when}`);
   }
 
-  /** The tree as the kernel shows it, mounted read-only. */
+  /** The tree as the kernel shows it. */
   async kernelListing(): Promise<ErofsListing> {
+    return timesKept(await this.mounted(directoryListing));
+  }
+
+  /** How many links the kernel counts for the root and what is in it. */
+  async kernelLinks(names: readonly string[]): Promise<Record<string, number>> {
+    return await this.mounted(async (directory) => {
+      const counted = names.map((name) => [name, statSync(`${directory}/${name}`).nlink] as const);
+      return { root: statSync(directory).nlink, ...Object.fromEntries(counted) };
+    });
+  }
+
+  /** Mounts the image read-only for as long as `use` takes. */
+  async mounted<T>(use: (directory: string) => Promise<T>): Promise<T> {
     assert.equal(process.geteuid?.(), 0, "this test mounts filesystems: run it as root");
     const mountPoint = `${this.path}.mnt`;
     mkdirSync(mountPoint, { recursive: true });
     await run("mount", ["-t", "erofs", "-o", "ro,loop", this.path, mountPoint]);
     try {
-      return timesKept(await directoryListing(mountPoint));
+      return await use(mountPoint);
     } finally {
       await run("umount", [mountPoint]);
     }
@@ -105,7 +118,7 @@ export class ErofsImage {
 }
 
 /** A listing without what EROFS does not keep. */
-export function timesKept(listing: Listing): ErofsListing {
+function timesKept(listing: Listing): ErofsListing {
   return new Map([...listing].map(([path, { times, ...rest }]) => [path, { ...rest, mtime: times[1] }]));
 }
 

@@ -50,10 +50,6 @@ export class ErofsReader implements FilesystemReader {
     return new ErofsReader(source, await readSuperblock(source));
   }
 
-  async close(): Promise<void> {
-    await this.#source.close();
-  }
-
   /** Byte offset of an inode on the device. */
   #offsetOf(nid: number): number {
     if (!Number.isSafeInteger(nid) || nid < 0 || nid >= MAX_NID) throw corrupt(`${this.name}: inode ${nid} is not possible`);

@@ -22,6 +22,8 @@ export interface FormatOptions {
   readonly uuid: Uint8Array;
 }
 
+/** What a new filesystem uses: the superblock. */
+const NEW_BLOCKS = 1;
 const MIN_BYTES = 16 * 2 ** 20;
 /** Block numbers have 32 bits, and the last one means that there is no block. */
 const MAX_BLOCKS = 2 ** 32 - 1;
@@ -53,6 +55,8 @@ export class ErofsWriter implements FilesystemWriter {
   readonly #deviceBlocks: number;
   readonly #tree: ErofsTree;
   #usedBlocks: number;
+  /** Whether the tree is not the one that the device has. */
+  #changed: boolean;
   #firstPayloadBlock = 0;
   #payloadBlocks = 0;
   /** The directory that the entry before was put into; archives list directories in one go. */
@@ -64,6 +68,7 @@ export class ErofsWriter implements FilesystemWriter {
     this.#deviceBlocks = deviceBlocks;
     this.#tree = tree;
     this.#usedBlocks = usedBlocks;
+    this.#changed = usedBlocks === NEW_BLOCKS;
   }
 
   /** A new filesystem. */
@@ -74,7 +79,7 @@ export class ErofsWriter implements FilesystemWriter {
     if (deviceBlocks > MAX_BLOCKS) throw unsupported(`a filesystem of ${bytes} bytes: expected at most ${MAX_BLOCKS * BLOCK_BYTES}`);
     const tree = new ErofsTree();
     tree.setRoot(IMPLIED_DIRECTORY);
-    return new ErofsWriter({ name: { uuid, volumeName: new Uint8Array(16) }, deviceBlocks, tree, usedBlocks: 1 });
+    return new ErofsWriter({ name: { uuid, volumeName: new Uint8Array(16) }, deviceBlocks, tree, usedBlocks: NEW_BLOCKS });
   }
 
   /** Continues a filesystem, reading its metadata only. */
@@ -82,7 +87,7 @@ export class ErofsWriter implements FilesystemWriter {
     const { superblock, tree } = await openTree(source);
     const { uuid, volumeName, blocks } = superblock.fields;
     const deviceBlocks = Math.min(Math.floor(source.size / BLOCK_BYTES), MAX_BLOCKS);
-    return new ErofsWriter({ name: { uuid, volumeName }, deviceBlocks, tree, usedBlocks: Math.max(1, blocks) });
+    return new ErofsWriter({ name: { uuid, volumeName }, deviceBlocks, tree, usedBlocks: Math.max(NEW_BLOCKS, blocks) });
   }
 
   beginLayer(payloadBlocks: number): void {
@@ -100,6 +105,7 @@ export class ErofsWriter implements FilesystemWriter {
   }
 
   apply(change: Change<PayloadEntry>): void {
+    this.#changed = true;
     if (change.kind === "put") {
       this.#put(change.entry);
       return;
@@ -116,6 +122,8 @@ export class ErofsWriter implements FilesystemWriter {
 
   finishLayer(): LayerBlocks {
     this.#lastParent = undefined;
+    if (!this.#changed) return { payload: [], metadata: [] };
+    this.#changed = false;
     const image = new MetadataImage(this.#tree, this.#volumeName, this.#firstPayloadBlock + this.#payloadBlocks, (end) =>
       this.#checkRoom(end),
     );

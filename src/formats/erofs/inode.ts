@@ -83,6 +83,6 @@ export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
 }
 
-export function decodeDevice(data: number): { major: number; minor: number } {
+function decodeDevice(data: number): { major: number; minor: number } {
   return { major: (data >>> 8) & 0xfff, minor: (data & 0xff) | ((data >>> 12) & 0xfff00) };
 }

@@ -42,8 +42,9 @@ export class LivePayload {
     const skipped = used ? 0 : 0xff;
     while (at < this.#blocks) {
       const byte = this.#bits[Math.floor(at / 8)];
+      const isUsed = (byte & (1 << (at % 8))) !== 0;
       if (at % 8 === 0 && byte === skipped) at += 8;
-      else if (((byte & (1 << (at % 8))) !== 0) === used) return at;
+      else if (isUsed === used) return at;
       else at++;
     }
     return this.#blocks;

@@ -66,11 +66,8 @@ export class MetadataReader {
     const first = pieces[0][0];
     const whole = this.#source.read(first, pieces[pieces.length - 1][1] - first);
     for (const [start, end] of pieces) {
-      this.#keep(
-        start,
-        end,
-        whole.then((bytes) => bytes.subarray(start - first, end - first)),
-      );
+      const piece = whole.then((bytes) => bytes.subarray(start - first, end - first));
+      void this.#keep(start, end, piece); // who reads it sees its error
     }
     await whole;
   }

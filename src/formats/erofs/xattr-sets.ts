@@ -1,9 +1,12 @@
-import { unsupported } from "../../errors.ts";
+import { corrupt, unsupported } from "../../errors.ts";
 import type { ByteString } from "../../tree/entry.ts";
 import { areaBytes, MAX_AREA_BYTES, MAX_VALUE_BYTES, type Xattr } from "./xattr.ts";
 
 /** The set of an inode that has no attributes. */
 export const NO_XATTRS = 0;
+
+const ACL_NAMES = new Set(["system.posix_acl_access", "system.posix_acl_default"]);
+const ACL_VERSION = 2;
 
 /** Sets of attributes by number; equal attributes and equal sets are kept once. */
 export class XattrSets {
@@ -17,6 +20,8 @@ export class XattrSets {
     if (xattrs.size === 0) return NO_XATTRS;
     const sorted = [...xattrs].map(([name, value]) => ({ name, value })).sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const { name, value } of sorted) {
+      if (ACL_NAMES.has(name) && !isAcl(value))
+        throw corrupt(`${of}: ${name} has ${value.length} bytes that are not an access control list of version ${ACL_VERSION}`);
       if (value.length > MAX_VALUE_BYTES)
         throw unsupported(`${of}: attribute ${name} has ${value.length} bytes; EROFS holds at most ${MAX_VALUE_BYTES}`);
     }
@@ -39,6 +44,12 @@ export class XattrSets {
   pair(number: number): Xattr {
     return this.#pairs[number];
   }
+}
+
+/** The kernel fails reads of a list that is none, and with them every check of permissions. */
+function isAcl(value: Uint8Array): boolean {
+  const view = new DataView(value.buffer, value.byteOffset, value.length);
+  return value.length >= 4 && value.length % 8 === 4 && view.getUint32(0, true) === ACL_VERSION;
 }
 
 /** The place of a value in a list without repetitions. */
