@@ -79,7 +79,7 @@ export class MetadataImage {
     this.endBlock = firstBlock + sharedStart + sharedBlocks;
     checkEnd(this.endBlock);
     this.#bytes = Buffer.alloc((this.endBlock - firstBlock) * BLOCK_BYTES);
-    for (const [index, number] of this.#order.inodes.entries()) this.#encode(number, index + 1);
+    for (const number of this.#order.inodes) this.#encode(number);
     this.#xattrs.encodeShared(this.#bytes, sharedStart * BLOCK_BYTES);
     this.#superblock = encodeSuperblock({
       ...volumeName,
@@ -209,10 +209,10 @@ export class MetadataImage {
     return { layout: DATA_LAYOUT.plain, size, behind: 0, blocks: Math.ceil(size / BLOCK_BYTES), chunks: undefined };
   }
 
-  #encode(number: number, serial: number): void {
+  #encode(number: number): void {
     const placement = this.#placementOf(number);
     const offset = this.#offsets[number];
-    this.#encodeInode(number, serial, placement, offset);
+    this.#encodeInode(number, placement, offset);
     const inodeBytes = this.#inodeBytes(number);
     this.#xattrs.encodeArea(this.#inodes.xattrSet(number), this.#bytes, offset + inodeBytes);
     const behind = offset + this.#headBytes(number);
@@ -226,7 +226,7 @@ export class MetadataImage {
   }
 
   /** Field by field instead of through the table: it is done for every inode of the tree in every layer. */
-  #encodeInode(number: number, serial: number, { layout, size, blocks, chunks }: Placement, offset: number): void {
+  #encodeInode(number: number, { layout, size, blocks, chunks }: Placement, offset: number): void {
     const [bytes, inodes] = [this.#bytes, this.#inodes];
     const xattrBytes = this.#xattrs.areaBytes(inodes.xattrSet(number));
     const compact = this.#isCompact(number);
@@ -235,7 +235,6 @@ export class MetadataImage {
     bytes.writeUInt16LE(xattrBytes === 0 ? 0 : (xattrBytes - xattrHeaderStruct.size) / 4 + 1, offset + at.xattrCount[0]);
     bytes.writeUInt16LE(inodes.mode(number), offset + at.mode[0]);
     bytes.writeUInt32LE(chunks ? chunks.bits : this.#dataOf(number, layout, blocks), offset + at.data[0]);
-    bytes.writeUInt32LE(serial, offset + at.serial[0]);
     if (compact) {
       bytes.writeUInt16LE(this.#linksOf(number), offset + COMPACT.links[0]);
       bytes.writeUInt32LE(size, offset + COMPACT.size[0]);
