@@ -109,3 +109,18 @@ test("sparse files: data at both ends, in the middle, in thousands of pieces, an
     [layerEntry(".wh.small"), layerEntry("linked", { type: "hardlink", link: "pieces" }), layerEntry("hole", both(8192 * 5, 2))],
   );
 });
+
+test("fsck.erofs does complain: about a superblock that was changed", async () => {
+  const image = ErofsImage.create(temporary.join(`${images++}.img`), FORMAT.bytes);
+  try {
+    const writer = ErofsWriter.format(FORMAT);
+    image.write(writer, applyErofsLayer(writer, placePayload([layerEntry("a/b")], 0)), 0);
+    await image.assertClean();
+    image.patch(2000, Buffer.from([1]));
+    await assert.rejects(image.assertClean(), /fsck.erofs/);
+    image.patch(2000, Buffer.from([0]));
+    await image.assertClean();
+  } finally {
+    image.close();
+  }
+});

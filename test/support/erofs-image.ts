@@ -67,6 +67,10 @@ export class ErofsImage {
     }
   }
 
+  patch(offset: number, bytes: Uint8Array): void {
+    writeSync(this.#file, bytes, 0, bytes.length, offset);
+  }
+
   /** The image as a source, which lives as long as the image is open. */
   source(observe: (offset: number, length: number) => void = () => {}): ByteSource {
     const file = this.#file;
@@ -86,7 +90,7 @@ export class ErofsImage {
   }
 
   async assertClean(when = ""): Promise<void> {
-    const { status, stdout, stderr } = await execute("fsck.erofs", [this.path]);
+    const { status, stdout, stderr } = await execute("fsck.erofs", ["-d2", this.path]);
     assert.deepEqual({ status, said: `${stdout.toString()}${stderr}` }, { status: 0, said: "" }, `fsck.erofs ${when}`);
   }
 
