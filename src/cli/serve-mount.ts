@@ -139,7 +139,7 @@ async function mountUnlessAborted(
     cut();
   });
   try {
-    const options = ["ro", "nosuid", "nodev", "errors=continue", ...(filesystem.needsRecovery ? ["noload"] : [])];
+    const options = ["ro", "nosuid", "nodev", ...(filesystem.type === "ext4" ? ext4Options(filesystem) : [])];
     await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
   } catch (error) {
     throw failure ?? error;
@@ -147,6 +147,10 @@ async function mountUnlessAborted(
     signal.removeEventListener("abort", cut);
   }
   signal.throwIfAborted();
+}
+
+function ext4Options({ needsRecovery }: Filesystem): string[] {
+  return ["errors=continue", ...(needsRecovery ? ["noload"] : [])];
 }
 
 function describe(device: Device): object {

@@ -3,7 +3,8 @@ import { setImmediate } from "node:timers/promises";
 import type { BlockCache } from "../cache/block-cache.ts";
 import type { ByteSource } from "../bytes/source.ts";
 import { openDevice } from "../device/device.ts";
-import { LazyError, unsupported } from "../errors.ts";
+import { LazyError } from "../errors.ts";
+import { ErofsWriter } from "../formats/erofs/erofs-writer.ts";
 import { Ext4Writer } from "../formats/ext4/ext4-writer.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
@@ -163,15 +164,14 @@ function lent(source: ByteSource): ByteSource {
 }
 
 async function openFilesystem(type: FilesystemType, device: ByteSource): Promise<FilesystemWriter> {
-  if (type === "erofs") throw unsupported("erofs");
-  return await Ext4Writer.open(device);
+  return type === "erofs" ? await ErofsWriter.open(device) : await Ext4Writer.open(device);
 }
 
 /** A new filesystem. Its identity is derived from the bottom layer's, so that the same layers always give the same bytes. */
 function makeFilesystem({ filesystem, virtualSize }: LayerOptions, bottom: Digest): FilesystemWriter {
   const identity = createHash("sha256").update(`lazylayer ${filesystem} ${bottom}`).digest();
   const [uuid, hashSeed] = [asUuid(identity.subarray(0, 16)), asUuid(identity.subarray(16, 32))];
-  if (filesystem === "erofs") throw unsupported("erofs");
+  if (filesystem === "erofs") return ErofsWriter.format({ bytes: virtualSize, uuid });
   return Ext4Writer.format({ bytes: virtualSize, uuid, hashSeed });
 }
 

@@ -1,6 +1,11 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { unsupported } from "../errors.ts";
+import { ErofsReader } from "../formats/erofs/erofs-reader.ts";
+import { MAGIC as EROFS_MAGIC, superblockStruct as erofsSuperblockStruct } from "../formats/erofs/layout.ts";
+import { Ext4Reader } from "../formats/ext4/ext4-reader.ts";
+import { Ext4Tree } from "../formats/ext4/ext4-tree.ts";
 import { MAGIC, SUPERBLOCK_OFFSET, superblockStruct } from "../formats/ext4/layout.ts";
+import type { FilesystemReader } from "../tree/filesystem-reader.ts";
 
 /** Feature bit: the journal holds changes that were not written to their places. */
 const NEEDS_RECOVERY = 0x4;
@@ -8,26 +13,40 @@ const SECTOR_SIZES = [512, 4096] as const;
 
 /** What a kernel has to be told to mount a device's file system. */
 export interface Filesystem {
-  readonly type: "ext4";
+  readonly type: "ext4" | "erofs";
   /** Sector size that the device may be given. */
   readonly sectorBytes: number;
   /** The journal was not replayed, and cannot be on a device that is read-only: it has to be left alone. */
   readonly needsRecovery: boolean;
 }
 
-/** Finds out what is on a device. Throws `UNSUPPORTED` when it is not ext4. */
+/** Finds out what is on a device. Throws `UNSUPPORTED` when it is neither ext4 nor EROFS. */
 export async function probeFilesystem(device: ByteSource): Promise<Filesystem> {
   const end = SUPERBLOCK_OFFSET + superblockStruct.size;
   if (device.size < end) throw unsupported(`${device.name}: ${device.size} bytes hold no file system`);
-  const { magic, logBlockSize, incompat } = superblockStruct.decode(await device.read(SUPERBLOCK_OFFSET, superblockStruct.size));
-  if (magic !== MAGIC) {
-    throw unsupported(
-      `${device.name}: magic at ${SUPERBLOCK_OFFSET + 0x38} is 0x${magic.toString(16)}, expected ext4's 0xef53; only ext4 images can be mounted`,
-    );
+  const bytes = await device.read(SUPERBLOCK_OFFSET, superblockStruct.size);
+  const { magic, logBlockSize, incompat } = superblockStruct.decode(bytes);
+  if (magic === MAGIC) {
+    if (logBlockSize > 6) throw unsupported(`${device.name}: ext4 blocks of 2^${logBlockSize + 10} bytes, expected at most 65536`);
+    const sectorBytes = sectorBytesFor(1024 << logBlockSize, device);
+    return { type: "ext4", sectorBytes, needsRecovery: (incompat & NEEDS_RECOVERY) !== 0 };
   }
-  if (logBlockSize > 6) throw unsupported(`${device.name}: ext4 blocks of 2^${logBlockSize + 10} bytes, expected at most 65536`);
-  const blockBytes = 1024 << logBlockSize;
+  const erofsFields = erofsSuperblockStruct.decode(bytes);
+  if (erofsFields.magic === EROFS_MAGIC) {
+    return { type: "erofs", sectorBytes: sectorBytesFor(2 ** erofsFields.blockBits, device), needsRecovery: false };
+  }
+  throw unsupported(
+    `${device.name}: magic at ${SUPERBLOCK_OFFSET + 0x38} is 0x${magic.toString(16)}, expected ext4's 0xef53, or EROFS's 0x${EROFS_MAGIC.toString(16)} at ${SUPERBLOCK_OFFSET}; only ext4 and EROFS images can be read`,
+  );
+}
+
+function sectorBytesFor(blockBytes: number, device: ByteSource): number {
   const [small, large] = SECTOR_SIZES;
-  const sectorBytes = blockBytes >= large && device.size % large === 0 ? large : small;
-  return { type: "ext4", sectorBytes, needsRecovery: (incompat & NEEDS_RECOVERY) !== 0 };
+  return blockBytes >= large && device.size % large === 0 ? large : small;
+}
+
+/** Opens the file system on a device, whichever of the two it is. The device stays open. */
+export async function openFilesystem(device: ByteSource): Promise<FilesystemReader> {
+  const { type } = await probeFilesystem(device);
+  return type === "erofs" ? await ErofsReader.open(device) : new Ext4Tree(await Ext4Reader.open(device));
 }

@@ -1,49 +1,38 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
-import { Ext4Reader } from "../formats/ext4/ext4-reader.ts";
-import { decodeDevice, isKind, type Inode } from "../formats/ext4/inode.ts";
-import { FILE_KIND, ROOT_INODE } from "../formats/ext4/layout.ts";
-import type { Extent } from "../formats/ext4/extent-tree.ts";
-import type { ByteString, EntryType } from "../tree/entry.ts";
+import { openFilesystem } from "../device/filesystem.ts";
+import type { ByteString } from "../tree/entry.ts";
+import type { DeviceExtent, FilesystemInode, FilesystemReader } from "../tree/filesystem-reader.ts";
 import { MemoryTree, type TreeInode } from "../tree/memory-tree.ts";
 import { joinPath, quoted } from "../tree/path.ts";
 import { ContentHash } from "./content-hash.ts";
 import { WindowSource } from "./window-source.ts";
 
 /** A path's inode in a converted image; hard links share one object. */
-export type ConvertedInode = Omit<TreeInode<string>, "extents"> & { readonly number: number };
+export type ConvertedInode = Omit<TreeInode<string>, "extents" | "atime" | "ctime"> & Pick<FilesystemInode, "number" | "atime" | "ctime">;
 
 /** Every path of a converted image, directories before what is in them. */
 export type ConvertedTree = ReadonlyMap<ByteString, ConvertedInode>;
 
 /** What an image without layers shows: a root that nobody has touched. */
-export const EMPTY_TREE: ConvertedTree = new Map([["", { ...new MemoryTree(() => "").get("")!, number: ROOT_INODE }]]);
+export const EMPTY_TREE: ConvertedTree = new Map([["", { ...new MemoryTree(() => "").get("")!, number: 0 }]]);
 
 const MAX_DEPTH = 2048; // as many names as the longest path can have
 const READ_BYTES = 1 << 20;
 
-const TYPE_OF: ReadonlyMap<number, Exclude<EntryType, "hardlink">> = new Map([
-  [FILE_KIND.file, "file"],
-  [FILE_KIND.directory, "directory"],
-  [FILE_KIND.symlink, "symlink"],
-  [FILE_KIND.character, "character"],
-  [FILE_KIND.block, "block"],
-  [FILE_KIND.fifo, "fifo"],
-]);
-
 /** Reads the whole tree of a device's filesystem, file contents included. The device stays open. */
 export async function readConvertedTree(device: ByteSource, signal: AbortSignal, observe: (bytes: number) => void): Promise<ConvertedTree> {
   const windowed = new WindowSource(device);
-  const reader = await Ext4Reader.open(windowed);
+  const reader = await openFilesystem(windowed);
   const inodes = new Map<number, ConvertedInode>();
   const tree = new Map<ByteString, ConvertedInode>();
-  await walk(reader, ROOT_INODE, "", 0, inodes, tree, signal);
+  await walk(reader, reader.root, "", 0, inodes, tree, signal);
   await hashFiles(reader, windowed, inodes, signal, observe);
   return tree;
 }
 
 async function walk(
-  reader: Ext4Reader,
+  reader: FilesystemReader,
   number: number,
   path: ByteString,
   depth: number,
@@ -63,23 +52,22 @@ async function walk(
   for (const entry of entries) await walk(reader, entry.inode, joinPath(path, entry.name), depth + 1, inodes, tree, signal);
 }
 
-async function describe(reader: Ext4Reader, number: number): Promise<ConvertedInode> {
-  const inode = await reader.inode(number);
-  const type = TYPE_OF.get(inode.mode & FILE_KIND.mask);
-  if (!type) throw corrupt(`${reader.name}: inode ${number} has mode 0${inode.mode.toString(8)}, which is no type of file`);
-  const device = type === "character" || type === "block" ? decodeDevice(inode.block) : { major: 0, minor: 0 };
+async function describe(reader: FilesystemReader, number: number): Promise<ConvertedInode> {
+  const { type, mode, uid, gid, mtime, atime, ctime, size, major, minor } = await reader.inode(number);
+  if (type === "socket" || type === "unknown") throw corrupt(`${reader.name}: inode ${number} is of type ${type}, which no archive has`);
   return {
     number,
     type,
-    mode: inode.mode & ~FILE_KIND.mask,
-    uid: inode.uid,
-    gid: inode.gid,
-    mtime: inode.mtime,
-    atime: inode.atime,
-    ctime: inode.ctime,
-    size: type === "file" ? inode.size : 0,
+    mode,
+    uid,
+    gid,
+    mtime,
+    atime,
+    ctime,
+    size: type === "file" ? size : 0,
     link: type === "symlink" ? await reader.linkTarget(number) : "",
-    ...device,
+    major,
+    minor,
     xattrs: await reader.xattrs(number),
     content: undefined,
   };
@@ -87,41 +75,29 @@ async function describe(reader: Ext4Reader, number: number): Promise<ConvertedIn
 
 /** Hashes all files in the order in which they lie on the device, so that it is read front to back. */
 async function hashFiles(
-  reader: Ext4Reader,
+  reader: FilesystemReader,
   device: ByteSource,
   inodes: Map<number, ConvertedInode>,
   signal: AbortSignal,
   observe: (bytes: number) => void,
 ): Promise<void> {
-  const files: { inode: ConvertedInode; extents: Extent[] }[] = [];
+  const files: { inode: ConvertedInode; extents: readonly DeviceExtent[] }[] = [];
   for (const inode of inodes.values()) {
-    if (inode.type !== "file") continue;
-    const record: Inode = await reader.inode(inode.number);
-    files.push({ inode, extents: isKind(record, FILE_KIND.file) ? await reader.extents(inode.number, record) : [] });
+    if (inode.type === "file") files.push({ inode, extents: await reader.extents(inode.number) });
   }
-  files.sort((a, b) => (a.extents[0]?.block ?? 0) - (b.extents[0]?.block ?? 0));
+  files.sort((a, b) => (a.extents[0]?.deviceOffset ?? 0) - (b.extents[0]?.deviceOffset ?? 0));
   for (const { inode, extents } of files) {
     signal.throwIfAborted();
-    const content = await hashExtents(device, extents, reader.superblock.blockBytes, inode.size, observe);
-    Object.assign(inode, { content });
+    Object.assign(inode, { content: await hashExtents(device, extents, observe) });
   }
 }
 
-async function hashExtents(
-  device: ByteSource,
-  extents: readonly Extent[],
-  blockBytes: number,
-  size: number,
-  observe: (bytes: number) => void,
-): Promise<string> {
+async function hashExtents(device: ByteSource, extents: readonly DeviceExtent[], observe: (bytes: number) => void): Promise<string> {
   const hash = new ContentHash();
-  for (const extent of extents) {
-    if (extent.unwritten) continue;
-    const start = extent.fileBlock * blockBytes;
-    const length = Math.min(extent.blocks * blockBytes, size - start);
+  for (const { offset, length, deviceOffset } of extents) {
     for (let at = 0; at < length; at += READ_BYTES) {
-      const bytes = await device.read(extent.block * blockBytes + at, Math.min(READ_BYTES, length - at));
-      hash.write(start + at, bytes);
+      const bytes = await device.read(deviceOffset + at, Math.min(READ_BYTES, length - at));
+      hash.write(offset + at, bytes);
       observe(bytes.length);
     }
   }

@@ -19,7 +19,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "image-archive": ["bytes", "compression", "tree", "tar", "oci", "image-layout"],
   workers: [],
   export: ["bytes", "native"],
-  device: ["bytes", "compression", "tar", "oci", "registry", "image-layout", "cache", "formats"],
+  device: ["bytes", "compression", "tree", "tar", "oci", "registry", "image-layout", "cache", "formats"],
   verify: ["bytes", "compression", "tree", "tar", "oci", "device", "formats"],
   convert: ["bytes", "compression", "tree", "tar", "oci", "cache", "dedup", "workers", "device", "formats"],
   cli: ["*"],

@@ -3,10 +3,11 @@ import { test } from "node:test";
 import { MemorySource } from "../../bytes/source.ts";
 import { LazyError } from "../../errors.ts";
 import { applyLayer, layerEntry, placePayload, readerListing, type LayerEntry } from "../../../test/support/ext4-image.ts";
+import { lookupPath } from "../../tree/filesystem-reader.ts";
 import { Ext4Reader } from "./ext4-reader.ts";
+import { Ext4Tree } from "./ext4-tree.ts";
 import { Ext4Writer } from "./ext4-writer.ts";
 import { RO_COMPAT } from "./layout.ts";
-import { lookupPath } from "./path-lookup.ts";
 
 const BYTES = 16 * 2 ** 20;
 const SEED = 0x1ee7;
@@ -114,7 +115,7 @@ test("damage without checksums ends in an error or a result, never in a hang or 
 });
 
 test("paths are found through symlinks, and stay inside of the filesystem", async () => {
-  const reader = await Ext4Reader.open(new MemorySource(makeImage().image, "image"));
+  const reader = new Ext4Tree(await Ext4Reader.open(new MemorySource(makeImage().image, "image")));
   const directory = await lookupPath(reader, "/a/b/c");
   for (const path of ["a/short", "a/short/../c/.", "/../a/b/c/../../short/"]) assert.equal(await lookupPath(reader, path), directory, path);
   assert.equal(await lookupPath(reader, "a/long/b/c"), directory);
