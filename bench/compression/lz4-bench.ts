@@ -43,12 +43,13 @@ for (let at = 0; at < Number(runs); at++) {
 }
 
 const storedBytes = batches.reduce((total, { bytes }) => total + bytes.length, 0);
-console.log(`${mb(plainBytes)} in blocks of ${BLOCK_BYTES}, stored in ${mb(storedBytes)}; medians of ${runs} alternating runs`);
+console.log(`${mb(plainBytes)} in blocks of ${BLOCK_BYTES}, stored in ${mb(storedBytes)}; medians (quartiles) of ${runs} alternating runs`);
 for (const [row, [name]] of rows.entries()) {
   const ours = plainBytes / median(seconds[row].map((one) => one.ours));
   const beside = plainBytes / median(seconds[row].map((one) => one.floor));
-  const ratio = median(seconds[row].map((one) => one.floor / one.ours)).toFixed(2);
-  console.log(`${name.padEnd(40)}${mb(ours)}/s  liblz4 ${mb(beside)}/s  ${ratio} of liblz4`);
+  const ratios = seconds[row].map((one) => one.floor / one.ours);
+  const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(ratios, part).toFixed(3));
+  console.log(`${name.padEnd(40)}${mb(ours)}/s  liblz4 ${mb(beside)}/s  ${middle} of liblz4 (${low}–${high})`);
 }
 floor.end();
 
@@ -139,7 +140,11 @@ async function readPieces(path: string): Promise<Buffer[]> {
 }
 
 function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+  return quantile(values, 0.5);
+}
+
+function quantile(values: readonly number[], part: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length * part)];
 }
 
 function mb(bytes: number): string {

@@ -5,10 +5,11 @@
  * 16-bit positions, greedy matching, a stride that grows where nothing matches. Equal choices give equal bytes.
  *
  * Every load and store is raw. Callers give areas inside of the memory, each followed by SLACK bytes that may be read, and
- * behind an output scribbled on: copies are of 16 bytes at a time and run over into them, or into what is written next.
+ * behind an output scribbled on: copies are of 16 bytes at a time and run over into them, or into what is written next. The 8
+ * bytes before an input may be read, too. Nothing of what lies outside shows in a result.
  */
 
-/** The farthest that a byte is folded, and the next multiple of 16. */
+/** The farthest that a byte is folded (the others: see `foldedSum`), and the next multiple of 16. */
 const FOLD_SPAN: usize = 290;
 const FOLD_SPAN_ROUNDED: usize = 304;
 /** Folding fewer bytes than this is no gain. */
@@ -20,6 +21,8 @@ const CRC_TABLE_BYTES: usize = 256 * 4;
 const HASH_TABLE: usize = CRC_TABLES + 16 * CRC_TABLE_BYTES;
 const HASH_BITS: u32 = 13;
 const HASH_TABLE_BYTES: usize = (1 << HASH_BITS) * 2;
+/** Offset of an entry, two bytes each. */
+const HASH_MASK: u32 = <u32>HASH_TABLE_BYTES - 2;
 /** For each distance below 16, which of the bytes from that far back follow: 16 indexes. */
 const REPEATS: usize = HASH_TABLE + HASH_TABLE_BYTES;
 /** For each distance below 16, how many bytes of whole periods 16 bytes hold. */
@@ -113,12 +116,13 @@ export function crc32c(seed: u32, at: usize, end: usize): u32 {
  * were added 154, 177, 183, 258 and 290 bytes further on. All but the last bytes are folded away like this, 16 at a time.
  */
 function foldedSum(crc: u32, at: usize, end: usize): u32 {
-  const foldEnd = FOLDED + ((end - at - FOLD_SPAN) & ~15);
-  let to = FOLDED;
-  v128.store(to, v128.xor(v128.load(at), i32x4(crc, 0, 0, 0)));
-  for (at += 16, to += 16; to < foldEnd; at += 16, to += 16) v128.store(to, folded(at, to));
+  const foldEnd = FOLDED - FOLD_SPAN + ((end - at - FOLD_SPAN) & ~15);
+  // `to` is where the farthest one comes from, so that the others are at offsets that a load takes for free.
+  let to = FOLDED - FOLD_SPAN;
+  v128.store(to, v128.xor(v128.load(at), i32x4(crc, 0, 0, 0)), FOLD_SPAN);
+  for (at += 16, to += 16; to < foldEnd; at += 16, to += 16) v128.store(to, folded(at, to), FOLD_SPAN);
   // Nothing that is not folded away is added further on.
-  for (let clear = foldEnd; clear < foldEnd + FOLD_SPAN_ROUNDED; clear += 16) v128.store(clear, i64x2(0, 0));
+  for (let clear = foldEnd; clear < foldEnd + FOLD_SPAN_ROUNDED; clear += 16) v128.store(clear, i64x2(0, 0), FOLD_SPAN);
   const restBytes = end - at;
   for (let i: usize = 0; i < restBytes; i += 16) v128.store(REST + i, folded(at + i, to + i));
   return tableSum(0, REST, REST + restBytes);
@@ -126,12 +130,15 @@ function foldedSum(crc: u32, at: usize, end: usize): u32 {
 
 function folded(at: usize, to: usize): v128 {
   return v128.xor(
-    v128.xor(v128.xor(v128.load(at), v128.load(to - 154)), v128.xor(v128.load(to - 177), v128.load(to - 183))),
-    v128.xor(v128.load(to - 258), v128.load(to - 290)),
+    v128.xor(
+      v128.xor(v128.load(at), v128.load(to, FOLD_SPAN - 154)),
+      v128.xor(v128.load(to, FOLD_SPAN - 177), v128.load(to, FOLD_SPAN - 183)),
+    ),
+    v128.xor(v128.load(to, FOLD_SPAN - 258), v128.load(to)),
   );
 }
 
-/** The same, 16 bytes a step from tables. */
+/** The same, 16 bytes a step from tables. In 64 bits, because V8 would load what it XORs in 32 bits twice. */
 function tableSum(seed: u32, at: usize, end: usize): u32 {
   let crc = seed;
   while (at + 16 <= end) {
@@ -139,23 +146,24 @@ function tableSum(seed: u32, at: usize, end: usize): u32 {
     const b = load<u32>(at, 4);
     const c = load<u32>(at, 8);
     const d = load<u32>(at, 12);
-    crc =
-      load<u32>((<usize>(a & 0xff)) << 2, 15 * 1024) ^
-      load<u32>((<usize>((a >> 8) & 0xff)) << 2, 14 * 1024) ^
-      load<u32>((<usize>((a >> 16) & 0xff)) << 2, 13 * 1024) ^
-      load<u32>((<usize>(a >> 24)) << 2, 12 * 1024) ^
-      load<u32>((<usize>(b & 0xff)) << 2, 11 * 1024) ^
-      load<u32>((<usize>((b >> 8) & 0xff)) << 2, 10 * 1024) ^
-      load<u32>((<usize>((b >> 16) & 0xff)) << 2, 9 * 1024) ^
-      load<u32>((<usize>(b >> 24)) << 2, 8 * 1024) ^
-      load<u32>((<usize>(c & 0xff)) << 2, 7 * 1024) ^
-      load<u32>((<usize>((c >> 8) & 0xff)) << 2, 6 * 1024) ^
-      load<u32>((<usize>((c >> 16) & 0xff)) << 2, 5 * 1024) ^
-      load<u32>((<usize>(c >> 24)) << 2, 4 * 1024) ^
-      load<u32>((<usize>(d & 0xff)) << 2, 3 * 1024) ^
-      load<u32>((<usize>((d >> 8) & 0xff)) << 2, 2 * 1024) ^
-      load<u32>((<usize>((d >> 16) & 0xff)) << 2, 1024) ^
-      load<u32>((<usize>(d >> 24)) << 2);
+    crc = <u32>(
+      (<u64>load<u32>((a << 2) & 0x3fc, 15 * 1024) ^
+        <u64>load<u32>((a >> 6) & 0x3fc, 14 * 1024) ^
+        <u64>load<u32>((a >> 14) & 0x3fc, 13 * 1024) ^
+        <u64>load<u32>((a >> 22) & 0x3fc, 12 * 1024) ^
+        <u64>load<u32>((b << 2) & 0x3fc, 11 * 1024) ^
+        <u64>load<u32>((b >> 6) & 0x3fc, 10 * 1024) ^
+        <u64>load<u32>((b >> 14) & 0x3fc, 9 * 1024) ^
+        <u64>load<u32>((b >> 22) & 0x3fc, 8 * 1024) ^
+        <u64>load<u32>((c << 2) & 0x3fc, 7 * 1024) ^
+        <u64>load<u32>((c >> 6) & 0x3fc, 6 * 1024) ^
+        <u64>load<u32>((c >> 14) & 0x3fc, 5 * 1024) ^
+        <u64>load<u32>((c >> 22) & 0x3fc, 4 * 1024) ^
+        <u64>load<u32>((d << 2) & 0x3fc, 3 * 1024) ^
+        <u64>load<u32>((d >> 6) & 0x3fc, 2 * 1024) ^
+        <u64>load<u32>((d >> 14) & 0x3fc, 1024) ^
+        <u64>load<u32>((d >> 22) & 0x3fc))
+    );
     at += 16;
   }
   while (at < end) crc = load<u32>((<usize>((crc ^ load<u8>(at++)) & 0xff)) << 2) ^ (crc >> 8);
@@ -170,20 +178,27 @@ function tableSum(seed: u32, at: usize, end: usize): u32 {
  */
 export function compressBlocks(input: usize, inputBytes: usize, blockBytes: usize, crcSeed: u32, output: usize, sizes: usize): usize {
   const end = input + inputBytes;
-  for (let at = input; at < end;) {
-    const blockEnd = min(at + blockBytes, end);
-    const codeEnd = compressBlock(at, blockEnd, output);
-    store<u32>(codeEnd, crc32c(crcSeed, output, codeEnd));
-    store<u32>(sizes, <u32>(codeEnd + CRC_BYTES - output));
-    sizes += 4;
-    output = codeEnd + CRC_BYTES;
-    at = blockEnd;
+  let to = output;
+  let size = sizes;
+  for (let at = input; at < end; at += blockBytes) {
+    const codeEnd = compressBlock(at, min(at + blockBytes, end), to);
+    store<u32>(size, <u32>(codeEnd + CRC_BYTES - to));
+    size += 4;
+    to = codeEnd + CRC_BYTES;
   }
-  return output;
+  // All sums after all blocks: the tables of the one and of the other do not fit into a core's first cache together.
+  to = output;
+  for (let summed = sizes; summed < size; summed += 4) {
+    const codeEnd = to + load<u32>(summed) - CRC_BYTES;
+    store<u32>(codeEnd, crc32c(crcSeed, to, codeEnd));
+    to = codeEnd + CRC_BYTES;
+  }
+  return to;
 }
 
+/** Offset in the hash table. */
 function hash(word: u32): usize {
-  return (<usize>((word * HASH_PRIME) >> (32 - HASH_BITS))) << 1;
+  return <usize>(((word * HASH_PRIME) >> (31 - HASH_BITS)) & HASH_MASK);
 }
 
 function compressBlock(start: usize, end: usize, out: usize): usize {
@@ -197,29 +212,32 @@ function compressBlock(start: usize, end: usize, out: usize): usize {
   let nextWord = load<u32>(ip);
   for (;;) {
     let match: usize;
-    let word: u32;
-    let next = ip;
     let stride: usize = 1;
-    let misses: u32 = 1 << SKIP_TRIGGER;
-    do {
-      word = nextWord;
-      ip = next;
-      next += stride;
-      stride = misses++ >> SKIP_TRIGGER;
-      if (next > searchEnd) return putLastLiterals(anchor, end, out);
+    // The step to the first position is not counted.
+    let strideEnd = min(ip + 1 + (1 << SKIP_TRIGGER), searchEnd);
+    for (;;) {
+      let next = ip + stride;
+      if (next > strideEnd) {
+        next = ip + ++stride;
+        if (next > searchEnd) return putLastLiterals(anchor, end, out);
+        strideEnd = min(strideEnd + (stride << SKIP_TRIGGER), searchEnd);
+      }
+      const word = nextWord;
       const slot = hash(word);
       nextWord = load<u32>(next);
       match = start + <usize>load<u16>(slot, HASH_TABLE);
       store<u16>(slot, <u16>(ip - start), HASH_TABLE);
-    } while (load<u32>(match) != word);
-
-    while (ip > anchor && match > start && load<u8>(ip - 1) == load<u8>(match - 1)) {
-      ip--;
-      match--;
+      if (<u64>load<u32>(match) == <u64>word) break; // in 64 bits, as in `tableSum`
+      ip = next;
     }
 
+    // It may begin earlier: 8 bytes are looked at without a branch that could be guessed wrong.
+    const room = min(ip - anchor, match - start);
+    let back = min(equalBefore(ip, match), room);
+    if (back == 8) while (back < room && load<u8>(ip - back - 1) == load<u8>(match - back - 1)) back++;
+
     let token = out++;
-    const literals = ip - anchor;
+    const literals = ip - back - anchor;
     let high: usize;
     if (literals >= NIBBLE_MAX) {
       high = NIBBLE_MAX << 4;
@@ -234,8 +252,9 @@ function compressBlock(start: usize, end: usize, out: usize): usize {
     for (;;) {
       store<u16>(out, <u16>(ip - match));
       out += 2;
-      const length = countEqual(ip + MIN_MATCH, match + MIN_MATCH, matchEnd);
-      ip += length + MIN_MATCH;
+      const known = ip + MIN_MATCH;
+      ip = equalEnd(known, match + MIN_MATCH, matchEnd);
+      const length = ip - known + back;
       if (length >= NIBBLE_MAX) {
         store<u8>(token, <u8>(high + NIBBLE_MAX));
         out = putLength(out, length - NIBBLE_MAX);
@@ -247,25 +266,33 @@ function compressBlock(start: usize, end: usize, out: usize): usize {
       if (ip >= searchEnd) return putLastLiterals(anchor, end, out);
 
       store<u16>(hash(load<u32>(ip - 2)), <u16>(ip - 2 - start), HASH_TABLE);
-      word = load<u32>(ip);
+      const word = load<u32>(ip);
       const slot = hash(word);
       match = start + <usize>load<u16>(slot, HASH_TABLE);
       store<u16>(slot, <u16>(ip - start), HASH_TABLE);
       if (load<u32>(match) != word) break;
       token = out++;
       high = 0;
+      back = 0;
     }
     nextWord = load<u32>(++ip);
   }
   return out; // never reached; the compiler asks for it
 }
 
-/** How many bytes from `a` and from `b` are equal, `a` staying below `limit`. */
-function countEqual(a: usize, b: usize, limit: usize): usize {
-  const from = a;
+/** How many of the 8 bytes before `a` and before `b` are equal, from the last one on. */
+function equalBefore(a: usize, b: usize): usize {
+  return <usize>clz(load<u64>(a - 8) ^ load<u64>(b - 8)) >> 3;
+}
+
+/**
+ * Where what follows `a` ceases to be equal to what follows `b`, `limit` at the latest. Where it is, and not how much was
+ * equal, because all that comes next waits for it.
+ */
+function equalEnd(a: usize, b: usize, limit: usize): usize {
   while (a + 8 <= limit) {
     const differing = load<u64>(a) ^ load<u64>(b);
-    if (differing != 0) return a - from + (<usize>ctz(differing) >> 3);
+    if (differing != 0) return a + (<usize>ctz(differing) >> 3);
     a += 8;
     b += 8;
   }
@@ -273,7 +300,7 @@ function countEqual(a: usize, b: usize, limit: usize): usize {
     a++;
     b++;
   }
-  return a - from;
+  return a;
 }
 
 /** Writes a length beyond a token's half: a run of 255 and what is left. */
