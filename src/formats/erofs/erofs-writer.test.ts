@@ -127,6 +127,8 @@ test("a layer without changes has no blocks, and is the same as none", async () 
   assert.deepEqual(first.metadata, [1, 0], "the root and the superblock of a new filesystem");
   write(image, writer, first, 0);
   assert.deepEqual(applyErofsLayer(writer, placePayload([], 1)), { payload: [], metadata: [] });
+  const whiteouts = placePayload([layerEntry("d/.wh.none"), layerEntry("none/.wh..wh..opq")], 1);
+  assert.deepEqual(applyErofsLayer(writer, whiteouts), { payload: [], metadata: [] });
   const opened = await ErofsWriter.open(new MemorySource(image));
   assert.deepEqual(applyErofsLayer(opened, placePayload([], 1)), { payload: [], metadata: [] });
   const layer = placePayload([layerEntry("a")], 2);

@@ -8,7 +8,7 @@ import { findCleared, findNode, findRemoved, resolveDirectory } from "../../tree
 import { keptXattrs } from "../../tree/xattr.ts";
 import { MAX_CHUNKS, shapeChunks, type DeviceRun } from "./chunk-map.ts";
 import { ErofsTree, IMPLIED_DIRECTORY } from "./erofs-tree.ts";
-import { encodeDevice } from "./inode.ts";
+import { encodeDevice, KIND_OF } from "./inode.ts";
 import type { InodeFields } from "./inode-table.ts";
 import { BLOCK_BYTES, FILE_KIND } from "./layout.ts";
 import { LivePayload } from "./live-payload.ts";
@@ -27,15 +27,6 @@ const NEW_BLOCKS = 1;
 const MIN_BYTES = 16 * 2 ** 20;
 /** Block numbers have 32 bits, and the last one means that there is no block. */
 const MAX_BLOCKS = 2 ** 32 - 1;
-
-const KIND_OF: Readonly<Record<Exclude<EntryType, "hardlink">, number>> = {
-  file: FILE_KIND.file,
-  directory: FILE_KIND.directory,
-  symlink: FILE_KIND.symlink,
-  character: FILE_KIND.character,
-  block: FILE_KIND.block,
-  fifo: FILE_KIND.fifo,
-};
 
 /** Where a volume stands between two layers. */
 interface Volume {
@@ -105,19 +96,22 @@ export class ErofsWriter implements FilesystemWriter {
   }
 
   apply(change: Change<PayloadEntry>): void {
-    this.#changed = true;
     if (change.kind === "put") {
+      this.#changed = true;
       this.#put(change.entry);
       return;
     }
     this.#lastParent = undefined;
     if (change.kind === "remove") {
       const found = findRemoved(this.#tree, change);
-      if (found) this.#tree.remove(found);
+      if (!found) return;
+      this.#tree.remove(found);
     } else {
       const directory = findCleared(this.#tree, change);
-      if (directory !== undefined) this.#tree.clear(directory);
+      if (directory === undefined) return;
+      this.#tree.clear(directory);
     }
+    this.#changed = true;
   }
 
   finishLayer(): LayerBlocks {

@@ -15,15 +15,17 @@ export interface ErofsInode extends FilesystemInode {
   readonly xattrBytes: number;
 }
 
-const TYPE_OF: ReadonlyMap<number, FileType> = new Map([
-  [FILE_KIND.file, "file"],
-  [FILE_KIND.directory, "directory"],
-  [FILE_KIND.symlink, "symlink"],
-  [FILE_KIND.character, "character"],
-  [FILE_KIND.block, "block"],
-  [FILE_KIND.fifo, "fifo"],
-  [FILE_KIND.socket, "socket"],
-]);
+/** The kind bits of a mode. */
+export const KIND_OF: Readonly<Record<Exclude<FileType, "unknown">, number>> = {
+  file: FILE_KIND.file,
+  directory: FILE_KIND.directory,
+  symlink: FILE_KIND.symlink,
+  character: FILE_KIND.character,
+  block: FILE_KIND.block,
+  fifo: FILE_KIND.fifo,
+  socket: FILE_KIND.socket,
+};
+const TYPES = ["file", "directory", "symlink", "character", "block", "fifo", "socket"] as const;
 const NANOSECONDS = 1_000_000_000;
 
 export function isExtended(bytes: Uint8Array): boolean {
@@ -42,7 +44,7 @@ export function decodeInode(
   const { format, xattrCount, mode, uid, gid, size, links, mtime, data } = fields;
   if (format >>> 4 !== 0) throw corrupt(`${where} has format 0x${format.toString(16)}, expected less than 16`);
   if (mtime.nanoseconds >= NANOSECONDS) throw corrupt(`${where} has a time of ${mtime.nanoseconds} nanoseconds`);
-  const type = TYPE_OF.get(mode & FILE_KIND.mask) ?? "unknown";
+  const type = TYPES.find((known) => KIND_OF[known] === (mode & FILE_KIND.mask)) ?? "unknown";
   const device = type === "character" || type === "block" ? decodeDevice(data) : { major: 0, minor: 0 };
   return {
     number,

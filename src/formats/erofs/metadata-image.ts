@@ -47,8 +47,8 @@ const { fields: EXTENDED, size: EXTENDED_BYTES } = extendedInodeStruct;
  * symlinks, then shared attributes. Block 0 is the superblock.
  */
 export class MetadataImage {
-  readonly firstBlock: number;
   readonly endBlock: number;
+  readonly #firstBlock: number;
   readonly #tree: ErofsTree;
   readonly #inodes: InodeTable;
   readonly #order: TreeOrder;
@@ -67,7 +67,7 @@ export class MetadataImage {
   constructor(tree: ErofsTree, volumeName: VolumeName, firstBlock: number, checkEnd: (endBlock: number) => void) {
     this.#tree = tree;
     this.#inodes = tree.inodes;
-    this.firstBlock = firstBlock;
+    this.#firstBlock = firstBlock;
     this.#order = orderTree(tree);
     this.#epoch = this.#commonTime();
     this.#xattrs = new XattrPlan(tree.xattrSets, this.#xattrUses());
@@ -96,18 +96,18 @@ export class MetadataImage {
   /** A block of the image, or block 0. */
   block(block: number): Uint8Array {
     if (block === 0) return this.#superblock;
-    const start = (block - this.firstBlock) * BLOCK_BYTES;
+    const start = (block - this.#firstBlock) * BLOCK_BYTES;
     return this.#bytes.subarray(start, start + BLOCK_BYTES);
   }
 
   /** The numbers of all blocks; the root directory and the superblock, which a mount reads first, are the last. */
   blocks(): number[] {
     const rootBlocks = this.#placementOf(ROOT).blocks;
-    const rootStart = this.firstBlock + this.#blocksStart + (this.#wholeBlocks.get(ROOT) ?? 0);
-    const inodeBlock = this.firstBlock + Math.floor(this.#offsets[ROOT] / BLOCK_BYTES);
+    const rootStart = this.#firstBlock + this.#blocksStart + (this.#wholeBlocks.get(ROOT) ?? 0);
+    const inodeBlock = this.#firstBlock + Math.floor(this.#offsets[ROOT] / BLOCK_BYTES);
     const cold: number[] = [];
     const hot: number[] = [];
-    for (let block = this.firstBlock; block < this.endBlock; block++) {
+    for (let block = this.#firstBlock; block < this.endBlock; block++) {
       const isRoots = block === inodeBlock || (block >= rootStart && block < rootStart + rootBlocks);
       (isRoots ? hot : cold).push(block);
     }
@@ -252,7 +252,7 @@ export class MetadataImage {
 
   /** First block of the data, or a device number. */
   #dataOf(number: number, layout: number, blocks: number): number {
-    if (blocks > 0) return this.firstBlock + this.#blocksStart + this.#wholeBlocks.get(number)!;
+    if (blocks > 0) return this.#firstBlock + this.#blocksStart + this.#wholeBlocks.get(number)!;
     return layout === DATA_LAYOUT.inline ? NO_BLOCK : this.#inodes.data(number);
   }
 

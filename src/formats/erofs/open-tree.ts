@@ -6,20 +6,10 @@ import { quoted } from "../../tree/path.ts";
 import type { DeviceRun } from "./chunk-map.ts";
 import { ErofsReader } from "./erofs-reader.ts";
 import { ErofsTree, ROOT } from "./erofs-tree.ts";
-import { encodeDevice, type ErofsInode } from "./inode.ts";
+import { encodeDevice, KIND_OF, type ErofsInode } from "./inode.ts";
 import type { InodeFields } from "./inode-table.ts";
-import { BLOCK_BYTES, DATA_LAYOUT, FILE_KIND } from "./layout.ts";
+import { BLOCK_BYTES, DATA_LAYOUT } from "./layout.ts";
 import { checkWritable, type Superblock } from "./superblock.ts";
-
-const KIND_OF = {
-  file: FILE_KIND.file,
-  directory: FILE_KIND.directory,
-  symlink: FILE_KIND.symlink,
-  character: FILE_KIND.character,
-  block: FILE_KIND.block,
-  fifo: FILE_KIND.fifo,
-  socket: FILE_KIND.socket,
-} as const;
 
 /** Loads a filesystem's whole tree: what is not file data. Throws `UNSUPPORTED` for one that can be read but not continued. */
 export async function openTree(source: ByteSource): Promise<{ superblock: Superblock; tree: ErofsTree }> {
