@@ -12,7 +12,7 @@ export interface Line {
   readonly latencyMs: number;
 }
 
-export const LINES: readonly Line[] = [
+const LINES: readonly Line[] = [
   { megabytesPerSecond: 3, latencyMs: 20 },
   { megabytesPerSecond: 20, latencyMs: 20 },
 ];
@@ -25,7 +25,7 @@ export interface ColdStart extends Line, LineCounts {
 }
 
 /** The program that is started: it is in the image, and reads hundreds of files. */
-export const PROGRAM = ["/usr/bin/python3", "-c", "import json, decimal, asyncio; print(json.dumps({}))"];
+const PROGRAM = ["/usr/bin/python3", "-c", "import json, decimal, asyncio; print(json.dumps({}))"];
 
 /** Starts a program of an image that nothing is known of yet, in three ways, over lines of different speed. */
 export async function measureColdStarts(image: MadeImage, work: string, signal: AbortSignal): Promise<ColdStart[]> {
