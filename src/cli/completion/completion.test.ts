@@ -49,6 +49,6 @@ describe("lazylayer completion", () => {
     assert.deepEqual(await offered("lazylayer", "convert", "--progress", "="), ["auto", "plain", "json", "none"]);
     assert.deepEqual(await offered("convertor", "-i", "v1", "--db-type", ""), ["none", "sqlite", "mysql", "postgres"]);
     assert.deepEqual(await offered("lazylayer", "convert", "--vsize", ""), []);
-    assert.deepEqual(await offered("lazylayer", "convert", "--vsize", "64", "--fs", ""), ["ext4"]);
+    assert.deepEqual(await offered("lazylayer", "convert", "--vsize", "64", "--fs", ""), ["ext4", "erofs"]);
   });
 });
