@@ -69,8 +69,8 @@ export async function convertLayers(image: ImageNode, options: LayersOptions): P
     return await new LayerBuilder(image.name, options).build(scans);
   } catch (error) {
     failure.abort(error);
-    // Whoever still holds a slot gives it back; the first error is the one to report.
-    for (const scan of await Promise.allSettled(scans)) if (scan.status === "fulfilled") scan.value?.release();
+    // Whoever still holds a slot gives it back at once, as others wait for one; the first error is the one to report.
+    await Promise.allSettled(scans.map(async (scan) => (await scan)?.release()));
     throw failure.signal.reason;
   }
 }
@@ -102,7 +102,7 @@ async function scanOne(
   const writers = targets.map((target) =>
     target.known[index] ? undefined : openWriter(target, index, { name, compress: threads.compress, recompress }),
   );
-  const takesPayload = writers.find((writer) => writer?.appendPayload);
+  const takesPayload = writers.find((writer) => writer?.appendPayload !== undefined);
   const stored = observed(source.blobStream(layer, { signal }), (bytes) => layerRead(index, bytes));
   const put = takesPayload && (async (batch: CompressedBatch, bytes: number) => await takesPayload.appendPayload?.(batch, bytes));
   const scan = await threads.scan(stored, name, put, { indexed: writers.some((writer) => writer?.needsIndex) });
