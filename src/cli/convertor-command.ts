@@ -170,7 +170,7 @@ function references(options: ConvertorOptions): { source: string; targets: Reque
 
 /** The results that are asked for, and their tags. */
 function outputTags(options: ConvertorOptions): { format: ImageFormat; tag: string }[] {
-  const { inputTag, outputTag, overlaybd, turboOCI, fastoci, force, upload } = options;
+  const { inputTag, outputTag, overlaybd, turboOCI, fastoci, force, upload, recompress } = options;
   const native = oneTag([
     ["-o", outputTag],
     ["--overlaybd", overlaybd],
@@ -179,6 +179,8 @@ function outputTags(options: ConvertorOptions): { format: ImageFormat; tag: stri
     ["--turboOCI", turboOCI],
     ["--fastoci", fastoci],
   ]);
+  if (recompress && turbo.tag === undefined)
+    throw new LazyError("USAGE", "--recompress is of use only with --turboOCI: overlaybd layers refer to nothing");
   const tags = [
     { format: "overlaybd" as const, ...native },
     { format: "turbo" as const, ...turbo },

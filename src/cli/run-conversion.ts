@@ -12,7 +12,7 @@ import { conversionDocument } from "./conversion-document.ts";
 import type { ConversionOptions } from "./conversion-options.ts";
 import { ConversionProgress } from "./progress/conversion-progress.ts";
 import type { Environment } from "./environment.ts";
-import { openKnownConversions } from "./known-conversions.ts";
+import { knownIn, openKnownConversions } from "./known-conversions.ts";
 import { planDocument, planTable } from "./plan-report.ts";
 import { placeName, referenceName } from "./reference-name.ts";
 import { openReference, type OpenedReference, type StoreOptions } from "./store-options.ts";
@@ -116,7 +116,7 @@ interface OpenedTarget extends ConvertTarget {
   readonly usesStdout: boolean;
 }
 
-/** Both ends. One repository, or one directory, is opened once: it is one place. */
+/** Both ends, and the database. One repository, or one directory, is opened once: it is one place. */
 async function openPlaces(
   { source: from, targets: requested, stores, options, dataElsewhere }: ConversionRequest,
   environment: Environment,
@@ -125,14 +125,18 @@ async function openPlaces(
 ): Promise<{ source: OpenedReference; targets: OpenedTarget[] }> {
   const notify = (message: string): void => progress.note("notice", message);
   const warn = (message: string): void => progress.note("warning", message);
+  // What is wrong with the call shows before anything is opened.
+  const references = { from: parseReference(from), to: requested.map(({ destination }) => parseReference(destination)) };
+  const database = references.to.some(({ kind }) => kind === "registry")
+    ? await openKnownConversions(options, environment, warn)
+    : undefined;
+  cleanup.defer(async () => await database?.close());
   const source = await openReference(from, stores, environment, { notify });
   cleanup.defer(async () => await source.store.close());
-  const opened = [{ reference: parseReference(from), place: source }];
+  const opened = [{ reference: references.from, place: source }];
   const targets: OpenedTarget[] = [];
-  for (const { format, destination } of requested) {
-    const to = parseReference(destination);
-    const known = to.kind === "registry" ? await openKnownConversions(options, to, environment, warn) : undefined;
-    cleanup.defer(async () => await known?.store.close());
+  for (const [index, { format, destination }] of requested.entries()) {
+    const to = references.to[index];
     const before = opened.find(({ reference }) => isOnePlace(reference, to))?.place;
     const place = before ?? (await openReference(destination, stores, environment, { create: true, notify }));
     if (before === undefined) cleanup.defer(async () => await place.store.close());
@@ -141,8 +145,8 @@ async function openPlaces(
       format,
       destination: place.store,
       tag: to.tag ?? place.target.tag,
-      known,
-      mountFrom: mountSource(opened[0].reference, to),
+      known: knownIn(database, to),
+      mountFrom: mountSource(references.from, to),
       dataElsewhere,
       name: referenceName(to),
       usesStdout: place.usesStdout,

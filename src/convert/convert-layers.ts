@@ -70,8 +70,8 @@ export async function convertLayers(image: ImageNode, options: LayersOptions): P
     return await new LayerBuilder(image.name, options).build(scans);
   } catch (error) {
     failure.abort(error);
-    // Whoever still holds a slot gives it back; the first error is the one to report.
-    for (const scan of await Promise.allSettled(scans)) if (scan.status === "fulfilled") scan.value?.release();
+    // Whoever still holds a slot gives it back at once, as others wait for one; the first error is the one to report.
+    await Promise.allSettled(scans.map(async (scan) => (await scan)?.release()));
     throw failure.signal.reason;
   }
 }

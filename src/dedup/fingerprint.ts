@@ -21,7 +21,7 @@ export interface FingerprintedOptions {
 const WORD = /^[a-z0-9][a-z0-9.+-]{0,30}$/;
 
 /**
- * A text that is equal exactly when the options are, and that a person can read: `overlaybd-1,ext4,vsize=68719476736,mkfs,lz4,4096`.
+ * A text that is equal exactly when the options are, and that a person can read: `overlaybd-2,ext4,vsize=68719476736,mkfs,lz4,4096`.
  * At most 255 printable ASCII characters.
  */
 export function fingerprintOf(options: FingerprintedOptions): string {

@@ -37,7 +37,7 @@ test("the page names the standalone convertor's tables as they are made", () => 
 test("the page's example is a fingerprint", () => {
   const options = {
     format: "overlaybd",
-    formatVersion: 1,
+    formatVersion: 2,
     filesystem: "ext4",
     virtualSize: 64 * 2 ** 30,
     algorithm: "lz4",

@@ -1,21 +1,10 @@
 import assert from "node:assert/strict";
 import { DOCKER_MANIFEST, OCI_INDEX } from "../../src/oci/media-types.ts";
 import { usage, stored, WHY, type Replay } from "./convertor-replay-row.ts";
-import { RECORDING } from "./convertor-replay-shape.ts";
 import { ALL_FIELDS } from "./convertor-replay-sources.ts";
 
 /** Where `small-oci:v1` is converted. */
 const SMALL_DIRECTORY = "1--0da5ea15638d84985451ec3d570c9153edb121945591482ec78aa888aba87a6e";
-
-/** Runs with `--turboOCI`, which we refuse before anything is asked. */
-const TURBO: readonly Replay[] = Object.entries(RECORDING.cases)
-  .filter(([, { args = [] }]) => args.includes("--turboOCI") || args.includes("--fastoci"))
-  .map(([name, { args = [], exit }]) => {
-    const flag = args.includes("--turboOCI") ? "--turboOCI" : "--fastoci";
-    const row = { ...usage(name, WHY.turbo, new RegExp(`${flag} is not supported`)), refused: true };
-    // The other tool's crash has the same status.
-    return exit === 2 ? { ...row, differs: [] } : row;
-  });
 
 const WRONG_CALLS: readonly Replay[] = [
   usage("err-badflag", WHY.usage, /--bogus|--repository/),
@@ -32,7 +21,6 @@ const WRONG_CALLS: readonly Replay[] = [
   usage("err-repo-scheme", WHY.reference, /without http:/),
   usage("err-repo-with-tag", WHY.reference, /without tag or digest/),
   usage("err-clientcert-format", WHY.certificates, /foo.*CERT:KEY|--client-cert/),
-  usage("obd-fstype-erofs", WHY.fstype, /--fstype erofs is not supported/),
   usage("obd-vsize-0", WHY.vsize, /from 1 to 16383/),
   usage("obd-vsize-neg", WHY.vsize, /from 1 to 16383/),
   usage("obd-vsize-16384", WHY.vsize, /from 1 to 16383/),
@@ -153,4 +141,4 @@ function field(name: string, look: (documents: { top: JsonObject; config: JsonOb
 }
 
 /** What is refused or fails, what is left in `--dir`, and unusual documents. */
-export const CALL_REPLAYS: readonly Replay[] = [...TURBO, ...WRONG_CALLS, ...FAILURES, ...FILES, ...FIELDS];
+export const CALL_REPLAYS: readonly Replay[] = [...WRONG_CALLS, ...FAILURES, ...FILES, ...FIELDS];

@@ -1,26 +1,6 @@
 import assert from "node:assert/strict";
 import { stored, WHY, type Replay } from "./convertor-replay-row.ts";
-import { parseDocument, RECORDING, type Documents } from "./convertor-replay-shape.ts";
-
-/** What is left of runs that made both kinds of image. The registries of 5004 and 5005 would be the same here. */
-const HALVES: readonly Replay[] = [
-  { name: "both-small-oci", variant: "overlaybd alone", without: ["--turboOCI"] },
-  ...["small-oci", "small-docker", "multi-oci", "multi-docker"].flatMap((image): Replay[] => [
-    {
-      name: `referrer-5001-${image}`,
-      variant: "overlaybd alone",
-      without: ["--turboOCI"],
-      differs: [
-        {
-          tags: Object.keys(RECORDING.cases[`referrer-5001-${image}`].referrers ?? {}).map((digest) => digest.replace(":", "-")),
-          reason: WHY.fallbackTag,
-        },
-        { referrers: "listed", reason: WHY.fallbackTag },
-      ],
-    },
-    { name: `referrer-5004-${image}`, variant: "overlaybd alone", without: ["--turboOCI"] },
-  ]),
-];
+import { parseDocument, type Documents } from "./convertor-replay-shape.ts";
 
 /** Conversions without a database, seen from the registry. */
 const CONVERSIONS: readonly Replay[] = [
@@ -100,4 +80,4 @@ function withUmask(name: string): Replay {
 }
 
 /** Images of all kinds. */
-export const IMAGE_REPLAYS: readonly Replay[] = [...HALVES, ...CONVERSIONS];
+export const IMAGE_REPLAYS: readonly Replay[] = CONVERSIONS;

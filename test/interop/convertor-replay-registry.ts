@@ -66,6 +66,8 @@ const FAULTS: readonly Replay[] = [
 export const NOT_PLAYED: Readonly<Record<string, string>> = {
   "fault-diskfull": "the size of the disk was not recorded",
   "fault-diskfull2": "the size of the disk was not recorded",
+  "obd-fstype-erofs": "EROFS is not made yet",
+  "toci-fstype-erofs": "EROFS is not made yet",
 };
 
 /** Recorded cases that are the same as another here: the same call with the same result, of another registry or at another time. */
@@ -73,6 +75,12 @@ export const SAME: Readonly<Record<string, string>> = {
   "obd-small-oci-run2": "obd-small-oci",
   "obd-small-oci-installed": "obd-small-oci",
   try1: "obd-small-oci",
+  "toci-small-docker-installed": "toci-small-docker",
+  "toci-small-docker-run2": "toci-small-docker",
+  "referrer-5005-small-oci": "referrer-5004-small-oci",
+  "referrer-5005-small-docker": "referrer-5004-small-docker",
+  "referrer-5005-multi-oci": "referrer-5004-multi-oci",
+  "referrer-5005-multi-docker": "referrer-5004-multi-docker",
 };
 
 function at(method: string, url: RegExp, fault: Fault): FaultOf {

@@ -76,15 +76,15 @@ export interface Replay {
 }
 
 /** Of the standalone convertor's temporary files those that we have none of. */
-export const NOT_KEPT_FILES = /(^|\/)(layer\.tar|writable_data|writable_index)$|\/\d{4}_sha256:[0-9a-f]{64}\/config\.json$/;
+export const NOT_KEPT_FILES =
+  /(^|\/)(layer\.tar|writable_data|writable_index|ext4\.fs\.meta|\.turbo\.ociv1|gzip\.meta)$|\/\d{4}_sha256:[0-9a-f]{64}\/config\.json$/;
 
 /** Situations in which we mean to differ: first cells of the table in docs/migrating.md. */
 export const WHY = {
-  turbo: "`--turboOCI`, `--fastoci`",
   usage: "a wrong or missing flag",
   contradiction: "`-i` and `-g` together",
   colon: "`-u` without a colon",
-  fstype: "`--fstype` other than ext4",
+  fstype: "`--fstype` other than ext4 and erofs",
   vsize: "`--vsize` below 1 or above 16383",
   tag: "a tag that is none",
   reference: "a repository that is none, or with a scheme, tag or digest",
@@ -101,6 +101,13 @@ export const WHY = {
   attestations: "attestations in an index",
   reserveTwice: "`--reserve` twice in one directory",
   dump: "`--dump-manifest` without `--reserve`",
+  heldLayers: "layers that a turboOCI image refers to",
+  readTwice: "a layer on its way to turboOCI",
+  bothTags: "`-o` and `--turboOCI` together",
+  turboBase: "`--turboOCI` and `--mkfs=false` together",
+  turboZstd: "a zstd layer, and `--turboOCI`",
+  turboCutTar: "a tar that ends early, and `--turboOCI`",
+  turboNoUpload: "`--turboOCI` and `--no-upload` together",
   noUploadIndex: "`--no-upload` of an index",
   umask: "the umask",
   fewDiffIds: "fewer diff IDs than layers",

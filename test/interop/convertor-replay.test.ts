@@ -5,11 +5,12 @@ import { CALL_REPLAYS } from "./convertor-replay-calls.ts";
 import { DATABASE_REPLAYS } from "./convertor-replay-database.ts";
 import { IMAGE_REPLAYS } from "./convertor-replay-images.ts";
 import { NOT_PLAYED, REGISTRY_REPLAYS, SAME } from "./convertor-replay-registry.ts";
+import { TURBO_REPLAYS } from "./convertor-replay-turbo.ts";
 import { WHY } from "./convertor-replay-row.ts";
 import { RECORDING, type RecordedCase } from "./convertor-replay-shape.ts";
 import { convertor } from "../support/programs.ts";
 
-const REPLAYS = [...CALL_REPLAYS, ...IMAGE_REPLAYS, ...REGISTRY_REPLAYS, ...DATABASE_REPLAYS];
+const REPLAYS = [...CALL_REPLAYS, ...IMAGE_REPLAYS, ...TURBO_REPLAYS, ...REGISTRY_REPLAYS, ...DATABASE_REPLAYS];
 
 test("every recorded case is played, or listed with why it is not", () => {
   const played = REPLAYS.map(({ name }) => name);
@@ -23,7 +24,12 @@ test("every recorded case is played, or listed with why it is not", () => {
 test("recorded cases that are not played because another is the same are the same", () => {
   for (const [name, other] of Object.entries(SAME)) {
     const [one, two] = [RECORDING.cases[name], RECORDING.cases[other]];
-    const call = ({ args = [] }: RecordedCase): string => args.filter((_, at) => args[at - 1] !== "-o").join(" ");
+    const isTag = (flag: string | undefined): boolean => flag === "-o" || flag === "--turboOCI";
+    const call = ({ args = [] }: RecordedCase): string =>
+      args
+        .filter((_, at) => !isTag(args[at - 1]))
+        .join(" ")
+        .replace("{distribution3}", "{zot}");
     assert.deepEqual([call(one), one.exit], [call(two), two.exit], name);
     if (one.converted) assert.deepEqual(Object.values(one.converted), Object.values(two.converted ?? {}), name);
     assert.ok(REPLAYS.some((row) => row.name === other));

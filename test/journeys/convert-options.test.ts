@@ -26,6 +26,7 @@ const conversion = z.strictObject({
   mediaType: z.string(),
   size: z.int(),
   reference: z.string(),
+  format: z.enum(["overlaybd", "turbo"]),
   images: z.array(
     z.strictObject({
       platform: z.string().nullable(),
@@ -43,6 +44,7 @@ const conversion = z.strictObject({
 const planBytes = z.strictObject({ fetch: z.int(), convert: z.int(), reuse: z.int(), mount: z.int(), push: z.int() });
 const plan = z.strictObject({
   reference: z.string(),
+  format: z.enum(["overlaybd", "turbo"]),
   images: z.array(
     z.strictObject({
       platform: z.string().nullable(),
@@ -118,7 +120,7 @@ describe("what goes to standard output and standard error", () => {
     const result = conversion.parse(
       JSON.parse(printed(await convert([`oci:${images.directory}:multi-oci-v1`, target, "--db-type", "none", "--output", "json"]))),
     );
-    assert.equal(result.reference, target);
+    assert.deepEqual([result.reference, result.format], [target, "overlaybd"]);
     assert.deepEqual(
       result.images.map(({ platform, outcome }) => [platform, outcome]),
       [
@@ -139,6 +141,28 @@ describe("what goes to standard output and standard error", () => {
     assert.deepEqual([kept.images[0].platform, kept.bytes.sent], [null, 0]);
     assert.deepEqual(new Set(kept.images[0].layers.map(({ outcome }) => outcome)), new Set(["kept"]));
     assert.match(there.stderr, new RegExp(`^converted, not pushed, digest: "${kept.digest}", in `));
+  });
+
+  it("is a document, or a digest, on a line for each result", async () => {
+    const targets = ["a", "b"].map((tag) => `oci:${scratch.join("out")}:${tag}`);
+    const call = [`oci:${images.directory}:small-oci-v1`, ...targets, "--to", "overlaybd,turbo"];
+    const lines = printed(await convert([...call, "--output", "json"]))
+      .trimEnd()
+      .split("\n");
+    const documents = lines.map((line) => conversion.parse(JSON.parse(line)));
+    assert.deepEqual(
+      documents.map(({ reference, format }) => [reference, format]),
+      [
+        [targets[0], "overlaybd"],
+        [targets[1], "turbo"],
+      ],
+    );
+    assert.equal(printed(await convert(call)), documents.map((document) => `${document.digest}\n`).join(""));
+    const plans = printed(await convert([...call, "--dry-run", "--output", "json"])).trimEnd();
+    assert.deepEqual(
+      plans.split("\n").map((line) => plan.parse(JSON.parse(line)).format),
+      ["overlaybd", "turbo"],
+    );
   });
 
   it("is a digest alone, and a line for people", async () => {

@@ -215,7 +215,7 @@ function memberOf(tar: Buffer): Buffer {
 
 test("a wrong call has status 2, and nothing happens", async () => {
   const call = ["-r", repository, "-i", "v1", "-o", "never"];
-  for (const wrong of [["--turboOCI", "t"], ["--overlaybd", "other"], ["--vsize", "0"], ["--force=perhaps"]]) {
+  for (const wrong of [["--fstype", "xfs"], ["--overlaybd", "other"], ["--vsize", "0"], ["--force=perhaps"]]) {
     assertRefused(await run(...call, ...wrong), /not supported|name two results|from 1 to 16383|expected true or false/);
   }
   assertRefused(await run(), /required option '-r, --repository <repository>' not specified/);
