@@ -10,6 +10,8 @@ export interface TarMappingOptions {
   readonly mappings: MappingList;
   /** There are layers below, whose data must not show in what is left of a file's last block. */
   readonly hidesBelow: boolean;
+  /** What to call the layer in messages. */
+  readonly name: string;
 }
 
 /**
@@ -20,7 +22,7 @@ export interface TarMappingOptions {
 export function mapToTar(
   entries: Iterable<ScannedEntry>,
   places: readonly PayloadPlace[],
-  { mappings, hidesBelow }: TarMappingOptions,
+  { mappings, hidesBelow, name }: TarMappingOptions,
 ): void {
   let next = 0;
   for (const entry of entries) {
@@ -30,7 +32,7 @@ export function mapToTar(
     while (next < places.length && places[next].payloadBlock + places[next].blocks <= entry.payloadBlock) next++;
     if (next === places.length) return;
     if (places[next].payloadBlock >= end) continue;
-    const stretches = stretchesOf(entry);
+    const stretches = stretchesOf(entry, name);
     for (let at = next; at < places.length && places[at].payloadBlock < end; at++) {
       mapPlace(places[at], entry.payloadBlock, end, stretches, hidesBelow, mappings);
     }
@@ -45,14 +47,14 @@ interface Stretch {
   readonly tarSector: number;
 }
 
-function stretchesOf(entry: ScannedEntry): Stretch[] {
+function stretchesOf(entry: ScannedEntry, name: string): Stretch[] {
   const stretches: Stretch[] = [];
   let { dataOffset } = entry;
   let [run, firstBlock] = [0, entry.payloadBlock];
   for (const { offset, length } of entry.extents) {
     if (offset % SECTOR_BYTES !== 0 || dataOffset % SECTOR_BYTES !== 0) {
       throw unsupported(
-        `${quoted(entry.path)} is a sparse file whose data at ${offset} does not begin with a sector of ${SECTOR_BYTES} bytes; ` +
+        `${name}: ${quoted(entry.path)} is a sparse file whose data at ${offset} does not begin with a sector of ${SECTOR_BYTES} bytes; ` +
           "convert the image to overlaybd, which copies data",
       );
     }

@@ -78,7 +78,7 @@ export class TurboLayerWriter implements LayerWriter {
 
   /** The metadata and all mappings, as a ZFile. */
   async #warpLayer(passes: FinishedPasses, contentBytes: number): Promise<Uint8Array[]> {
-    const { compress, virtualSize, uuid, parentUuid } = this.#options;
+    const { name, compress, virtualSize, uuid, parentUuid } = this.#options;
     const pieces: Uint8Array[] = [];
     const zfile = new ZFileWriter(
       { write: async (bytes) => void pieces.push(new Uint8Array(bytes)) },
@@ -87,7 +87,7 @@ export class TurboLayerWriter implements LayerWriter {
     const lsmt = new LsmtWriter(zfile, { virtualSize, uuid, ...(parentUuid !== undefined && { parentUuid }) });
     const mappings = new MappingList();
     await appendMetadata(lsmt, passes, mappings);
-    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow: parentUuid !== undefined });
+    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow: parentUuid !== undefined, name });
     await lsmt.closeWarp(mappings, contentBytes);
     const { header } = await zfile.close();
     pieces[0].set(header);
