@@ -116,7 +116,8 @@ test("a zstd layer in one large frame is refused with what to do, and works with
   assert.equal(descriptor.mediaType, "application/vnd.oci.image.manifest.v1+json");
   const held = (JSON.parse(Buffer.from(bytes).toString()) as { layers: { digest: string; mediaType: string; size: number }[] }).layers;
   const targets = manifest.layers.map((layer) => layer.annotations?.["containerd.io/snapshot/overlaybd/turbo-oci/target-digest"]);
-  assert.deepEqual(held.map(({ digest }) => digest).toSorted(), targets.toSorted());
+  assert.equal(held.length, 3);
+  assert.deepEqual(new Set(held.map(({ digest }) => digest)), new Set(targets));
   assert.ok(!targets.includes(digestOf(large.blob)), "the layer that it stands for is not needed");
   assert.deepEqual(new Set(held.map(({ mediaType }) => mediaType)), new Set([OCI_LAYER_GZIP]));
   await store.close();

@@ -70,7 +70,7 @@ describe("the layers that a turboOCI image refers to", () => {
 
   it("are copied to another registry, and into a directory", async () => {
     await convert(source, `${watched.host}/copied:turbo`);
-    assert.deepEqual(sent().toSorted(), LAYERS.toSorted());
+    assert.deepEqual(sent(), LAYERS);
     await assertSame(`${registry.host}/copied:turbo`);
 
     const directory = scratch.join("layout");

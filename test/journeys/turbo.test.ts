@@ -88,7 +88,8 @@ test("convertor makes both images out of one read of each layer", async () => {
   assert.match(said, /^converted to ".*\/app:obd", digest: "[^"]*"; converted to ".*\/app:turbo", digest: "[^"]*", in [\d.]+ s\n$/);
   for (const { blob } of layers) assert.equal(wholeReads(watched, digestOf(blob)), 1);
   const putTags = watched.seen.filter(({ method, url }) => method === "PUT" && url.includes("/manifests/"));
-  assert.deepEqual(putTags.map(({ url }) => url.split("/").at(-1)).toSorted(), ["obd", "turbo", "turbo-layers"]);
+  assert.equal(putTags.length, 3);
+  assert.deepEqual(new Set(putTags.map(({ url }) => url.split("/").at(-1))), new Set(["obd", "turbo", "turbo-layers"]));
   await verify("obd");
   await verify("turbo");
 });
