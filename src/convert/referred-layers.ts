@@ -47,8 +47,8 @@ export class ReferredLayers {
 
   /** Stores the manifest that names all of them. */
   async keep(signal: AbortSignal): Promise<void> {
-    const { destination, tag } = this.#target;
-    if (tag === undefined || this.#layers.size === 0) return;
+    const { destination, tag, isArchive } = this.#target;
+    if (tag === undefined || isArchive || this.#layers.size === 0) return;
     const config = describe(EMPTY_CONFIG, EMPTY);
     await destination.putBlob(config, new MemorySource(EMPTY, "empty config"), { signal });
     const layers = [...this.#layers.values()].toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
