@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { after, before, describe, it, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
@@ -7,6 +8,7 @@ import { OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD } from "../../src/oci/med
 import type { CommandResult } from "../support/command.ts";
 import { layerOf, writeImage, type BuiltImage } from "../support/image-builder.ts";
 import { lazylayerInProcess } from "../support/in-process.ts";
+import { lazylayer } from "../support/programs.ts";
 import { tarArchive } from "../support/tar-builder.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 import { memberNames, noise, partsOf, succeeded, treeImage } from "./turbo-support.ts";
@@ -121,6 +123,21 @@ test("a zstd layer in one large frame is refused with what to do, and works with
   assert.ok(!targets.includes(digestOf(large.blob)), "the layer that it stands for is not needed");
   assert.deepEqual(new Set(held.map(({ mediaType }) => mediaType)), new Set([OCI_LAYER_GZIP]));
   await store.close();
+});
+
+test("archives hold what the image refers to, and no tag but its own", async () => {
+  await writeImage(scratch.join("source"), "archived", treeImage());
+  const source = `oci:${scratch.join("source")}:archived`;
+  const files = ["oci-archive:a.tar", "oci-archive:b.tar:tag", "docker-archive:c.tar:app:1"].map((name) =>
+    name.replace(":", `:${scratch.path}/`),
+  );
+  for (const file of files) {
+    succeeded(await lazylayerInProcess(["convert", "--to", "turbo", source, file]));
+    const { stdout } = succeeded(await lazylayerInProcess(["verify", source, file]));
+    assert.equal(stdout.toString(), "");
+  }
+  const { stdout } = await lazylayer(["convert", "--to", "turbo", source, "-"]);
+  assert.deepEqual(stdout, await readFile(scratch.join("a.tar")));
 });
 
 test("a layer that is damaged or lies is refused", async () => {

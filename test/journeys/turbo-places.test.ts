@@ -62,7 +62,8 @@ describe("the layers that a turboOCI image refers to", () => {
   it("are mounted from a neighbour repository", async () => {
     await convert(`${watched.host}/app:v1`, `${watched.host}/neighbour:turbo`);
     const mounts = watched.seen.filter(({ method, url }) => method === "POST" && url.includes("mount=") && url.includes("from=app"));
-    assert.deepEqual(mounts.map(({ url }) => new URLSearchParams(url.split("?")[1]).get("mount")).toSorted(), LAYERS.toSorted());
+    assert.equal(mounts.length, LAYERS.length);
+    assert.deepEqual(new Set(mounts.map(({ url }) => new URLSearchParams(url.split("?")[1]).get("mount"))), new Set(LAYERS));
     assert.deepEqual(sent(), []);
     assert.deepEqual(await inRepository(`${registry.host}/neighbour`, LAYERS), [true, true, true]);
     await assertSame(`${registry.host}/neighbour:turbo`);
