@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, it, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
@@ -123,6 +124,18 @@ test("a zstd layer in one large frame is refused with what to do, and works with
   assert.ok(!targets.includes(digestOf(large.blob)), "the layer that it stands for is not needed");
   assert.deepEqual(new Set(held.map(({ mediaType }) => mediaType)), new Set([OCI_LAYER_GZIP]));
   await store.close();
+});
+
+test("a tag that leaves no room for the tag of the layers is refused before anything is read", async () => {
+  await writeImage(scratch.join("source"), "tag", treeImage());
+  const to = (tag: string): string => `oci:${scratch.join("tags")}:${tag}`;
+  const call = ["convert", "--to", "turbo", `oci:${scratch.join("source")}:tag`];
+  const refused = await lazylayerInProcess([...call, to("x".repeat(122))]);
+  assert.equal(refused.status, 2);
+  assert.match(refused.stderr, /at most 121 characters/);
+  assert.equal(existsSync(scratch.join("tags")), false);
+  succeeded(await lazylayerInProcess([...call, to("x".repeat(121))]));
+  succeeded(await lazylayerInProcess([...call, to("y".repeat(128)), "--leave-data"]));
 });
 
 test("archives hold what the image refers to, and no tag but its own", async () => {
