@@ -7,7 +7,7 @@ export function addFileCommands(program: Command, environment: Environment): voi
   const ls = program
     .command("ls")
     .summary("list a directory of a converted image")
-    .description("Lists a directory of an overlaybd image, reading only what that takes. Needs no root.")
+    .description("Lists a directory of a converted image, reading only what that takes. Needs no root.")
     .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
     .argument("[path]", "path in the image", "/")
     .option("-l, --long", "with type, mode, links, owner, size and time")
@@ -21,7 +21,7 @@ Examples:
   const cat = program
     .command("cat")
     .summary("print a file of a converted image")
-    .description("Prints a file of an overlaybd image, reading only what that takes. Needs no root.")
+    .description("Prints a file of a converted image, reading only what that takes. Needs no root.")
     .argument("<image>", "image reference, or oci:DIRECTORY[:tag]")
     .argument("<path>", "path in the image")
     .addHelpText(

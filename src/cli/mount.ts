@@ -26,9 +26,9 @@ interface MountOptions {
 export function addMountCommand(program: Command, environment: MountEnvironment): void {
   const command = program
     .command("mount")
-    .summary("mount an overlaybd image, fetching only what is read")
+    .summary("mount a converted image, fetching only what is read")
     .description(
-      "Mounts an overlaybd image read-only on DIRECTORY (needs root). Blocks are fetched when they are read, and kept in the cache.\n" +
+      "Mounts a converted image read-only on DIRECTORY (needs root). Blocks are fetched when they are read, and kept in the cache.\n" +
         "The mount is nosuid and nodev: programs of the image get no rights by set-user-id bits or file capabilities, and its device files lead\n" +
         "nowhere. mount -o remount,suid DIRECTORY allows the former, for images that you trust.",
     )

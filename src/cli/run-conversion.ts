@@ -148,6 +148,7 @@ async function openPlaces(
       known: knownIn(database, to),
       mountFrom: mountSource(references.from, to),
       dataElsewhere,
+      isArchive: to.kind !== "registry" && to.kind !== "layout",
       name: referenceName(to),
       usesStdout: place.usesStdout,
     });

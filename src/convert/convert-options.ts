@@ -19,6 +19,8 @@ export interface ConvertTarget {
   readonly mountFrom?: string | undefined;
   /** The layers that turboOCI layers refer to are somewhere else, where whoever reads the result will find them. */
   readonly dataElsewhere?: boolean | undefined;
+  /** The destination keeps whatever is in it, so the layers that turboOCI layers refer to need no tag of their own there. */
+  readonly isArchive?: boolean | undefined;
 }
 
 /** Options of all results of a run. */

@@ -1,10 +1,10 @@
 import { MemorySource } from "../bytes/source.ts";
+import { LazyError } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import { encodeJson } from "../oci/json.ts";
 import { EMPTY_CONFIG, OCI_MANIFEST } from "../oci/media-types.ts";
-import { parseTag } from "../oci/reference.ts";
 import type { ConvertTarget } from "./convert-options.ts";
 import { copyBlob } from "./copy-document.ts";
 import type { ConvertedLayer } from "./layer-writer.ts";
@@ -14,9 +14,15 @@ import { describe } from "./output-image.ts";
 const ARTIFACT_TYPE = "application/vnd.lazylayer.referred-layers.v1+json";
 const EMPTY = encodeJson({});
 
+const SUFFIX = "-layers";
+const MAX_TAG_CHARACTERS = 128;
+
 /** The tag under which the layers are kept that the image with this tag refers to. */
-function referredTag(tag: string): string {
-  return parseTag(`${tag}-layers`);
+function keepingTag(tag: string): string {
+  if (tag.length + SUFFIX.length <= MAX_TAG_CHARACTERS) return `${tag}${SUFFIX}`;
+  const longest = MAX_TAG_CHARACTERS - SUFFIX.length;
+  const hint = `name one of at most ${longest} characters, as what it refers to is kept under it and "${SUFFIX}"`;
+  throw new LazyError("USAGE", `tag ${tag}: is too long for a turboOCI image; ${hint}`);
 }
 
 /**
@@ -26,11 +32,15 @@ function referredTag(tag: string): string {
 export class ReferredLayers {
   readonly #source: ImageStore;
   readonly #target: ConvertTarget;
+  /** Undefined where they need not be kept. */
+  readonly #tag: string | undefined;
   readonly #layers = new Map<Digest, Descriptor>();
 
+  /** Throws `USAGE` for a tag that is too long. */
   constructor(source: ImageStore, target: ConvertTarget) {
     this.#source = source;
     this.#target = target;
+    this.#tag = target.tag === undefined || target.isArchive ? undefined : keepingTag(target.tag);
   }
 
   /** Makes sure that what these layers refer to is in the destination. */
@@ -47,12 +57,13 @@ export class ReferredLayers {
 
   /** Stores the manifest that names all of them. */
   async keep(signal: AbortSignal): Promise<void> {
-    const { destination, tag } = this.#target;
+    const { destination } = this.#target;
+    const tag = this.#tag;
     if (tag === undefined || this.#layers.size === 0) return;
     const config = describe(EMPTY_CONFIG, EMPTY);
     await destination.putBlob(config, new MemorySource(EMPTY, "empty config"), { signal });
     const layers = [...this.#layers.values()].toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
     const manifest = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType: ARTIFACT_TYPE, config, layers });
-    await destination.putManifest(manifest, OCI_MANIFEST, { tag: referredTag(tag), signal });
+    await destination.putManifest(manifest, OCI_MANIFEST, { tag, signal });
   }
 }

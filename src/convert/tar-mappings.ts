@@ -52,9 +52,11 @@ function stretchesOf(entry: ScannedEntry, name: string): Stretch[] {
   let { dataOffset } = entry;
   let [run, firstBlock] = [0, entry.payloadBlock];
   for (const { offset, length } of entry.extents) {
-    if (offset % SECTOR_BYTES !== 0 || dataOffset % SECTOR_BYTES !== 0) {
+    // What follows data within its sector is not the file's, save behind its end, where nobody looks.
+    const endsInside = (offset + length) % SECTOR_BYTES !== 0 && offset + length < entry.size;
+    if (offset % SECTOR_BYTES !== 0 || dataOffset % SECTOR_BYTES !== 0 || endsInside) {
       throw unsupported(
-        `${name}: ${quoted(entry.path)} is a sparse file whose data at ${offset} does not begin with a sector of ${SECTOR_BYTES} bytes; ` +
+        `${name}: ${quoted(entry.path)} is a sparse file whose data at ${offset} does not lie in whole sectors of ${SECTOR_BYTES} bytes; ` +
           "convert the image to overlaybd, which copies data",
       );
     }

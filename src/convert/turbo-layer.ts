@@ -81,7 +81,7 @@ export class TurboLayerWriter implements LayerWriter {
 
   /** The metadata and all mappings, as a ZFile. */
   async #warpLayer(passes: FinishedPasses, contentBytes: number): Promise<Uint8Array[]> {
-    const { compress, virtualSize, uuid, parentUuid, name } = this.#options;
+    const { name, compress, virtualSize, uuid, parentUuid } = this.#options;
     const pieces: Uint8Array[] = [];
     const zfile = new ZFileWriter(
       { write: async (bytes) => void pieces.push(new Uint8Array(bytes)) },

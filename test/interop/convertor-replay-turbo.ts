@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { OCI_LAYER_GZIP } from "../../src/oci/media-types.ts";
+import { lazylayer } from "../support/programs.ts";
 import { stored, usage, WHY, type Replay } from "./convertor-replay-row.ts";
 import { parseDocument, RECORDING, type Documents } from "./convertor-replay-shape.ts";
 import { WRAPPED_BASE } from "./convertor-replay-stage.ts";
@@ -73,9 +74,12 @@ const CONVERSIONS: readonly Replay[] = [
   { name: "toci-mixed-wrongdiffid", says: /diff ID/i, differs: [{ exit: 1, reason: WHY.wrongDiffIds }] },
   turbo("toci-mkfs-false", {
     differs: [{ result: "checked", reason: WHY.turboBase }],
-    check: ({ documents }) => {
+    check: async ({ documents, played: { host } }) => {
       const layers = layersOf(documents);
       assert.deepEqual([layers.length, layers[0].digest, layers[0].target], [4, WRAPPED_BASE, ""]);
+      const repository = `${host}/toci-mkfs-false/small-oci`;
+      const { status, stdout } = await lazylayer(["verify", `${repository}:v1`, `${repository}:nomkfst`]);
+      assert.equal(status, 0, stdout.toString());
     },
   }),
   {

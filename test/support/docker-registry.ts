@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { run } from "./command.ts";
 import { unusedPort } from "./server-process.ts";
 
 export interface DockerRegistryOptions {
@@ -23,6 +24,8 @@ export interface DockerRegistry extends AsyncDisposable {
   kill(): Promise<void>;
   /** Starts it again after `kill`: the same data on the same port. */
   restart(): Promise<void>;
+  /** Removes, while it is down, what no manifest with a tag needs, and starts it again. */
+  collectGarbage(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -48,6 +51,11 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
     child.kill("SIGKILL");
     await once(child, "exit");
   };
+  const collectGarbage = async (): Promise<void> => {
+    await kill();
+    await run(PROGRAM, ["garbage-collect", "--delete-untagged", config]);
+    await restart();
+  };
   const stop = async (): Promise<void> => {
     await kill();
     await rm(directory, { recursive: true, force: true });
@@ -59,7 +67,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
     throw error;
   }
   const host = `127.0.0.1:${port}`;
-  return { host, directory: join(directory, "data"), kill, restart, stop, [Symbol.asyncDispose]: stop };
+  return { host, directory: join(directory, "data"), kill, restart, collectGarbage, stop, [Symbol.asyncDispose]: stop };
 }
 
 function configText(directory: string, port: number, { basicAuth, tls }: DockerRegistryOptions): string {
