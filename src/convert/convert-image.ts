@@ -1,3 +1,4 @@
+import { LazyError } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { hexOf, type Digest } from "../oci/digest.ts";
 import { attestedDigest, withAttested } from "../oci/image-selection.ts";
@@ -14,6 +15,7 @@ import { imagesOf, readImageGraph, type GraphNode, type ImageNode, type IndexNod
 import { KnownLayers } from "./known-layers.ts";
 import { layerOptionsOf, type LayerOptions } from "./layer-options.ts";
 import { describe, outputEntry, outputIndex, OUTPUT_TYPES } from "./output-image.ts";
+import { referredBy } from "./referred-by.ts";
 import { ReferredLayers } from "./referred-layers.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { TargetRun } from "./target-conversion.ts";
@@ -73,7 +75,7 @@ class Conversion {
     const uploads = new Semaphore(UPLOADS);
     const signal = AbortSignal.any([options.signal, this.#failure.signal]);
     const runs = targets.map((target, index): TargetRun => {
-      const { destination, known, format, dataElsewhere } = target;
+      const { destination, known, dataElsewhere } = target;
       return {
         target,
         options,
@@ -89,7 +91,8 @@ class Conversion {
         claimed: new ClaimedLayers(),
         memory,
         uploads,
-        referred: format === "turbo" && !dataElsewhere ? new ReferredLayers(source, target) : undefined,
+        // Of images that are converted already, any can be turboOCI.
+        referred: dataElsewhere ? undefined : new ReferredLayers(source, target),
         signal,
       };
     });
@@ -176,13 +179,29 @@ class Conversion {
     } else if (reason === "artifact") {
       options.observer.warning?.(`${name}: is no image; it stays as it is`);
     }
-    for (const { target } of targets) {
+    const data = reason === "converted" && options.upload ? await this.#referredBy(node) : [];
+    for (const { target, referred } of targets) {
       const { destination, mountFrom } = target;
       const tag = isTop ? target.tag : undefined;
       const isThere = source.name === destination.name && tag === undefined;
+      await referred?.store(data, signal);
+      if (isTop && options.upload) await referred?.keep(signal);
       if (options.upload && !isThere) await copyDocument(source, destination, node, { mountFrom, tag, signal });
     }
     return targets.map(() => descriptor);
+  }
+
+  /** What an image that is converted already refers to, as far as the source has it. */
+  async #referredBy({ manifest, name }: KeptNode): Promise<{ readonly data: Descriptor }[]> {
+    const { source, options, targets } = this.#run;
+    if (targets.every(({ referred }) => referred === undefined)) return [];
+    try {
+      return (await referredBy(manifest?.layers ?? [], source)).map((data) => ({ data }));
+    } catch (error) {
+      if (!(error instanceof LazyError)) throw error;
+      options.observer.warning?.(`${name}: what it refers to stays where it is: ${error.message}`);
+      return [];
+    }
   }
 
   /** Announces an image and gives its number. */

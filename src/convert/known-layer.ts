@@ -2,8 +2,10 @@ import type { Compression } from "../compression/decompress.ts";
 import { MemorySource } from "../bytes/source.ts";
 import { readTurboBlob } from "../device/turbo-blob.ts";
 import { LazyError } from "../errors.ts";
+import { parseGzipIndex } from "../formats/gzip-index/gzip-index-reader.ts";
 import { readSealedFile } from "../formats/lsmt/lsmt-reader.ts";
 import { openZFile } from "../formats/zfile/zfile-reader.ts";
+import { parseZstdIndex } from "../formats/zstd-index/zstd-index-reader.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import { familyOf, layerMediaType, type MediaTypeFamily } from "../oci/media-types.ts";
@@ -55,6 +57,11 @@ async function readTurboLayer(
     const { metadata, gzipIndex, zstdIndex, diffId } = await readTurboBlob(content, blob.digest);
     const { trailer } = await readSealedFile(await openZFile(new MemorySource(metadata.bytes, metadata.name)), 0);
     if (!saysItIs(trailer, identity)) return undefined;
+    // Its index could be of a layer with the same content in another blob.
+    const index = gzipIndex
+      ? parseGzipIndex(gzipIndex.bytes, gzipIndex.name)
+      : zstdIndex && parseZstdIndex(zstdIndex.bytes, zstdIndex.name);
+    if (index !== undefined && index.storedBytes !== source.size) return undefined;
     const data = storedLayer(source, gzipIndex ? "gzip" : zstdIndex ? "zstd" : "none");
     return { descriptor: turboDescriptor(blob, family, filesystem, data), diffId, data };
   } catch (error) {

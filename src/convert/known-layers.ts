@@ -138,7 +138,9 @@ export class KnownLayers {
     return await readLayer(destination, row, wanted, index, { ...layerOptions, family }, foreign);
   }
 
-  async remember({ key }: WantedLayer, fingerprint: string, { descriptor: { digest, size } }: OutputLayer): Promise<void> {
+  /** Not of a layer that refers to one which was compressed anew: the key names the one that the source has. */
+  async remember({ key, source }: WantedLayer, fingerprint: string, { descriptor: { digest, size }, data }: OutputLayer): Promise<void> {
+    if (data !== undefined && data.digest !== source.digest) return;
     await this.#insert({ kind: "layer", chainId: key }, fingerprint, digest, size);
   }
 

@@ -32,19 +32,17 @@ function keepingTag(tag: string): string {
 export class ReferredLayers {
   readonly #source: ImageStore;
   readonly #target: ConvertTarget;
-  /** Undefined where they need not be kept. */
-  readonly #tag: string | undefined;
   readonly #layers = new Map<Digest, Descriptor>();
 
   /** Throws `USAGE` for a tag that is too long. */
   constructor(source: ImageStore, target: ConvertTarget) {
     this.#source = source;
     this.#target = target;
-    this.#tag = target.tag === undefined || target.isArchive ? undefined : keepingTag(target.tag);
+    if (target.format === "turbo") this.#tag();
   }
 
   /** Makes sure that what these layers refer to is in the destination. */
-  async store(layers: readonly Pick<ConvertedLayer, "data" | "dataContent">[], signal: AbortSignal): Promise<void> {
+  async store(layers: readonly Partial<Pick<ConvertedLayer, "data" | "dataContent">>[], signal: AbortSignal): Promise<void> {
     const { destination, mountFrom } = this.#target;
     for (const { data, dataContent } of layers) {
       if (data === undefined || this.#layers.has(data.digest)) continue;
@@ -58,12 +56,18 @@ export class ReferredLayers {
   /** Stores the manifest that names all of them. */
   async keep(signal: AbortSignal): Promise<void> {
     const { destination } = this.#target;
-    const tag = this.#tag;
-    if (tag === undefined || this.#layers.size === 0) return;
+    const tag = this.#layers.size === 0 ? undefined : this.#tag();
+    if (tag === undefined) return;
     const config = describe(EMPTY_CONFIG, EMPTY);
     await destination.putBlob(config, new MemorySource(EMPTY, "empty config"), { signal });
     const layers = [...this.#layers.values()].toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
     const manifest = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType: ARTIFACT_TYPE, config, layers });
     await destination.putManifest(manifest, OCI_MANIFEST, { tag, signal });
+  }
+
+  /** Undefined where they need not be kept. */
+  #tag(): string | undefined {
+    const { tag, isArchive } = this.#target;
+    return tag === undefined || isArchive ? undefined : keepingTag(tag);
   }
 }

@@ -66,8 +66,6 @@ const FAULTS: readonly Replay[] = [
 export const NOT_PLAYED: Readonly<Record<string, string>> = {
   "fault-diskfull": "the size of the disk was not recorded",
   "fault-diskfull2": "the size of the disk was not recorded",
-  "obd-fstype-erofs": "EROFS is not made yet",
-  "toci-fstype-erofs": "EROFS is not made yet",
 };
 
 /** Recorded cases that are the same as another here: the same call with the same result, of another registry or at another time. */

@@ -85,6 +85,7 @@ export const WHY = {
   contradiction: "`-i` and `-g` together",
   colon: "`-u` without a colon",
   fstype: "`--fstype` other than ext4 and erofs",
+  erofs: "`--fstype erofs`",
   vsize: "`--vsize` below 1 or above 16383",
   tag: "a tag that is none",
   reference: "a repository that is none, or with a scheme, tag or digest",

@@ -96,6 +96,12 @@ const CONVERSIONS: readonly Replay[] = [
     differs: [{ result: "checked", reason: WHY.umask }],
     check: async ({ stage, played, digest }) => assert.equal(digest, (await stage.documents(stored(played), "v1_toci")).digest),
   }),
+  {
+    name: "obd-fstype-erofs",
+    differs: [{ result: "checked", reason: WHY.erofs }],
+    check: ({ documents }) => assertErofs(documents),
+  },
+  turbo("toci-fstype-erofs", { differs: [{ result: "checked", reason: WHY.erofs }], check: ({ documents }) => assertErofs(documents) }),
   usage("toci-fstype-xfs", WHY.fstype, /--fstype xfs is not supported/),
   usage("xfs-res", WHY.fstype, /--fstype xfs is not supported/),
 ];
@@ -107,6 +113,12 @@ function layersOf(documents: Documents | undefined): { readonly digest: string; 
     digest,
     target: annotations?.["containerd.io/snapshot/overlaybd/turbo-oci/target-media-type"] ?? "",
   }));
+}
+
+function assertErofs(documents: Documents | undefined): void {
+  const { layers = [] } = parseDocument(documents?.get("top") ?? "{}");
+  assert.equal(layers.length, 3);
+  for (const { annotations } of layers) assert.equal(annotations?.["containerd.io/snapshot/overlaybd/blob-fs-type"], "erofs");
 }
 
 const FILES: readonly Replay[] = [

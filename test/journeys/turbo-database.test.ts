@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
+import { zstdCompressSync } from "node:zlib";
 import { z } from "zod";
+import { digestOf } from "../../src/oci/digest.ts";
+import { OCI_LAYER_ZSTD } from "../../src/oci/media-types.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { writeImage, type BuiltImage } from "../support/image-builder.ts";
 import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
 import { lazylayerInProcess } from "../support/in-process.ts";
 import { tarArchive } from "../support/tar-builder.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
-import { gzipImage, succeeded, TREE } from "./turbo-support.ts";
+import { gzipImage, noise, succeeded, TREE } from "./turbo-support.ts";
 
 const document = z.object({
   digest: z.string(),
@@ -50,11 +53,21 @@ after(async () => {
 
 /** Converts an image to tags of a repository, in the order of the formats; the database is the scratch directory's. */
 async function convert(image: BuiltImage, formats: string, repository: string, ...tags: string[]): Promise<Converted[]> {
+  return await convertWith([], image, formats, repository, ...tags);
+}
+
+async function convertWith(
+  options: readonly string[],
+  image: BuiltImage,
+  formats: string,
+  repository: string,
+  ...tags: string[]
+): Promise<Converted[]> {
   await writeImage(scratch.join("source"), "v1", image);
   const targets = tags.map((tag) => `${watched.host}/${repository}:${tag}`);
   const call = ["convert", `oci:${scratch.join("source")}:v1`, ...targets, "--to", formats, "--output", "json"];
   const place = { cacheDirectory: scratch.join("cache"), temporaryDirectory: scratch.path };
-  const { stdout } = succeeded(await lazylayerInProcess([...call, "--db-type", "sqlite"], place));
+  const { stdout } = succeeded(await lazylayerInProcess([...call, "--db-type", "sqlite", ...options], place));
   for (const target of targets) {
     const verified = await lazylayerInProcess(["verify", `oci:${scratch.join("source")}:v1`, target]);
     assert.deepEqual([verified.status, verified.stdout.toString()], [0, ""], verified.stderr);
@@ -136,4 +149,18 @@ test("a neighbour repository's turboOCI layers are mounted", async () => {
   const [first] = await convert(gzipImage(TARS), "turbo", "one", "a");
   const [second] = await convert(gzipImage(TARS), "turbo", "two", "a");
   assert.deepEqual([second.outcomes, second.digest], [["mounted", "mounted", "mounted"], first.digest]);
+});
+
+test("a layer that was compressed anew is converted again, and refers to what it is an index of", async () => {
+  const tar = tarArchive([{ name: "large", data: noise("one frame", 5 << 20) }]);
+  const frame = { blob: zstdCompressSync(tar), diffId: digestOf(tar), mediaType: OCI_LAYER_ZSTD };
+  const image = { layers: [...gzipImage(TARS.slice(0, 1)).layers, frame, ...gzipImage([MORE]).layers] };
+  const options = ["--recompress", "gzip"];
+  const [first] = await convertWith(options, image, "turbo", "frames", "a");
+  const [again] = await convertWith(options, image, "turbo", "frames", "b");
+  assert.deepEqual([again.digest, again.outcomes], [first.digest, ["reused", "exists", "reused"]]);
+  const [oci] = await convertWith([...options, "--oci"], image, "turbo", "frames", "c");
+  assert.deepEqual(oci.digests, first.digests);
+  const [neighbour] = await convertWith(options, image, "turbo", "frames-too", "a");
+  assert.equal(neighbour.digest, first.digest);
 });

@@ -141,9 +141,7 @@ test("a tag that leaves no room for the tag of the layers is refused before anyt
 test("archives hold what the image refers to, and no tag but its own", async () => {
   await writeImage(scratch.join("source"), "archived", treeImage());
   const source = `oci:${scratch.join("source")}:archived`;
-  const files = ["oci-archive:a.tar", "oci-archive:b.tar:tag", "docker-archive:c.tar:app:1"].map((name) =>
-    name.replace(":", `:${scratch.path}/`),
-  );
+  const files = ["oci-archive:a.tar", "oci-archive:b.tar:tag"].map((name) => name.replace(":", `:${scratch.path}/`));
   for (const file of files) {
     succeeded(await lazylayerInProcess(["convert", "--to", "turbo", source, file]));
     const { stdout } = succeeded(await lazylayerInProcess(["verify", source, file]));

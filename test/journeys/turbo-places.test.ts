@@ -119,6 +119,22 @@ describe("the layers that a turboOCI image refers to", () => {
   });
 });
 
+test("an image that is turboOCI already brings what it refers to where it is copied to", async () => {
+  const turbo = `${registry.host}/app:again`;
+  await convert(`${registry.host}/app:v1`, turbo);
+  const directory = scratch.join("again");
+  const { stderr } = succeeded(await lazylayer(["convert", turbo, `oci:${directory}:copy`]));
+  assert.match(stderr, /^warning: .* is converted already; it stays as it is\nconverted /);
+  await assertSame(`oci:${directory}:copy`);
+  await convert(turbo, `${watched.host}/app:tagged`);
+  assert.ok(watched.seen.some(({ method, url }) => method === "PUT" && url.endsWith("/manifests/tagged-layers")));
+
+  const bare = `${registry.host}/bare:again`;
+  await convert(`${registry.host}/app:v1`, bare, "--leave-data");
+  const copied = succeeded(await lazylayer(["convert", bare, `oci:${directory}:bare`]));
+  assert.match(copied.stderr, /^warning: .*what it refers to stays where it is: .*its data is in blob/m);
+});
+
 /** Removes a manifest and so its tags, by the registry's own API. */
 async function deleteManifest(host: string, repository: string, tag: string): Promise<void> {
   await using store = openRepository(`${host}/${repository}`);
