@@ -25,6 +25,7 @@ export interface LayersOptions extends BuilderOptions {
 }
 
 interface WriterTools {
+  readonly onBaseLayer: boolean;
   readonly name: string;
   readonly compress: CompressBlocks;
   readonly recompress: (spool: BlobSpool) => Promise<RecompressedLayer>;
@@ -95,13 +96,15 @@ async function scanOne(
   { config, name: image }: ImageNode,
   layer: Descriptor,
   index: number,
-  { source, targets, threads, signal, layerRead }: LayersOptions,
+  { source, targets, base, threads, signal, layerRead }: LayersOptions,
 ): Promise<Omit<ScannedLayer, "release">> {
   const name = `${image}: layer ${index} (${layer.digest})`;
   const recompress = async (spool: BlobSpool): Promise<RecompressedLayer> =>
     await recompressLayer(layer, { source, threads, spool, name, signal });
   const writers = targets.map((target) =>
-    target.known[index] ? undefined : openWriter(target, index, { name, compress: threads.compress, recompress }),
+    target.known[index]
+      ? undefined
+      : openWriter(target, index, { name, onBaseLayer: base !== undefined, compress: threads.compress, recompress }),
   );
   const takesPayload = writers.find((writer) => writer?.needsPayload);
   const stored = observed(source.blobStream(layer, { signal }), (bytes) => layerRead(index, bytes));
@@ -115,13 +118,14 @@ async function scanOne(
 function openWriter(
   { options, family, wanted, spools, openDataSpool }: LayersTarget,
   index: number,
-  { name, compress, recompress }: WriterTools,
+  { name, onBaseLayer, compress, recompress }: WriterTools,
 ): LayerWriter {
   const { format, filesystem, virtualSize } = options;
   const writing = { name, spool: spools[index], family, filesystem, compress, ...identityOf(wanted, index, virtualSize) };
   if (format === "overlaybd") return new OverlaybdLayerWriter(writing);
   return new TurboLayerWriter({
     ...writing,
+    hidesBelow: index > 0 || onBaseLayer,
     source: wanted[index].source,
     recompress: openDataSpool && (async () => await recompress(openDataSpool(index))),
   });

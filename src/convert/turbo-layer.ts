@@ -16,6 +16,8 @@ import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 import { mapToTar } from "./tar-mappings.ts";
 
 export interface TurboLayerOptions extends LayerWriterOptions {
+  /** There are layers below, or a base layer, whose data must not show in what is left of a file's last block. */
+  readonly hidesBelow: boolean;
   /** The layer that this one is to refer to. */
   readonly source: Descriptor;
   /** Makes a layer with the same content that can be read in the middle; undefined if that is not wanted. */
@@ -81,7 +83,7 @@ export class TurboLayerWriter implements LayerWriter {
 
   /** The metadata and all mappings, as a ZFile. */
   async #warpLayer(passes: FinishedPasses, contentBytes: number): Promise<Uint8Array[]> {
-    const { name, compress, virtualSize, uuid, parentUuid } = this.#options;
+    const { name, compress, virtualSize, uuid, parentUuid, hidesBelow } = this.#options;
     const pieces: Uint8Array[] = [];
     const zfile = new ZFileWriter(
       { write: async (bytes) => void pieces.push(new Uint8Array(bytes)) },
@@ -90,7 +92,7 @@ export class TurboLayerWriter implements LayerWriter {
     const lsmt = new LsmtWriter(zfile, { virtualSize, uuid, ...(parentUuid !== undefined && { parentUuid }) });
     const mappings = new MappingList();
     await appendMetadata(lsmt, passes, mappings);
-    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow: parentUuid !== undefined, name });
+    mapToTar(passes.scan.entries, passes.blocks.payload, { mappings, hidesBelow, name });
     await lsmt.closeWarp(mappings, contentBytes);
     const { header } = await zfile.close();
     pieces[0].set(header);

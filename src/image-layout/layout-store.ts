@@ -6,6 +6,7 @@ import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import { MAX_CONFIG_BYTES } from "../oci/config.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
+import { artifactTypeOf } from "../oci/manifest.ts";
 import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
@@ -142,10 +143,15 @@ class LayoutStore implements ImageStore {
   async putManifest(bytes: Uint8Array, mediaType: string, { tag, signal }: PutManifestOptions): Promise<Descriptor> {
     if (tag !== undefined) parseTag(tag);
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
-    const referrer = parseReferrer(bytes, descriptor, `${this.name}@${descriptor.digest}`);
+    const where = `${this.name}@${descriptor.digest}`;
+    const referrer = parseReferrer(bytes, descriptor, where);
+    const artifactType = artifactTypeOf(bytes, mediaType, where);
     await this.putBlob(descriptor, new MemorySource(bytes, `${this.name}: ${descriptor.digest}`), { signal });
     signal?.throwIfAborted();
-    if (tag !== undefined) await this.#changeIndex((index) => withTag(index, tag, descriptor));
+    if (tag !== undefined) {
+      const entry = { ...descriptor, ...(artifactType !== undefined && { artifactType }) };
+      await this.#changeIndex((index) => withTag(index, tag, entry));
+    }
     if (referrer) await this.#enterReferrer(referrer);
     return descriptor;
   }
@@ -209,7 +215,10 @@ async function inTurn(directory: string, change: () => Promise<void>): Promise<v
 function findEntry(index: ImageIndex, { tag, digest }: ResolveTarget, name: string): Descriptor | undefined {
   if (digest) return index.manifests.find((entry) => entry.digest === digest);
   const isMeant = (own: string | undefined): boolean => (tag === undefined ? own === undefined || !isReferrersTag(own) : own === tag);
-  const found = index.manifests.filter((entry) => isMeant(tagOf(entry)));
+  const all = index.manifests.filter((entry) => isMeant(tagOf(entry)));
+  // Who names nothing means the image, not what is kept beside it.
+  const images = tag === undefined ? all.filter((entry) => entry.artifactType === undefined) : all;
+  const found = images.length > 0 ? images : all;
   const different = new Set(found.map((entry) => entry.digest));
   if (different.size <= 1) return found[0];
   if (tag !== undefined) throw corrupt(`${name}: tag ${JSON.stringify(tag)} is on ${different.size} different images`);
