@@ -9,6 +9,7 @@ import type { Environment } from "./environment.ts";
 import { addFileCommands } from "./file-commands.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { addMountCommand } from "./mount.ts";
+import { absoluteReference } from "./reference-name.ts";
 import { addServeMountCommand } from "./serve-mount.ts";
 import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
 import { addUmountCommand } from "./umount.ts";
@@ -46,6 +47,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
 function mountEnvironment(environment: Environment): MountEnvironment {
   return {
     ...environment,
+    absoluteReference,
     addStoreOptions: (command) => {
       command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
       addReadOptions(command);

@@ -8,6 +8,8 @@ import type { Manifest } from "../oci/manifest.ts";
 export interface MountEnvironment {
   /** Opens the places of an image and reads its manifest for this machine. Whoever calls closes them. */
   readonly openImage: (image: string, storeOptions: StoreOptions) => Promise<OpenedImage>;
+  /** An image as it was typed, in words that mean the same from any directory; else it stays as it is. */
+  readonly absoluteReference?: (image: string) => string;
   /** Adds the options that `openImage` understands; their values reach it in the serving process as they were parsed. */
   readonly addStoreOptions?: (command: Command) => void;
   /** Turns options as commander parsed them into what is sent, e.g. reads a password where it was promised; else they stay as they are. */

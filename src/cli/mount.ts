@@ -46,7 +46,14 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     const { cacheDir, cacheSize, ...parsed } = options;
     requireRoot("mount");
     const storeOptions = (await environment.readStoreOptions?.(parsed)) ?? parsed;
-    const request = { image, directory: await freeDirectory(directory), storeOptions, cacheDirectory: cacheDir, cacheBytes: cacheSize };
+    // The process that serves it runs elsewhere.
+    const request = {
+      image: environment.absoluteReference?.(image) ?? image,
+      directory: await freeDirectory(directory),
+      storeOptions,
+      cacheDirectory: cacheDir,
+      cacheBytes: cacheSize,
+    };
     await startServing(request, environment);
     environment.stdout.write(`${request.directory}\n`);
   });

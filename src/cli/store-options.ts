@@ -19,6 +19,7 @@ import { timeoutsOf } from "../registry/timeouts.ts";
 import type { ClientCertificate, TlsOptions } from "../registry/tls.ts";
 import { UploadDirectory } from "../registry/upload-journal.ts";
 import type { Environment } from "./environment.ts";
+import { absoluteReference } from "./reference-name.ts";
 import { standardOutputSink, takeStandardInput } from "./standard-streams.ts";
 
 /** How to reach registries: the options that every command with an image reference has. */
@@ -137,9 +138,11 @@ function givenCredentials({ username, password }: StoreOptions): CredentialSourc
 
 /** Options of commands that read a converted image: those of stores, and where its data is. */
 export function addReadOptions(command: Command): void {
-  command.option(
-    "--data-repository <place>",
-    "a turboOCI image's data: the repository or oci:DIRECTORY with the layers of the image that it was made from (default: where it is itself)",
+  command.addOption(
+    new Option(
+      "--data-repository <place>",
+      "a turboOCI image's data: the repository or oci:DIRECTORY with the layers of the image that it was made from (default: where it is itself)",
+    ).argParser(absoluteReference),
   );
   addStoreOptions(command);
 }

@@ -127,3 +127,18 @@ test("a mount whose layer goes away says so where it is mounted anew", async () 
   assert.equal(refused.status, 1);
   assert.match(refused.stderr, new RegExp(`its data is in blob ${DIGEST}.* does not have`));
 });
+
+test("relative directories mean where the command was called, also to the process that serves the mount", async () => {
+  const directory = scratch.join("relative");
+  await mkdir(scratch.join("here"), { recursive: true });
+  await mkdir(directory);
+  const options = { cwd: scratch.join("here") };
+  succeeded(await lazylayer(["convert", "--to", "turbo", "--leave-data", "oci:../source:v1", "oci:converted:turbo"], options));
+  const place = ["--data-repository", "oci:../source", "--cache-dir", scratch.join("relative-cache")];
+  succeeded(await lazylayer(["mount", ...place, "oci:converted:turbo", directory], options));
+  try {
+    assert.deepEqual(await readFile(`${directory}/d/7`), noise("file 7", FILE_BYTES + 7));
+  } finally {
+    succeeded(await lazylayer(["umount", directory]));
+  }
+});
