@@ -21,7 +21,7 @@ import { openUnsealedLayer } from "./unsealed-layer.ts";
 
 /** Opens a layer in whatever it is wrapped in. */
 async function open(source: ByteSource): Promise<LsmtLayer> {
-  const payload = await openTarPaylsmtBytes(source);
+  const payload = await openTarPayload(source);
   const zfile = payload.size >= 24 && isZFile(await payload.read(0, 24));
   return await openLayer(zfile ? await openZFile(payload) : payload);
 }
@@ -234,7 +234,7 @@ test("our ZFile of a committed layer is byte for byte the reference's, in the ta
   assert.equal(Buffer.compare(bytes, lsmtBytes("append/lz4-4k.commit")), 0);
 
   const wrapped = lsmtBytes("append/lz4-4k-tar.commit");
-  const payload = await openTarPaylsmtBytes(new MemorySource(wrapped));
+  const payload = await openTarPayload(new MemorySource(wrapped));
   const again = Buffer.concat([payloadHead(payload.size), await payload.read(0, payload.size), payloadTail(payload.size)]);
   assert.equal(Buffer.compare(again, wrapped), 0);
 });

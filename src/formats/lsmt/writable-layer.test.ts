@@ -114,6 +114,15 @@ test("a sealed layer that is written to again is not sealed any more", async () 
   }
 });
 
+test("a sealed append-only layer whose writing goes on is not sealed any more, even if it repeats its own index", async () => {
+  const files = newFiles(new RecordedDisk(), "sealed");
+  const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 8192, uuid: UUID });
+  await layer.write(0, new Uint8Array(4096).fill(1));
+  await layer.seal();
+  await layer.write(4096, await files.data.read(8192, 512));
+  await assert.rejects(openLayer(files.data), { code: "CORRUPT" });
+});
+
 test("what a crash left behind an index's entries is cut off for good before anything is written", async () => {
   const disk = new RecordedDisk();
   const files = newFiles(disk, "torn");
@@ -165,6 +174,7 @@ test("writes that fail are not there, and later ones are", async () => {
     await layer.write(8192, new Uint8Array(4096).fill(3));
     await layer.close();
     files.data.closed = files.index.closed = false;
+    if (form.name === "append") assert.equal(files.data.size, 3 * 4096, "the failed write's room is used again");
     const again = await form.open(files);
     assert.deepEqual(
       rowsOf(again.segments.toTable()).map(([first, sectors]) => [first, sectors]),
