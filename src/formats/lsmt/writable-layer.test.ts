@@ -11,7 +11,7 @@ import { openLayer } from "./lsmt-reader.ts";
 import type { Segments } from "./segment-table.ts";
 import { SparseLayer } from "./sparse-layer.ts";
 import { stackLayers } from "./stack.ts";
-import { openUnsealedLayer } from "./unsealed-layer.ts";
+import { openUnsealedLayer, writableFormOf } from "./unsealed-layer.ts";
 import { WarpUpper } from "./warp-upper.ts";
 import { openWritableStack } from "./writable-stack.ts";
 
@@ -257,4 +257,33 @@ test("index files of random bytes open and can be read, or are refused", async (
     }),
     { numRuns: 300 },
   );
+});
+
+test("entries that wait for a flush are bounded: a write makes one when they are many", async () => {
+  const files = newFiles(new RecordedDisk(), "many");
+  const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 2 ** 30, uuid: UUID });
+  for (let i = 0; i <= 65_536; i++) {
+    assert.equal(files.index.size, 4096);
+    await layer.discard(i * 1024, 512);
+  }
+  assert.equal(files.index.size, 4096 + 65_537 * 16);
+});
+
+test("the form of a writable layer is told by its data file", async () => {
+  assert.equal(await writableFormOf(lsmtSource("append/empty_data.zst")), "append");
+  assert.equal(await writableFormOf(new SparseSource("empty_data")), "sparse");
+  await assert.rejects(writableFormOf(lsmtSource("append/empty_index")), { code: "CORRUPT" });
+  await assert.rejects(writableFormOf(lsmtSource("append/plain.commit.zst")), /open it as a finished layer/);
+  await assert.rejects(AppendLayer.open(newFiles(new RecordedDisk(), "a").data, newFiles(new RecordedDisk(), "b").index), {
+    code: "CORRUPT",
+  });
+});
+
+test("a form is not opened as the other", async () => {
+  const disk = new RecordedDisk();
+  const [append, sparse] = [newFiles(disk, "append"), newFiles(disk, "sparse")];
+  await AppendLayer.create(append.data, append.index, { virtualSize: 8192 });
+  await SparseLayer.create(sparse.data, { virtualSize: 8192 });
+  await assert.rejects(SparseLayer.open(append.data, append.data.extents), { code: "USAGE" });
+  await assert.rejects(AppendLayer.open(sparse.data, append.index), { code: "USAGE" });
 });
