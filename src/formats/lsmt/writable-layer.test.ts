@@ -145,6 +145,21 @@ test("what a crash left behind an index's entries is cut off for good before any
   );
 });
 
+test("data that a crash cut off within a sector stays behind, and new data begins at the next", async () => {
+  const files = newFiles(new RecordedDisk(), "odd");
+  const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 8192, uuid: UUID });
+  await layer.flush();
+  await files.data.write(4096, new Uint8Array(700).fill(9));
+  const again = await openWritableStack(undefined, await AppendLayer.open(files.data, files.index));
+  await again.write(512, new Uint8Array(512).fill(1));
+  await again.discard(1024, 512);
+  await again.flush();
+  assert.equal(files.data.size, 4096 + 3 * 512);
+  const stored = stackLayers([await openUnsealedLayer(files.data, files.index)]);
+  assert.deepEqual([...new Set(await stored.read(512, 512))], [1]);
+  assert.deepEqual([...new Set(await stored.read(0, 512))], [0]);
+});
+
 test("an entry for zeros never points behind data that is still being written", async () => {
   const files = newFiles(new RecordedDisk(), "held");
   const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 1 << 20, uuid: UUID });
