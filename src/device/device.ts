@@ -3,7 +3,7 @@ import type { BlockCache } from "../cache/block-cache.ts";
 import { CachedSource } from "../cache/cached-source.ts";
 import { unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
-import { ZEROS } from "../formats/lsmt/segment-table.ts";
+import { ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { isConvertedLayer } from "../oci/overlaybd-layer.ts";
@@ -112,6 +112,11 @@ export class Device implements ByteSource {
     return this.#layers.reduce((sum, { blobBytes }) => sum + blobBytes, 0);
   }
 
+  /** All layers in one table; what it does not map reads as zeros. */
+  get segments(): SegmentTable {
+    return this.#stack.segments;
+  }
+
   /** A reader of what is cached, for worker threads; undefined when nothing is. */
   get cachedReader(): { readonly url: string; readonly data: CachedReaderData } | undefined {
     const files = this.#files.map(({ cached }) => cached);
@@ -129,18 +134,6 @@ export class Device implements ByteSource {
       async () => await this.#stack.read(offset, length),
       () => this.#discard(offset, length),
     );
-  }
-
-  /** The stretch that begins at an offset: in one piece in a layer's file, or a hole, which reads as zeros and takes no place anywhere. */
-  extentAt(offset: number): { readonly bytes: number; readonly isHole: boolean } {
-    checkRange(this, offset, 1);
-    const { segments } = this.#stack;
-    const sector = Math.floor(offset / SECTOR_BYTES);
-    const found = segments.find(sector);
-    const isInFront = found === segments.count || segments.firstSector[found] > sector;
-    const start = found === segments.count ? Infinity : segments.firstSector[found];
-    const endSector = isInFront ? start : start + segments.sectors[found];
-    return { bytes: Math.min(endSector * SECTOR_BYTES, this.size) - offset, isHole: isInFront || segments.zeroed[found] === 1 };
   }
 
   async close(): Promise<void> {

@@ -1,7 +1,7 @@
 import type { BlockDevice } from "../../bytes/block-device.ts";
 import type { ByteSource } from "../../bytes/source.ts";
 import type { SyncReaderModule } from "../fuse/sync-reader.ts";
-import { MAX_PAYLOAD_BYTES, TRANSMISSION_FLAGS } from "./protocol.ts";
+import { TRANSMISSION_FLAGS } from "./protocol.ts";
 
 /** A stretch of a device that is all data, or all zeros that nothing is stored for. */
 export interface Extent {
@@ -21,24 +21,8 @@ export interface NbdExport {
   readonly extentAt?: ((offset: number) => Extent) | undefined;
 }
 
-/** Parts of a sector are not written: nobody could do that at once. */
-const WRITE_BLOCK_BYTES = 512;
-const PREFERRED_BLOCK_BYTES = 4096;
-
 export function writableOf({ content }: NbdExport): BlockDevice | undefined {
   return "write" in content ? content : undefined;
-}
-
-export interface BlockSizes {
-  readonly minimum: number;
-  readonly preferred: number;
-  readonly maximum: number;
-}
-
-/** Requests have to be multiples of `minimum`. */
-export function blockSizesOf(served: NbdExport): BlockSizes {
-  const minimum = writableOf(served) === undefined ? 1 : WRITE_BLOCK_BYTES;
-  return { minimum, preferred: PREFERRED_BLOCK_BYTES, maximum: MAX_PAYLOAD_BYTES };
 }
 
 /** All connections reach one device, so what one has flushed is flushed for all. */

@@ -1,0 +1,127 @@
+import { once } from "node:events";
+import { stat } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import type { BlockDevice } from "../bytes/block-device.ts";
+import { DiskFile } from "../bytes/file.ts";
+import type { Device } from "../device/device.ts";
+import { LazyError, unsupported } from "../errors.ts";
+import type { Extent, NbdExport } from "../export/nbd/nbd-export.ts";
+import { AppendLayer } from "../formats/lsmt/append-layer.ts";
+import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import type { SegmentTable } from "../formats/lsmt/segment-table.ts";
+import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
+import { openWritableStack } from "../formats/lsmt/writable-stack.ts";
+
+/** The two files of a writable layer. */
+export interface UpperFiles {
+  readonly data: string;
+  readonly index: string;
+}
+
+/** An image's device as clients see it: as it is, and what is cached of it at once. */
+export function readOnlyExport(device: Device, name: string): NbdExport {
+  return { name, content: device, reader: device.cachedReader, extentAt: (offset) => extentAt(device.segments, device.size, offset) };
+}
+
+/** The stretch of a device that begins at an offset: in one piece in a layer's file, or a hole. */
+export function extentAt(segments: SegmentTable, size: number, offset: number): Extent {
+  const sector = Math.floor(offset / SECTOR_BYTES);
+  const found = segments.find(sector);
+  const start = found === segments.count ? Infinity : segments.firstSector[found];
+  const isInFront = start > sector;
+  const endSector = isInFront ? start : start + segments.sectors[found];
+  return { bytes: Math.min(endSector * SECTOR_BYTES, size) - offset, isHole: isInFront || segments.zeroed[found] === 1 };
+}
+
+/**
+ * Puts an append-only writable layer on top of a device; one whose files are both missing is made. Closing the result closes the layer and
+ * the device; when this fails, the device stays open.
+ * Throws `USAGE` where only one of the files is there, `UNAVAILABLE` where another process writes to the layer.
+ */
+export async function openOnTop(device: Device, upper: UpperFiles): Promise<BlockDevice> {
+  const files = await openUpperFiles(upper);
+  let lock: Server | undefined;
+  try {
+    lock = await lockFile(upper.data);
+    const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
+    return closing(await openWritableStack(device, layer), lock);
+  } catch (error) {
+    lock?.close();
+    for (const file of [files.data, files.index]) await file.close();
+    throw error;
+  }
+}
+
+interface OpenedFiles {
+  readonly data: DiskFile;
+  readonly index: DiskFile;
+  readonly isNew: boolean;
+}
+
+async function openUpperFiles({ data, index }: UpperFiles): Promise<OpenedFiles> {
+  const [hasData, hasIndex] = [await exists(data), await exists(index)];
+  if (hasData !== hasIndex) {
+    const [found, missing] = hasData ? [data, index] : [index, data];
+    throw new LazyError("USAGE", `--upper: ${found} exists, ${missing} does not; name both files of a writable layer, or two new ones`);
+  }
+  const open = async (path: string): Promise<DiskFile> => await (hasData ? DiskFile.open(path) : DiskFile.create(path));
+  const dataFile = await open(data);
+  try {
+    return { data: dataFile, index: await open(index), isNew: !hasData };
+  } catch (error) {
+    await dataFile.close();
+    throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function createUpper({ data, index }: OpenedFiles, virtualSize: number): Promise<AppendLayer> {
+  return await AppendLayer.create(data, index, { virtualSize });
+}
+
+async function openUpper({ data, index }: OpenedFiles): Promise<AppendLayer> {
+  if ((await writableFormOf(data)) === "sparse") {
+    throw unsupported(`--upper: ${data.name} is a sparse layer; only append-only ones can be served`);
+  }
+  return await AppendLayer.open(data, index);
+}
+
+/** Two writers would spoil a layer. The lock is an address without a file, which goes away with its process, however that ends. */
+async function lockFile(path: string): Promise<Server> {
+  const { dev, ino } = await stat(path);
+  const server = createServer((socket) => socket.destroy()).listen(`\0lazylayer-upper-${dev}-${ino}`);
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    throw new LazyError("UNAVAILABLE", `--upper: another process writes to ${path}; two would spoil it`, { cause });
+  }
+  server.unref();
+  return server;
+}
+
+function closing(device: BlockDevice, lock: Server): BlockDevice {
+  return {
+    name: device.name,
+    size: device.size,
+    read: async (offset, length) => await device.read(offset, length),
+    write: async (offset, bytes) => await device.write(offset, bytes),
+    discard: async (offset, length) => await device.discard(offset, length),
+    flush: async () => await device.flush(),
+    close: async () => {
+      try {
+        await device.close();
+      } finally {
+        lock.close();
+      }
+    },
+  };
+}
