@@ -98,9 +98,9 @@ async function openExport(
   let close = async (): Promise<void> => await opened.close();
   cleanup.defer(async () => await close());
   if (upper === undefined) return readOnlyExport(opened, name);
-  const content = await openOnTop(opened, upper);
+  const { content, extentsOf } = await openOnTop(opened, upper);
   close = async () => await content.close();
-  return { name, content };
+  return { name, content, extentsOf };
 }
 
 async function openImageDevice(

@@ -8,7 +8,7 @@ import { LazyError, unsupported } from "../errors.ts";
 import type { Extent, NbdExport } from "../export/nbd/nbd-export.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
-import type { SegmentTable } from "../formats/lsmt/segment-table.ts";
+import { HOLE, ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
 import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
 import { openWritableStack } from "../formats/lsmt/writable-stack.ts";
 
@@ -20,31 +20,42 @@ export interface UpperFiles {
 
 /** An image's device as clients see it: as it is, and what is cached of it at once. */
 export function readOnlyExport(device: Device, name: string): NbdExport {
-  return { name, content: device, reader: device.cachedReader, extentAt: (offset) => extentAt(device.segments, device.size, offset) };
+  return {
+    name,
+    content: device,
+    reader: device.cachedReader,
+    extentsOf: (offset, length) => extentsOf([device.segments], offset, length),
+  };
 }
 
-/** The stretch of a device that begins at an offset: in one piece in a layer's file, or a hole. */
-export function extentAt(segments: SegmentTable, size: number, offset: number): Extent {
-  const sector = Math.floor(offset / SECTOR_BYTES);
-  const found = segments.find(sector);
-  const start = found === segments.count ? Infinity : segments.firstSector[found];
-  const isInFront = start > sector;
-  const endSector = isInFront ? start : start + segments.sectors[found];
-  return { bytes: Math.min(endSector * SECTOR_BYTES, size) - offset, isHole: isInFront || segments.zeroed[found] === 1 };
+/** The stretches of a range of a device: what the uppermost of the layers that knows of it holds there, or a hole. */
+export function extentsOf(layers: readonly Pick<SegmentTable, "forRange">[], offset: number, length: number): Extent[] {
+  const extents: Extent[] = [];
+  const end = offset + length;
+  const visit = (firstSector: number, endSector: number, level: number): void => {
+    layers[level].forRange(firstSector, endSector, (first, sectors, mappedSector, tag) => {
+      if (tag === HOLE && level + 1 < layers.length) return visit(first, first + sectors, level + 1);
+      const start = Math.max(first * SECTOR_BYTES, offset);
+      extents.push({ bytes: Math.min((first + sectors) * SECTOR_BYTES, end) - start, isHole: mappedSector === ZEROS });
+    });
+  };
+  visit(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), 0);
+  return extents;
 }
 
 /**
- * Puts an append-only writable layer on top of a device; one whose files are both missing is made. Closing the result closes the layer and
+ * Puts an append-only writable layer on top of a device; one whose files are both missing is made. Closing its content closes the layer and
  * the device; when this fails, the device stays open.
  * Throws `USAGE` where only one of the files is there, `UNAVAILABLE` where another process writes to the layer.
  */
-export async function openOnTop(device: Device, upper: UpperFiles): Promise<BlockDevice> {
+export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick<NbdExport, "extentsOf"> & { content: BlockDevice }> {
   const files = await openUpperFiles(upper);
   let lock: Server | undefined;
   try {
     lock = await lockFile(upper.data);
     const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
-    return closing(await openWritableStack(device, layer), lock);
+    const content = closing(await openWritableStack(device, layer), lock);
+    return { content, extentsOf: (offset, length) => extentsOf([layer.segments, device.segments], offset, length) };
   } catch (error) {
     lock?.close();
     for (const file of [files.data, files.index]) await file.close();

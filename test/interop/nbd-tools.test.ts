@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { DiskFile } from "../../src/bytes/file.ts";
 import type { ByteSource } from "../../src/bytes/source.ts";
 import { nbdUri } from "../../src/export/nbd/nbd-address.ts";
-import type { NbdExport } from "../../src/export/nbd/nbd-export.ts";
+import type { Extent, NbdExport } from "../../src/export/nbd/nbd-export.ts";
 import { NbdServer } from "../../src/export/nbd/nbd-server.ts";
 import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { openWritableStack } from "../../src/formats/lsmt/writable-stack.ts";
@@ -59,14 +59,20 @@ function sparseExport(): NbdExport & { readonly bytes: Buffer } {
     read: async (offset, length) => await device.read(offset, length),
     close: async () => {},
   };
-  const extentAt = (offset: number): { bytes: number; isHole: boolean } => {
-    const block = Math.floor(offset / BLOCK_BYTES);
-    return { bytes: (block + 1) * BLOCK_BYTES - offset, isHole: block % 3 !== 0 };
+  const extentsOf = (offset: number, length: number): Extent[] => {
+    const found: Extent[] = [];
+    for (let at = offset; at < offset + length;) {
+      const block = Math.floor(at / BLOCK_BYTES);
+      const end = Math.min((block + 1) * BLOCK_BYTES, offset + length);
+      found.push({ bytes: end - at, isHole: block % 3 !== 0 });
+      at = end;
+    }
+    return found;
   };
-  return { name: "a disk/with a name", content, extentAt, bytes };
+  return { name: "a disk/with a name", content, extentsOf, bytes };
 }
 
-interface Extent {
+interface MappedExtent {
   readonly offset: number;
   readonly length: number;
   readonly type: number;
@@ -91,7 +97,7 @@ describe("other people's clients on a read-only device", () => {
 
   it("nbdinfo and qemu-img see its holes", async () => {
     await using served = await serve(sparseExport());
-    const extents = JSON.parse(await run("nbdinfo", ["--map", "--json", served.uri])) as Extent[];
+    const extents = JSON.parse(await run("nbdinfo", ["--map", "--json", served.uri])) as MappedExtent[];
     assert.equal(extents.length, (2 * DEVICE_BYTES) / BLOCK_BYTES / 3);
     for (const [index, { offset, length, type }] of extents.entries()) {
       const first = Math.floor(index / 2) * 3 * BLOCK_BYTES;
@@ -117,7 +123,7 @@ describe("other people's clients on a read-only device", () => {
   });
 
   it("a client that is killed while it waits harms nobody", async () => {
-    const { content, extentAt, ...rest } = sparseExport();
+    const { content, extentsOf, ...rest } = sparseExport();
     const asked = Promise.withResolvers<void>();
     const answer = Promise.withResolvers<void>();
     const slow: ByteSource = {
@@ -128,7 +134,7 @@ describe("other people's clients on a read-only device", () => {
         return await content.read(offset, length);
       },
     };
-    await using served = await serve({ ...rest, content: slow, extentAt });
+    await using served = await serve({ ...rest, content: slow, extentsOf });
     const victim = spawn("nbdcopy", [served.uri, scratch.join("victim")], { stdio: "ignore" });
     await asked.promise;
     victim.kill("SIGKILL");

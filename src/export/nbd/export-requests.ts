@@ -93,9 +93,9 @@ export class ExportRequests {
   }
 
   #extents({ cookie, offset, length, onlyOne }: Extract<Request, { kind: "extents" }>): Uint8Array {
-    const { extentAt, content } = this.served;
-    if (extentAt === undefined) throw new LazyError("UNSUPPORTED", `${content.name}: what of it is stored is not known`);
-    return encodeExtents(cookie, offset, length, onlyOne, extentAt);
+    const { extentsOf, content } = this.served;
+    if (extentsOf === undefined) throw new LazyError("UNSUPPORTED", `${content.name}: what of it is stored is not known`);
+    return encodeExtents(cookie, offset, length, onlyOne, extentsOf);
   }
 
   async #modify(request: Extract<Request, { kind: "write" | "trim" | "zero" }>, data: Uint8Array | undefined): Promise<void> {

@@ -17,8 +17,8 @@ export interface NbdExport {
   readonly content: ByteSource | BlockDevice;
   /** Answers reads of what is cached at once; without it every read goes through `content`. */
   readonly reader?: SyncReaderModule | undefined;
-  /** The stretch that begins at an offset inside of the device; without it everything counts as data. */
-  readonly extentAt?: ((offset: number) => Extent) | undefined;
+  /** The stretches that a range is made of, from its front and without gaps; without it everything counts as data. */
+  readonly extentsOf?: ((offset: number, length: number) => readonly Extent[]) | undefined;
 }
 
 export function writableOf({ content }: NbdExport): BlockDevice | undefined {

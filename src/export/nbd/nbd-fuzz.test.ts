@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { HeldDevice, patternBytes } from "../../../test/support/held-device.ts";
 import { contextData, goData, NbdClient } from "../../../test/support/nbd-client.ts";
 import type { NbdAddress } from "./nbd-address.ts";
+import type { Extent } from "./nbd-export.ts";
 import { NbdServer } from "./nbd-server.ts";
 import {
   ALLOCATION_CONTEXT,
@@ -87,10 +88,13 @@ test("whatever clients say, they harm nobody but themselves", async () => {
     read: async (at: number, length: number) => await device.read(at, length),
     close: async () => {},
   };
-  const extentAt = (offset: number): { bytes: number; isHole: boolean } => ({ bytes: 512 - (offset % 512), isHole: offset % 1024 < 512 });
+  const extentsOf = (offset: number, length: number): Extent[] => [
+    { bytes: length % 3, isHole: offset % 2 === 0 },
+    { bytes: length - (length % 3), isHole: true },
+  ];
   const failures: unknown[] = [];
   const server = await NbdServer.listen({
-    served: { name: "disk", content, extentAt },
+    served: { name: "disk", content, extentsOf },
     address: { kind: "tcp", host: "127.0.0.1", port: 0 },
     onFailure: (error) => failures.push(error),
     onMisbehaviour: () => {},

@@ -133,7 +133,7 @@ export class Negotiation {
     if (isChoice) this.#allocation = false;
     if (!this.#isOurs(name)) return this.#unknown(option, name);
     const matches = queries.includes(ALLOCATION_CONTEXT) || (!isChoice && (queries.length === 0 || queries.includes("base:")));
-    const found = matches && this.#served.extentAt !== undefined;
+    const found = matches && this.#served.extentsOf !== undefined;
     if (isChoice) this.#allocation = found;
     if (!found) return { replies: [acknowledge(option)], next: "options" };
     const context = Buffer.concat([number32.encode({ value: isChoice ? ALLOCATION_CONTEXT_ID : 0 }), Buffer.from(ALLOCATION_CONTEXT)]);
