@@ -19,7 +19,7 @@ Examples:
   qemu-system-x86_64 -drive 'file=nbd+unix:///?socket=/run/app.sock,format=raw,if=virtio,readonly=on' …
   lazylayer serve registry.example/app:1-obd --nbd unix:/run/app.sock --upper changes.data:changes.index
   lazylayer serve --output json oci:layout:app --nbd 127.0.0.1:10809
-  nbd-client -readonly -unix /run/app.sock /dev/nbd0 && mount -o ro,norecovery /dev/nbd0 /mnt/app
+  nbd-client -readonly -unix /run/app.sock /dev/nbd0 && mount -o ro /dev/nbd0 /mnt/app
 
 NBD has no passwords and no encryption: a unix socket is for its owner alone, a port for everybody who reaches it.
 lazylayer doctor says which ways of showing an image this machine offers.`;
@@ -27,7 +27,7 @@ lazylayer doctor says which ways of showing an image this machine offers.`;
 interface ServeOptions {
   readonly nbd: NbdAddress;
   readonly upper?: UpperFiles | undefined;
-  readonly name: string;
+  readonly name?: string | undefined;
   readonly cacheDir: string;
   readonly cacheSize: number;
   readonly output: (typeof OUTPUT_FORMATS)[number];
@@ -52,7 +52,7 @@ export function addServeCommand(program: Command, environment: MountEnvironment)
         "the files of an append-only writable layer that takes what is written; made if both are missing",
       ).argParser(parseUpper),
     )
-    .option("--name <name>", "what clients call the device; without a name they get it, too", "")
+    .option("--name <name>", "what clients call the device; without a name they get it, too")
     .option("--cache-dir <directory>", "where fetched blocks are kept", environment.cacheDirectory)
     .addOption(
       new Option("--cache-size <GB>", "disk space for fetched blocks")
@@ -93,7 +93,7 @@ async function openExport(
   environment: MountEnvironment,
   cleanup: AsyncDisposableStack,
 ): Promise<NbdExport> {
-  const { name, upper } = options;
+  const { name = "", upper } = options;
   const opened = await openImageDevice(image, options, environment, cleanup);
   let close = async (): Promise<void> => await opened.close();
   cleanup.defer(async () => await close());
