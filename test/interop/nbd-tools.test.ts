@@ -18,6 +18,7 @@ import { requireProgram } from "../support/server-process.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
 const MIB = 2 ** 20;
+const NBDCOPY = "nbdcopy";
 /** nbdcopy does not look closer than 256 KiB. */
 const BLOCK_BYTES = 512 * 1024;
 const DEVICE_BYTES = 24 * MIB;
@@ -135,7 +136,7 @@ describe("other people's clients on a read-only device", () => {
       },
     };
     await using served = await serve({ ...rest, content: slow, extentsOf });
-    const victim = spawn("nbdcopy", [served.uri, scratch.join("victim")], { stdio: "ignore" });
+    const victim = spawn(NBDCOPY, [served.uri, scratch.join("victim")], { stdio: "ignore" });
     await asked.promise;
     victim.kill("SIGKILL");
     await once(victim, "exit");

@@ -1,6 +1,4 @@
 import assert from "node:assert/strict";
-import { spawn, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
 import { execute, run } from "../support/command.ts";
@@ -10,6 +8,7 @@ import { lazylayerInProcess } from "../support/in-process.ts";
 import { NbdClient } from "../support/nbd-client.ts";
 import { AS_NOBODY } from "../support/nobody.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "../support/programs.ts";
+import { startServing, type Serving } from "../support/serving.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 
 const MIB = 2 ** 20;
@@ -30,36 +29,8 @@ before(async () => {
 
 after(async () => await scratch[Symbol.asyncDispose]());
 
-interface Serving extends AsyncDisposable {
-  readonly child: ChildProcess;
-  /** What was printed when it was ready. */
-  readonly line: string;
-  readonly stderr: () => string;
-  /** Sends a signal and answers the exit status. */
-  readonly end: (signal: NodeJS.Signals) => Promise<number | null>;
-}
-
-/** A `lazylayer serve` that is ready for clients. */
 async function serving(...args: string[]): Promise<Serving> {
-  const child = spawn(LAZYLAYER, ["serve", image, "--cache-dir", scratch.join("cache"), ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...CLEAN_ENVIRONMENT },
-  });
-  let [stdout, stderr] = ["", ""];
-  child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  const line = Promise.withResolvers<string>();
-  child.stdout.on("data", (chunk: Buffer) => {
-    stdout += chunk.toString();
-    if (stdout.endsWith("\n")) line.resolve(stdout.trimEnd());
-  });
-  const exited = once(child, "close");
-  void exited.then(() => line.reject(new Error(`ended: ${stderr}`)));
-  const end = async (signal: NodeJS.Signals): Promise<number | null> => {
-    if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-    await exited;
-    return child.exitCode;
-  };
-  return { child, line: await line.promise, stderr: () => stderr, end, [Symbol.asyncDispose]: async () => void (await end("SIGKILL")) };
+  return await startServing(image, scratch.join("cache"), ...args);
 }
 
 describe("lazylayer serve", () => {
