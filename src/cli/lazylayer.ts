@@ -11,6 +11,7 @@ import type { MountEnvironment } from "./mount-request.ts";
 import { addMountCommand } from "./mount.ts";
 import { addServeMountCommand } from "./serve-mount.ts";
 import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
+import { addTraceCommand } from "./trace.ts";
 import { addUmountCommand } from "./umount.ts";
 import { addVerifyCommand } from "./verify.ts";
 
@@ -38,6 +39,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addMountCommand(program, mounts);
   addUmountCommand(program, mounts);
   addServeMountCommand(program, mounts);
+  addTraceCommand(program, environment, mounts, setStatus);
   addFileCommands(program, environment);
   addCompletionCommand(program, environment);
   return program;

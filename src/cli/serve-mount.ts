@@ -2,14 +2,21 @@ import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import type { Command } from "commander";
 import { BlockCache } from "../cache/block-cache.ts";
+import type { BlobPlace } from "../device/blob-place.ts";
 import type { FetchCounts } from "../device/counted-source.ts";
 import { openDevice, type Device } from "../device/device.ts";
 import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
+import { Prefetch } from "../device/prefetch.ts";
+import { readAcceleration } from "../device/prefetch-acceleration.ts";
+import { ProgramReads } from "../device/prefetch-reads.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { FuseServer } from "../export/fuse/fuse-server.ts";
 import { mountFilesystem } from "../export/filesystem.ts";
+import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
+import { TraceRecorder } from "../formats/trace/trace-recorder.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
+import { readPrefetchFile, writeTrace } from "./trace-file.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const MAX_WORKERS = 4;
@@ -37,7 +44,7 @@ async function serve(request: MountRequest, runtime: MountRuntime, environment: 
     const session = await raceAbort(openSession(request, environment), signal);
     await mountAndServe(session, runtime, environment, signal, async () => {
       process.off("disconnect", parentGone);
-      return await reply({ kind: "ready" });
+      return await reply({ kind: "ready", warnings: session.warnings.slice() });
     });
     await session.device.close();
     await session.close();
@@ -72,10 +79,20 @@ async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 
 interface Session {
   readonly device: Device;
+  readonly reads: ProgramReads;
+  readonly recording: Recording | undefined;
+  readonly prefetch: Prefetch | undefined;
+  readonly warnings: readonly string[];
   /** What opening the layers took. */
   readonly fetchedToOpen: FetchCounts;
   readonly filesystem: Filesystem;
   close(): Promise<void>;
+}
+
+/** What is read, and where to write that. */
+interface Recording {
+  readonly recorder: TraceRecorder;
+  readonly path: string;
 }
 
 async function openSession(request: MountRequest, environment: MountEnvironment): Promise<Session> {
@@ -87,34 +104,64 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   const { store, dataPlace, manifest, close } = await environment.openImage(request.image, request.storeOptions);
   const device = await openDevice(store, manifest, { cache, dataPlace });
   const fetchedToOpen = { ...device.fetched };
-  return { device, fetchedToOpen, filesystem: await probeFilesystem(device), close };
+  const recording = request.recordTrace === undefined ? undefined : { recorder: new TraceRecorder(), path: request.recordTrace };
+  const reads = new ProgramReads(device, recording?.recorder);
+  const filesystem = await probeFilesystem(device);
+  const warnings: string[] = [];
+  const wanted = await wantedAhead(device, store, request, warnings);
+  const options = { idle: async () => await reads.idle(), onFailure: reporter(environment, "fetching ahead failed: ") };
+  const prefetch = wanted === undefined ? undefined : new Prefetch(device, wanted, options);
+  return { device, reads, recording, prefetch, warnings, fetchedToOpen, filesystem, close };
+}
+
+/** What was asked for, or else what the image itself wants. A damaged trace only costs the time that it would have saved. */
+async function wantedAhead(
+  device: Device,
+  store: BlobPlace,
+  { trace }: MountRequest,
+  warnings: string[],
+): Promise<PrefetchFile | undefined> {
+  try {
+    if (trace !== undefined) return await readPrefetchFile(trace);
+    return device.acceleration === undefined ? undefined : await readAcceleration(device.acceleration, store);
+  } catch (error) {
+    warnings.push(`${messageOf(error)}; mounted without fetching ahead`);
+    return undefined;
+  }
 }
 
 async function mountAndServe(
-  { device, filesystem, fetchedToOpen }: Session,
+  { device, reads, recording, prefetch, filesystem, fetchedToOpen }: Session,
   runtime: MountRuntime,
   environment: MountEnvironment,
   signal: AbortSignal,
   onReady: () => Promise<void>,
 ): Promise<void> {
   const fetchedToMount: FetchCounts = { requests: 0, bytes: 0 };
+  const reportRead = reporter(environment);
   let server: FuseServer | undefined;
   try {
     server = await FuseServer.mount({
       directory: runtime.exportDirectory,
-      content: device,
-      reader: device.cachedReader,
+      content: reads,
+      reader: recording === undefined ? device.cachedReader : undefined, // workers would read what nobody notes
       workers: Math.min(MAX_WORKERS, availableParallelism()),
-      stats: () => `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, reads: server?.counts() })}\n`,
-      onReadFailure: reportOnce(environment),
+      stats: () =>
+        `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, prefetch: prefetch?.counts, reads: server?.counts() })}\n`,
+      onReadFailure: (error, offset, length) => reportRead(error, `read of [${offset}, ${offset + length}) failed: `),
     });
     await mountUnlessAborted(server, filesystem, runtime, environment, signal);
     Object.assign(fetchedToMount, device.fetched);
     await onReady();
-    await raceAbort(Promise.race([server.released(), server.ended]), signal).catch((error: unknown) => {
-      if (!signal.aborted) throw error;
-    });
+    try {
+      await raceAbort(Promise.race([server.released(), server.ended]), signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+    } finally {
+      if (recording !== undefined) await writeTrace(recording.path, recording.recorder.records);
+    }
   } finally {
+    prefetch?.stop();
     await removeRuntime(runtime, "lazy");
     await server?.close();
   }
@@ -158,11 +205,11 @@ function describe(device: Device): object {
 }
 
 /** The same failure again and again is said once. */
-function reportOnce({ stderr }: MountEnvironment): (error: unknown, offset: number, length: number) => void {
+function reporter({ stderr }: MountEnvironment, usually = ""): (error: unknown, what?: string) => void {
   let last = "";
-  return (error, offset, length) => {
+  return (error, what = usually) => {
     const message = messageOf(error);
-    if (message !== last) stderr.write(`read of [${offset}, ${offset + length}) failed: ${message}\n`);
+    if (message !== last) stderr.write(`${what}${message}\n`);
     last = message;
   };
 }

@@ -29,7 +29,8 @@ Examples:
     });
 }
 
-async function endMount(directory: string, stateDirectory: string, mode: Exclude<UnmountMode, "forced">): Promise<void> {
+/** Takes down the mount that a directory shows, and waits for its serving process to end. */
+export async function endMount(directory: string, stateDirectory: string, mode: Exclude<UnmountMode, "forced">): Promise<void> {
   const path = await realDirectory(directory);
   const runtime = findRuntime(stateDirectory, path);
   const mount = mountAt(path);
