@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
@@ -98,11 +97,8 @@ async function runCommand(
 }
 
 async function endOf(child: ChildProcess, program: string): Promise<number> {
-  try {
-    const [code, by]: unknown[] = await once(child, "exit");
-    if (typeof code === "number") return code;
-    return 128 + (Object.entries(constants.signals).find(([name]) => name === by)?.[1] ?? 0);
-  } catch (cause) {
-    throw new LazyError("USAGE", `${program}: cannot be run: ${messageOf(cause)}`, { cause });
-  }
+  const end = Promise.withResolvers<number>();
+  child.once("error", (cause) => end.reject(new LazyError("USAGE", `${program}: cannot be run: ${cause.message}`, { cause })));
+  child.once("exit", (code, by) => end.resolve(code ?? 128 + (by === null ? 0 : constants.signals[by])));
+  return await end.promise;
 }

@@ -78,8 +78,8 @@ export class Prefetch {
   /** Undefined at the end, and when the file system that a list is looked up in cannot be read. */
   async #next(): Promise<PrefetchPiece | undefined> {
     try {
-      const { value, done } = await this.#pieces.next();
-      return done === true ? undefined : value;
+      const next = await this.#pieces.next();
+      return next.done === true ? undefined : next.value;
     } catch (error) {
       this.#note(error);
       return undefined;

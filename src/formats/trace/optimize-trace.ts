@@ -1,6 +1,9 @@
 import { unsupported } from "../../errors.ts";
 import { MAX_RECORD_BYTES, MAX_TRACE_RECORDS, type TraceRecord } from "./layout.ts";
 
+/** Memory is bounded by this; recordings of images are far below. */
+const MAX_WINDOWS = 2 * MAX_TRACE_RECORDS;
+
 interface Piece {
   readonly layer: number;
   readonly start: number;
@@ -15,15 +18,15 @@ interface Piece {
  * much earlier than it was read. Writes are left out. Throws `UNSUPPORTED` for more than that can be done with.
  */
 export function optimizeTrace(records: readonly TraceRecord[], gapBytes: number): TraceRecord[] {
+  const reads = records.filter(({ op }) => op === "read");
+  const windowCount = reads.reduce((count, { length }) => count + Math.ceil(length / MAX_RECORD_BYTES), 0);
+  if (windowCount > MAX_WINDOWS)
+    throw unsupported(`the trace names ${windowCount} MiB, expected at most ${MAX_WINDOWS}; no image has so much`);
   const windows = new Map<string, Piece[]>();
-  let count = 0;
-  for (const [order, { op, layer, offset, length }] of records.entries()) {
-    if (op !== "read") continue;
+  for (const [order, { layer, offset, length }] of reads.entries()) {
     for (let start = offset; start < offset + length;) {
       const window = Math.floor(start / MAX_RECORD_BYTES);
       const end = Math.min((window + 1) * MAX_RECORD_BYTES, offset + length);
-      if (++count > 2 * MAX_TRACE_RECORDS)
-        throw unsupported(`the trace names more than ${2 * MAX_TRACE_RECORDS} MiB; it cannot be of an image`);
       const key = `${layer} ${window}`;
       const pieces = windows.get(key) ?? [];
       pieces.push({ layer, start, end, order });
