@@ -50,7 +50,6 @@ export async function writeTrace(path: string, records: readonly TraceRecord[]):
   try {
     await using handle = await open(partial, "wx", 0o644);
     await handle.writeFile(encodeTrace(records));
-    await handle.sync();
     await rename(partial, path);
   } catch (cause) {
     await rm(partial, { force: true });

@@ -12,6 +12,8 @@ import { endMount } from "./umount.ts";
 
 /** How long a command that was told to end may take before it is killed. */
 const KILL_AFTER_MS = 10_000;
+/** How long the serving process may take to write what it recorded. */
+const WRITE_TIMEOUT_MS = 60_000;
 
 export interface RecordOptions extends MountOptions {
   readonly output: string;
@@ -40,7 +42,7 @@ export async function recordTrace(
     try {
       status = await runCommand(chroot ? ["chroot", directory, ...command] : command, directory, time, environment);
     } finally {
-      await endMount(directory, mounts.stateDirectory, "lazy");
+      await endMount(directory, mounts.stateDirectory, "lazy", WRITE_TIMEOUT_MS);
     }
     const records = await readTrace(recording);
     await writeTrace(target, records);
