@@ -8,15 +8,15 @@ import { openDevice, type Device } from "../device/device.ts";
 import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
 import { Prefetch } from "../device/prefetch.ts";
 import { readAcceleration } from "../device/prefetch-acceleration.ts";
+import { readPrefetchFile } from "../device/prefetch-file.ts";
+import { TraceRecording } from "../device/prefetch-recording.ts";
 import { ProgramReads } from "../device/prefetch-reads.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { FuseServer } from "../export/fuse/fuse-server.ts";
 import { mountFilesystem } from "../export/filesystem.ts";
 import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
-import { TraceRecorder } from "../formats/trace/trace-recorder.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
-import { readPrefetchFile, writeTrace } from "./trace-file.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const MAX_WORKERS = 4;
@@ -80,19 +80,13 @@ async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 interface Session {
   readonly device: Device;
   readonly reads: ProgramReads;
-  readonly recording: Recording | undefined;
+  readonly recordTrace: string | undefined;
   readonly prefetch: Prefetch | undefined;
   readonly warnings: readonly string[];
   /** What opening the layers took. */
   readonly fetchedToOpen: FetchCounts;
   readonly filesystem: Filesystem;
   close(): Promise<void>;
-}
-
-/** What is read, and where to write that. */
-interface Recording {
-  readonly recorder: TraceRecorder;
-  readonly path: string;
 }
 
 async function openSession(request: MountRequest, environment: MountEnvironment): Promise<Session> {
@@ -104,14 +98,13 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   const { store, dataPlace, manifest, close } = await environment.openImage(request.image, request.storeOptions);
   const device = await openDevice(store, manifest, { cache, dataPlace });
   const fetchedToOpen = { ...device.fetched };
-  const recording = request.recordTrace === undefined ? undefined : { recorder: new TraceRecorder(), path: request.recordTrace };
-  const reads = new ProgramReads(device, recording?.recorder);
   const filesystem = await probeFilesystem(device);
+  const reads = new ProgramReads(device);
   const warnings: string[] = [];
   const wanted = await wantedAhead(device, store, request, warnings);
   const options = { idle: async () => await reads.idle(), onFailure: reporter(environment, "fetching ahead failed: ") };
   const prefetch = wanted === undefined ? undefined : new Prefetch(device, wanted, options);
-  return { device, reads, recording, prefetch, warnings, fetchedToOpen, filesystem, close };
+  return { device, reads, recordTrace: request.recordTrace, prefetch, warnings, fetchedToOpen, filesystem, close };
 }
 
 /** What was asked for, or else what the image itself wants. A damaged trace only costs the time that it would have saved. */
@@ -131,7 +124,7 @@ async function wantedAhead(
 }
 
 async function mountAndServe(
-  { device, reads, recording, prefetch, filesystem, fetchedToOpen }: Session,
+  { device, reads, recordTrace, prefetch, filesystem, fetchedToOpen }: Session,
   runtime: MountRuntime,
   environment: MountEnvironment,
   signal: AbortSignal,
@@ -140,7 +133,10 @@ async function mountAndServe(
   const fetchedToMount: FetchCounts = { requests: 0, bytes: 0 };
   const reportRead = reporter(environment);
   let server: FuseServer | undefined;
+  let recording: TraceRecording | undefined;
   try {
+    if (recordTrace !== undefined) recording = await TraceRecording.start(recordTrace, reportRead);
+    if (recording !== undefined) reads.record(recording.recorder);
     server = await FuseServer.mount({
       directory: runtime.exportDirectory,
       content: reads,
@@ -158,9 +154,10 @@ async function mountAndServe(
         if (!signal.aborted) throw error;
       });
     } finally {
-      if (recording !== undefined) await writeTrace(recording.path, recording.recorder.records);
+      await recording?.end();
     }
   } finally {
+    await recording?.discard();
     prefetch?.stop();
     await removeRuntime(runtime, "lazy");
     await server?.close();

@@ -2,12 +2,13 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { writeTrace } from "../device/prefetch-file.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Environment } from "./environment.ts";
 import { byteText } from "./progress/byte-text.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { mountRequest, requireRoot, startServing, type MountOptions } from "./mount.ts";
-import { checkWritable, readTrace, writeTrace } from "./trace-file.ts";
+import { checkWritable, readTrace } from "./trace-file.ts";
 import { endMount } from "./umount.ts";
 
 /** How long a command that was told to end may take before it is killed. */
@@ -53,7 +54,7 @@ export async function recordTrace(
     environment.signal.throwIfAborted();
     return status;
   } finally {
-    await removeScratch(scratch, [recording], [directory, scratch]);
+    await removeScratch(scratch, [recording, `${recording}.ok`, `${recording}.lock`], [directory, scratch]);
   }
 }
 

@@ -1,11 +1,12 @@
 import { writeFile } from "node:fs/promises";
+import { readPrefetchFile } from "../device/prefetch-file.ts";
 import { TraceMap, type TracePart } from "../device/prefetch-map.ts";
 import { LazyError } from "../errors.ts";
 import { TARGET_LAYERS, type TraceRecord } from "../formats/trace/layout.ts";
 import type { Environment } from "./environment.ts";
 import { withFilesystem } from "./image-files.ts";
 import { pathText } from "./path-text.ts";
-import { checkWritable, readPrefetchFile } from "./trace-file.ts";
+import { checkWritable } from "./trace-file.ts";
 import { tracePage } from "./trace-page.ts";
 
 const LINES_AT_ONCE = 1000;

@@ -1,10 +1,11 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
+import { writeTrace } from "../device/prefetch-file.ts";
 import { optimizeTrace } from "../formats/trace/optimize-trace.ts";
 import type { Environment } from "./environment.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { addCacheOptions } from "./mount.ts";
 import { addReadOptions } from "./store-options.ts";
-import { checkWritable, readTrace, writeTrace } from "./trace-file.ts";
+import { checkWritable, readTrace } from "./trace-file.ts";
 import { recordTrace, type RecordOptions } from "./trace-record.ts";
 import { showTrace, type ShowOptions } from "./trace-show.ts";
 

@@ -24,7 +24,9 @@ for (const [kind, layers] of [
     const device = await openDevice(new WatchedPlace(layers), manifestOf(layers));
     const map = await TraceMap.open(device, await openFilesystem(device));
     const recorder = new TraceRecorder();
-    const filesystem = await openFilesystem(new ProgramReads(device, recorder));
+    const reads = new ProgramReads(device);
+    reads.record(recorder);
+    const filesystem = await openFilesystem(reads);
     const inode = await lookupPath(filesystem, "/opt/random");
     const file = await filesystem.file(inode);
     const before = recorder.records.length;

@@ -11,23 +11,27 @@ export class ProgramReads implements ByteSource {
   readonly name: string;
   readonly size: number;
   readonly #device: Device;
-  readonly #recorder: TraceRecorder | undefined;
+  #recorder: TraceRecorder | undefined;
   readonly #layers: PrefetchLayers;
   #waiting = 0;
   #idle: PromiseWithResolvers<void> | undefined;
 
-  constructor(device: Device, recorder?: TraceRecorder) {
+  constructor(device: Device) {
     this.name = device.name;
     this.size = device.size;
     this.#device = device;
-    this.#recorder = recorder;
     this.#layers = new PrefetchLayers(device);
+  }
+
+  /** From now on, `recorder` notes all reads. */
+  record(recorder: TraceRecorder): void {
+    this.#recorder = recorder;
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     this.#waiting++;
     try {
-      if (this.#recorder !== undefined) this.#record(this.#recorder, offset, length);
+      if (this.#recorder !== undefined) this.#note(this.#recorder, offset, length);
       return await this.#device.read(offset, length);
     } finally {
       if (--this.#waiting === 0) {
@@ -49,7 +53,7 @@ export class ProgramReads implements ByteSource {
     await this.#device.close();
   }
 
-  #record(recorder: TraceRecorder, offset: number, length: number): void {
+  #note(recorder: TraceRecorder, offset: number, length: number): void {
     this.#device.forParts(offset, length, (file, partOffset, partBytes) => recorder.add(this.#layers.layerOf(file), partOffset, partBytes));
   }
 }

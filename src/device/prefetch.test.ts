@@ -62,7 +62,8 @@ async function recorded(layers: readonly StoredLayer[]): Promise<readonly TraceR
   await using directory = await TemporaryDirectory.create();
   const recorder = new TraceRecorder();
   const place = new WatchedPlace(layers);
-  const reads = new ProgramReads(await open(directory, layers, place), recorder);
+  const reads = new ProgramReads(await open(directory, layers, place));
+  reads.record(recorder);
   const before = place.reads.length;
   await runProgram(reads);
   assert.ok(place.reads.length > before, "without a replay it takes requests");

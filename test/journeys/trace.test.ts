@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createCipheriv } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -264,13 +264,26 @@ test("a mount that records writes its trace when it ends, over the one before", 
   await mounted("recording", ["--record-trace", trace, images.overlaybd], async (directory) => {
     await run("cat", [join(directory, "data/second")]);
     assert.equal(await readFile(trace, "utf8"), "before");
+    assert.ok(existsSync(`${trace}.lock`));
   });
   const records = parseTrace(await readFile(trace), trace);
   assert.ok(records.reduce((sum, { length }) => sum + length, 0) > 2_000_000);
   assert.deepEqual(
-    readdirSync(scratch.path).filter((name) => name.includes("partial")),
-    [],
+    readdirSync(scratch.path).filter((name) => name.startsWith("mounted.trace.")),
+    ["mounted.trace.ok"],
   );
+});
+
+test("removing the lock ends a recording, and the mount goes on", async () => {
+  const trace = scratch.join("unlocked.trace");
+  await mounted("unlocked", ["--record-trace", trace, images.overlaybd], async (directory) => {
+    await run("cat", [join(directory, "data/second")]);
+    await rm(`${trace}.lock`);
+    while (!existsSync(`${trace}.ok`)) await sleep(20);
+    const before = await readFile(trace);
+    await run("cat", [join(directory, "data/first")]);
+    assert.deepEqual(await readFile(trace), before);
+  });
 });
 
 test("a command of the image runs inside of it, with its own status", async () => {

@@ -17,6 +17,7 @@ export class TraceRecorder {
   bytes = 0;
   /** Something was read that is not in the records. */
   overflowed = false;
+  #isStopped = false;
   readonly #maxRecords: number;
   readonly #records: { op: "read"; layer: number; offset: number; length: number }[] = [];
   /** What was read of each layer: ascending, disjoint, not touching. */
@@ -32,7 +33,7 @@ export class TraceRecorder {
   }
 
   add(layer: number, offset: number, length: number): void {
-    if (length === 0 || this.overflowed) return;
+    if (length === 0 || this.overflowed || this.#isStopped) return;
     const known = this.#known.get(layer) ?? [];
     this.#known.set(layer, known);
     for (const { start, end } of missingOf(known, offset, offset + length)) {
@@ -40,6 +41,11 @@ export class TraceRecorder {
       if (this.overflowed) return;
       join(known, start, end);
     }
+  }
+
+  /** Nothing is noted any more. */
+  stop(): void {
+    this.#isStopped = true;
   }
 
   /** Bytes that fit into the record. */
