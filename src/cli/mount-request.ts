@@ -50,6 +50,8 @@ const mountRequest = z.strictObject({
   trace: z.string().optional(),
   /** Where to write what was read, likewise. */
   recordTrace: z.string().optional(),
+  /** Where to write when each of the trace's records was read. */
+  recordTimes: z.string().optional(),
 });
 
 /** What the serving process is told to mount. It goes over a pipe, because it may hold secrets. */

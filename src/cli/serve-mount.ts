@@ -17,6 +17,7 @@ import { mountFilesystem } from "../export/filesystem.ts";
 import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
+import { writeTimes } from "./trace-times.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const MAX_WORKERS = 4;
@@ -80,7 +81,7 @@ async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 interface Session {
   readonly device: Device;
   readonly reads: ProgramReads;
-  readonly recordTrace: string | undefined;
+  readonly request: MountRequest;
   readonly prefetch: Prefetch | undefined;
   readonly warnings: readonly string[];
   /** What opening the layers took. */
@@ -104,7 +105,7 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   const wanted = await wantedAhead(device, store, request, warnings);
   const options = { idle: async () => await reads.idle(), onFailure: reporter(environment, "fetching ahead failed: ") };
   const prefetch = wanted === undefined ? undefined : new Prefetch(device, wanted, options);
-  return { device, reads, recordTrace: request.recordTrace, prefetch, warnings, fetchedToOpen, filesystem, close };
+  return { device, reads, request, prefetch, warnings, fetchedToOpen, filesystem, close };
 }
 
 /** What was asked for, or else what the image itself wants. A damaged trace only costs the time that it would have saved. */
@@ -124,7 +125,7 @@ async function wantedAhead(
 }
 
 async function mountAndServe(
-  { device, reads, recordTrace, prefetch, filesystem, fetchedToOpen }: Session,
+  { device, reads, request, prefetch, filesystem, fetchedToOpen }: Session,
   runtime: MountRuntime,
   environment: MountEnvironment,
   signal: AbortSignal,
@@ -135,8 +136,7 @@ async function mountAndServe(
   let server: FuseServer | undefined;
   let recording: TraceRecording | undefined;
   try {
-    if (recordTrace !== undefined) recording = await TraceRecording.start(recordTrace, reportRead);
-    if (recording !== undefined) reads.record(recording.recorder);
+    recording = await startRecording(request, reads, reportRead);
     server = await FuseServer.mount({
       directory: runtime.exportDirectory,
       content: reads,
@@ -155,6 +155,7 @@ async function mountAndServe(
       });
     } finally {
       await recording?.end();
+      if (recording !== undefined && request.recordTimes !== undefined) await writeTimes(request.recordTimes, recording.recorder.times);
     }
   } finally {
     await recording?.discard();
@@ -162,6 +163,18 @@ async function mountAndServe(
     await removeRuntime(runtime, "lazy");
     await server?.close();
   }
+}
+
+async function startRecording(
+  { recordTrace }: MountRequest,
+  reads: ProgramReads,
+  onFailure: (error: unknown) => void,
+): Promise<TraceRecording | undefined> {
+  if (recordTrace === undefined) return undefined;
+  const start = performance.now();
+  const recording = await TraceRecording.start(recordTrace, { onFailure, now: () => performance.now() - start });
+  reads.record(recording.recorder);
+  return recording;
 }
 
 /** Mounting waits for reads; when it is to stop, or nobody answers them, the connection is cut, and they fail. */

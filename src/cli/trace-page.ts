@@ -1,4 +1,4 @@
-import type { TracedFile, TracePart } from "../device/prefetch-map.ts";
+import type { TracedFile, TraceMap, TracePart } from "../device/prefetch-map.ts";
 import { TARGET_LAYERS, type TraceRecord } from "../formats/trace/layout.ts";
 import { pathText } from "./path-text.ts";
 import { byteText } from "./progress/byte-text.ts";
@@ -13,10 +13,27 @@ const MAX_ROWS = 1000;
 export interface TracePageInput {
   readonly image: string;
   readonly layers: number;
-  /** End of what is on the device, in bytes. */
-  readonly deviceEnd: number;
+  /** Knows the device. */
+  readonly map: Pick<TraceMap, "placeOf" | "usedBytes">;
   readonly records: readonly TraceRecord[];
   readonly parts: readonly (readonly TracePart[])[];
+  /** When each record was read, in milliseconds, ascending; without, their order stands for it. */
+  readonly timesMs?: readonly number[] | undefined;
+}
+
+/** What the page shows from left to right. */
+interface Axis {
+  readonly name: string;
+  readonly end: number;
+  text(value: number): string;
+}
+
+interface PlacedPart {
+  readonly part: TracePart;
+  readonly layer: number;
+  /** On the axis. */
+  readonly from: number;
+  readonly until: number;
 }
 
 interface Row {
@@ -29,6 +46,8 @@ interface Row {
 /** A page in one file: a map of what was read when and where, and a table of the files that it was of. Nothing in it runs or is fetched. */
 export function tracePage(input: TracePageInput): string {
   const readBytes = input.parts.flat().reduce((sum, { length }) => sum + length, 0);
+  const axis = axisOf(input, readBytes);
+  const placed = placeParts(input);
   const title = escape(pathText(Buffer.from(input.image).toString("latin1")));
   return `<!doctype html>
 <html lang="en">
@@ -48,14 +67,34 @@ tbody tr:nth-child(odd) { background: color-mix(in srgb, CanvasText 5%, Canvas);
 </head>
 <body>
 <h1>${title}</h1>
-<p>${input.records.length} reads of ${byteText(readBytes)}, in the order of first access. The device is used up to ${byteText(input.deviceEnd)}.</p>
+<p>${input.records.length} reads of ${byteText(readBytes)}, in the order of first access. Of the device, ${byteText(input.map.usedBytes)} are in use.</p>
 <p>${legend(input.layers)}</p>
-${drawing(input, readBytes)}
-<p>From left to right: what was read, first to last, measured in bytes read (${byteText(readBytes)} in all). From top to bottom: where it is on the device (0 to ${byteText(input.deviceEnd)}).</p>
-${table(input.parts, readBytes)}
+${drawing(placed, axis, input.map)}
+<p>From left to right: ${axis.name} (0 to ${axis.text(axis.end)}). From top to bottom: where it is on the device, leaving out what is not in use (0 to ${byteText(input.map.usedBytes)}).</p>
+${table(placed, axis, readBytes)}
 </body>
 </html>
 `;
+}
+
+function axisOf({ timesMs }: TracePageInput, readBytes: number): Axis {
+  if (timesMs === undefined)
+    return { name: "what was read, first to last, in bytes that were read before it", end: readBytes, text: byteText };
+  const text = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(3)} s`;
+  return { name: "when it was read first, since the mount began", end: Math.max(1, timesMs.at(-1) ?? 0), text };
+}
+
+function placeParts({ records, parts, timesMs }: TracePageInput): PlacedPart[] {
+  let before = 0;
+  return parts.flatMap((all, index) =>
+    all.map((part): PlacedPart => {
+      const start = before;
+      before += part.length;
+      const layer = records[index].layer % TARGET_LAYERS;
+      const time = timesMs?.[index];
+      return time === undefined ? { part, layer, from: start, until: before } : { part, layer, from: time, until: time };
+    }),
+  );
 }
 
 function hue(layer: number): string {
@@ -68,21 +107,15 @@ function legend(layers: number): string {
   return names.join(" &nbsp; ") + (shown < layers ? ` … ${layers - 1}` : "");
 }
 
-function drawing({ records, parts, deviceEnd }: TracePageInput, readBytes: number): string {
+function drawing(placed: readonly PlacedPart[], { end }: Axis, map: TracePageInput["map"]): string {
   const marks = new Map<number, Set<string>>();
-  let before = 0;
-  for (const [index, all] of parts.entries()) {
-    const layer = records[index].layer % TARGET_LAYERS;
+  for (const { part, layer, from, until } of placed) {
+    if (part.kind === "hidden") continue;
     const ofLayer = marks.get(layer) ?? new Set();
     marks.set(layer, ofLayer);
-    for (const part of all) {
-      if (part.kind !== "hidden") {
-        const [x, width] = span(before, part.length, readBytes, WIDTH);
-        const [y, height] = span(part.deviceOffset, part.length, deviceEnd, HEIGHT);
-        ofLayer.add(`M${x} ${y}h${width}v${height}h-${width}z`);
-      }
-      before += part.length;
-    }
+    const [x, width] = span(from, until - from, end, WIDTH);
+    const [y, height] = span(map.placeOf(part.deviceOffset), part.length, map.usedBytes, HEIGHT);
+    ofLayer.add(`M${x} ${y}h${width}v${height}h-${width}z`);
   }
   const paths = [...marks].map(([layer, all]) => `<path fill="${hue(layer)}" d="${[...all].join("")}"/>`);
   return `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="what was read when, and where it is">${paths.join("\n")}</svg>`;
@@ -94,11 +127,11 @@ function span(start: number, length: number, whole: number, units: number): [sta
   return [from, Math.max(MARK, Math.min(units, Math.ceil(((start + length) / whole) * units)) - from)];
 }
 
-function table(parts: readonly (readonly TracePart[])[], readBytes: number): string {
-  const rows = rowsOf(parts).toSorted((a, b) => b.bytes - a.bytes || a.firstAt - b.firstAt);
+function table(placed: readonly PlacedPart[], axis: Axis, readBytes: number): string {
+  const rows = rowsOf(placed).toSorted((a, b) => b.bytes - a.bytes || a.firstAt - b.firstAt);
   const shown = rows.slice(0, MAX_ROWS).map(({ name, size, firstAt, bytes }) => {
     const ofFile = size === undefined ? "" : percent(Math.min(bytes, size), size);
-    return `<tr><td>${byteText(bytes)}</td><td>${percent(bytes, readBytes)}</td><td>${ofFile}</td><td>${byteText(firstAt)}</td><td>${name}</td></tr>`;
+    return `<tr><td>${byteText(bytes)}</td><td>${percent(bytes, readBytes)}</td><td>${ofFile}</td><td>${axis.text(firstAt)}</td><td>${name}</td></tr>`;
   });
   const more = rows.length > MAX_ROWS ? `<p>… and ${rows.length - MAX_ROWS} more files.</p>` : "";
   return `<table>
@@ -110,14 +143,12 @@ ${shown.join("\n")}
 ${more}`;
 }
 
-function rowsOf(parts: readonly (readonly TracePart[])[]): Row[] {
+function rowsOf(placed: readonly PlacedPart[]): Row[] {
   const rows = new Map<TracedFile | string, Row>();
-  let before = 0;
-  for (const part of parts.flat()) {
+  for (const { part, from } of placed) {
     const key = part.kind === "file" ? part.file : part.kind;
-    const row = rows.get(key) ?? { name: nameOf(part), size: part.kind === "file" ? part.file.size : undefined, firstAt: before, bytes: 0 };
+    const row = rows.get(key) ?? { name: nameOf(part), size: part.kind === "file" ? part.file.size : undefined, firstAt: from, bytes: 0 };
     row.bytes += part.length;
-    before += part.length;
     rows.set(key, row);
   }
   return [...rows.values()];

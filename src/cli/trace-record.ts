@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { writeTrace } from "../device/prefetch-file.ts";
@@ -19,6 +19,7 @@ const WRITE_TIMEOUT_MS = 60_000;
 export interface RecordOptions extends MountOptions {
   readonly output: string;
   readonly chroot?: true;
+  readonly times?: string;
   /** In seconds. */
   readonly time?: number;
 }
@@ -27,18 +28,20 @@ export interface RecordOptions extends MountOptions {
 export async function recordTrace(
   image: string,
   command: readonly string[],
-  { output, chroot, time, ...options }: RecordOptions,
+  { output, chroot, time, times, ...options }: RecordOptions,
   environment: Environment,
   mounts: MountEnvironment,
 ): Promise<number> {
   requireRoot("trace record");
   const target = await checkWritable(output);
+  const timesTarget = times === undefined ? undefined : await checkWritable(times);
   const scratch = await mkdtemp(join(environment.temporaryDirectory, "lazylayer-trace-"));
   const directory = join(scratch, "image");
   const recording = join(scratch, "trace");
+  const recordTimes = join(scratch, "times");
   try {
     await mkdir(directory);
-    await startServing({ ...(await mountRequest(image, directory, options, mounts)), recordTrace: recording }, mounts);
+    await startServing({ ...(await mountRequest(image, directory, options, mounts)), recordTrace: recording, recordTimes }, mounts);
     let status: number;
     try {
       status = await runCommand(chroot ? ["chroot", directory, ...command] : command, directory, time, environment);
@@ -47,6 +50,7 @@ export async function recordTrace(
     }
     const records = await readTrace(recording);
     await writeTrace(target, records);
+    if (timesTarget !== undefined) await copyFile(recordTimes, timesTarget);
     const bytes = records.reduce((sum, { length }) => sum + length, 0);
     environment.stderr.write(
       `${output}: ${records.length} reads of ${byteText(bytes)}${status === 0 ? "" : `; the command's status is ${status}`}\n`,
@@ -54,7 +58,7 @@ export async function recordTrace(
     environment.signal.throwIfAborted();
     return status;
   } finally {
-    await removeScratch(scratch, [recording, `${recording}.ok`, `${recording}.lock`], [directory, scratch]);
+    await removeScratch(scratch, [recordTimes, recording, `${recording}.ok`, `${recording}.lock`], [directory, scratch]);
   }
 }
 

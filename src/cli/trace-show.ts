@@ -7,17 +7,20 @@ import type { Environment } from "./environment.ts";
 import { withFilesystem } from "./image-files.ts";
 import { pathText } from "./path-text.ts";
 import { checkWritable } from "./trace-file.ts";
+import { readTimes } from "./trace-times.ts";
 import { tracePage } from "./trace-page.ts";
 
 const LINES_AT_ONCE = 1000;
 
 export interface ShowOptions {
   readonly html?: string;
+  readonly times?: string;
 }
 
 /** Prints what a file names, or writes the page about it. */
 export async function showTrace(path: string, image: string | undefined, options: ShowOptions, environment: Environment): Promise<void> {
-  const { html, ...readOptions } = options;
+  const { html, times, ...readOptions } = options;
+  if (times !== undefined && html === undefined) throw new LazyError("USAGE", "--times is for the page that --html writes");
   if (html !== undefined && image === undefined) throw new LazyError("USAGE", "--html needs the image that the trace was recorded of");
   const file = await readPrefetchFile(path);
   if (file.kind === "list") {
@@ -33,6 +36,7 @@ export async function showTrace(path: string, image: string | undefined, options
     printLines(records.map(recordLine), environment);
     return;
   }
+  const timesMs = times === undefined ? undefined : await readTimes(times, records.length);
   const page = html === undefined ? undefined : await checkWritable(html);
   await withFilesystem(image, readOptions, environment, async (filesystem, device) => {
     const map = await TraceMap.open(device, filesystem);
@@ -42,7 +46,7 @@ export async function showTrace(path: string, image: string | undefined, options
         parts.flatMap((all, index) => partLines(records[index], index, all)),
         environment,
       );
-    else await writeFile(page, tracePage({ image, layers: device.layerCount, deviceEnd: map.deviceEnd, records, parts }));
+    else await writeFile(page, tracePage({ image, layers: device.layerCount, map, records, parts, timesMs }));
   });
 }
 

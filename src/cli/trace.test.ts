@@ -7,6 +7,7 @@ import { TARGET_LAYERS, type TraceRecord } from "../formats/trace/layout.ts";
 import { parseTrace } from "../formats/trace/trace-reader.ts";
 import { encodeTrace } from "../formats/trace/trace-writer.ts";
 import { tracePage } from "./trace-page.ts";
+import { readTimes, writeTimes } from "./trace-times.ts";
 
 const read = (layer: number, offset: number, length: number): TraceRecord => ({ op: "read", layer, offset, length });
 
@@ -48,6 +49,7 @@ test("what cannot be done is said before anything is", async () => {
   await writeFile(scratch.join("wrong.list"), "fine\n\nnot/*/fine\n");
   const rows: readonly (readonly [args: string[], status: number, expected: RegExp])[] = [
     [["show", "--html", scratch.join("x.html"), app], 2, /--html needs the image that the trace was recorded of/],
+    [["show", "--times", app, app], 2, /--times is for the page that --html writes/],
     [["show", list, "oci:/nonexistent"], 2, /app\.list: is a list of paths: what it names is known without the image/],
     [["show", scratch.join("none")], 1, /none: ENOENT/],
     [["show", scratch.join("directory")], 1, /directory: is not a regular file/],
@@ -75,7 +77,7 @@ test("a page says what there is of each file, the most read first, and of what i
   const page = tracePage({
     image: "host/<app>:1",
     layers: 2,
-    deviceEnd: 8192,
+    map: { placeOf: (offset) => offset, usedBytes: 8192 },
     records: [read(0, 0, 2048), read(1, 0, 3072)],
     parts: [
       [
@@ -98,8 +100,47 @@ test("a page says what there is of each file, the most read first, and of what i
   assert.match(page, /d="M400 236h600v158h-600z"/);
 });
 
+test("a page with times shows when reads began", () => {
+  const part = { kind: "metadata", deviceOffset: 0, length: 4096 } as const;
+  const page = tracePage({
+    image: "app",
+    layers: 1,
+    map: { placeOf: (offset) => offset, usedBytes: 8192 },
+    records: [read(0, 0, 4096), read(0, 8192, 4096), read(0, 16384, 4096)],
+    parts: [[part], [part], [{ kind: "hidden", length: 4096 }]],
+    timesMs: [500, 1000, 2000],
+  });
+  assert.match(page, /d="M250 0h2v210h-2zM500 0h2v210h-2z"/);
+  assert.match(page, /since the mount began \(0 to 2\.000 s\)/);
+  assert.match(page, /<td>0\.500 s<\/td><td><i>the file system's own/);
+  assert.match(page, /<td>2\.000 s<\/td><td><i>not shown/);
+});
+
+test("times are those of the trace, or refused", async () => {
+  const path = scratch.join("times");
+  await writeTimes(path, [0, 1.4, 1.6, 99_999]);
+  assert.deepEqual(await readTimes(path, 4), [0, 1, 2, 99_999]);
+  await assert.rejects(readTimes(path, 3), {
+    code: "USAGE",
+    message: /has the times of 4 records, the trace has 3: it is of another trace/,
+  });
+  for (const [text, message] of [
+    ["1\n0\n", /times:2: "0", expected milliseconds, not less than the line before/],
+    ["1\n-2\n", /times:2: "-2"/],
+    ["0x1\n2\n", /times:1: "0x1"/],
+    ["1\n1e9\n", /times:2: "1e9"/],
+    ["1\n\n", /times:2: ""/],
+  ] as const) {
+    await writeFile(path, text);
+    await assert.rejects(readTimes(path, 2), { code: "USAGE", message });
+  }
+  await truncate(path, 2 ** 40);
+  await assert.rejects(readTimes(path, 2), { code: "USAGE", message: /1099511627776 bytes are more than any trace has times/ });
+  await assert.rejects(readTimes(scratch.join("no-times"), 2), { code: "USAGE", message: /the times cannot be read: ENOENT/ });
+});
+
 test("a page of nothing is a page", () => {
-  const page = tracePage({ image: "a", layers: 0, deviceEnd: 0, records: [], parts: [] });
+  const page = tracePage({ image: "a", layers: 0, map: { placeOf: () => 0, usedBytes: 0 }, records: [], parts: [] });
   assert.match(page, /<p>0 reads of 0 B/);
   assert.doesNotMatch(page, /NaN|Infinity/);
 });

@@ -26,10 +26,10 @@ export function addTraceCommand(
       "after",
       `
 Examples:
-  lazylayer trace record --chroot -o app.trace registry.example/app:1-obd -- /app --version
-  lazylayer trace optimize app.trace -o app.trace
-  lazylayer trace show --html app.html app.trace registry.example/app:1-obd
-  lazylayer mount --trace app.trace registry.example/app:1-obd /mnt/app`,
+  lazylayer trace record --chroot -o app.trace --times app.times registry.example/app:1-obd -- /app --version
+  lazylayer trace optimize app.trace -o app-short.trace
+  lazylayer trace show --html app.html --times app.times app.trace registry.example/app:1-obd
+  lazylayer mount --trace app-short.trace registry.example/app:1-obd /mnt/app`,
     );
   const record = trace
     .command("record")
@@ -42,6 +42,7 @@ Examples:
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .argument("<command...>", "what to run, after --")
     .requiredOption("-o, --output <file>", "the trace to write")
+    .option("--times <file>", "write when each record was read, for lazylayer trace show --times")
     .option("--chroot", "run COMMAND inside of the image, as root and with no other protection: for images that you trust")
     .addOption(
       new Option("--time <seconds>", "end COMMAND after so long, as a service that does not end by itself").argParser(parseSeconds),
@@ -61,7 +62,8 @@ Examples:
     )
     .argument("<file>", "a trace, or a list of paths")
     .argument("[image]", "the image that it was recorded of: reference, or oci:DIRECTORY[:tag]")
-    .option("--html <file>", "write a page that shows which parts of IMAGE were read when, and of which files");
+    .option("--html <file>", "write a page that shows which parts of IMAGE were read when, and of which files")
+    .option("--times <file>", "with --html: the times that lazylayer trace record wrote; without, reads are shown in their order");
   show.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
   addReadOptions(show);
   show.action(async (file: string, image: string | undefined, options: ShowOptions) => await showTrace(file, image, options, environment));

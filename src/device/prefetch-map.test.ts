@@ -37,7 +37,11 @@ for (const [kind, layers] of [
     assert.equal(sum(ofFiles), Math.ceil(file.size / 512) * 512);
     const [extent] = await filesystem.extents(inode);
     assert.equal(ofFiles[0].deviceOffset, extent.deviceOffset);
-    assert.ok(map.deviceEnd >= extent.deviceOffset + extent.length);
+    assert.equal(map.placeOf(0), 0);
+    const place = map.placeOf(extent.deviceOffset);
+    assert.ok(place > 0 && place + extent.length <= map.usedBytes, `${place}`);
+    assert.equal(map.placeOf(extent.deviceOffset + 512), place + 512);
+    assert.equal(map.placeOf(device.size), map.usedBytes);
     await device.close();
   });
 }

@@ -1,4 +1,5 @@
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import type { SegmentTable } from "../formats/lsmt/segment-table.ts";
 import type { TraceRecord } from "../formats/trace/layout.ts";
 import type { ByteString } from "../tree/entry.ts";
 import type { FilesystemReader } from "../tree/filesystem-reader.ts";
@@ -31,11 +32,16 @@ export class TraceMap {
   /** Of each file of the layers: which of its bytes the device shows, and where. */
   readonly #shown: readonly (readonly Stretch<number>[])[];
   readonly #files: readonly Stretch<TracedFile>[];
+  readonly #segments: SegmentTable;
+  /** Used bytes before each segment, and all of them. */
+  readonly #used: Float64Array;
 
   private constructor(device: Device, files: readonly Stretch<TracedFile>[]) {
     this.#layers = new PrefetchLayers(device);
     this.#shown = shownParts(device);
     this.#files = files;
+    this.#segments = device.segments;
+    this.#used = usedBefore(device.segments);
   }
 
   /** Reads the whole tree of the file system on a device. */
@@ -46,12 +52,17 @@ export class TraceMap {
     );
   }
 
-  /** End of what the layers have put on the device. */
-  get deviceEnd(): number {
-    return Math.max(
-      0,
-      ...this.#shown.map((stretches) => stretches.reduce((end, { start, end: stop, at }) => Math.max(end, at + stop - start), 0)),
-    );
+  /** Bytes of the device that a layer has put something on. */
+  get usedBytes(): number {
+    return this.#used.at(-1)!;
+  }
+
+  /** How many of the used bytes are before an offset: a place on a device that is mostly empty. */
+  placeOf(deviceOffset: number): number {
+    const segments = this.#segments;
+    const next = segments.find(deviceOffset / SECTOR_BYTES);
+    if (next === segments.count || segments.zeroed[next] !== 0) return this.#used[next];
+    return this.#used[next] + Math.max(0, deviceOffset - segments.firstSector[next] * SECTOR_BYTES);
   }
 
   /** The parts of a record, in its order; together they have its length. */
@@ -106,6 +117,12 @@ function firstBehind(stretches: readonly Stretch<unknown>[], offset: number): nu
     else high = middle;
   }
   return low;
+}
+
+function usedBefore({ count, sectors, zeroed }: SegmentTable): Float64Array {
+  const used = new Float64Array(count + 1);
+  for (let i = 0; i < count; i++) used[i + 1] = used[i] + (zeroed[i] === 0 ? sectors[i] * SECTOR_BYTES : 0);
+  return used;
 }
 
 function shownParts({ layers, segments }: Device): Stretch<number>[][] {

@@ -6,9 +6,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { messageOf } from "../errors.ts";
 import { parseTrace } from "../formats/trace/trace-reader.ts";
-import { TraceRecording } from "./prefetch-recording.ts";
+import { TraceRecording, type TraceRecordingOptions } from "./prefetch-recording.ts";
 
-const never = (error: unknown): void => assert.fail(messageOf(error));
+const never: TraceRecordingOptions = { onFailure: (error) => assert.fail(messageOf(error)) };
 
 test("a recording has a lock while it lasts, and when it has ended a trace and a sign that it is whole", async () => {
   await using directory = await TemporaryDirectory.create();
@@ -28,7 +28,7 @@ test("a recording has a lock while it lasts, and when it has ended a trace and a
 test("whoever removes the lock ends the recording", async () => {
   await using directory = await TemporaryDirectory.create();
   const path = directory.join("app.trace");
-  const recording = await TraceRecording.start(path, never, 5);
+  const recording = await TraceRecording.start(path, { ...never, pollMs: 5 });
   recording.recorder.add(0, 0, 512);
   rmSync(`${path}.lock`);
   while (!existsSync(`${path}.ok`)) await sleep(5);
@@ -63,7 +63,7 @@ test("a trace that cannot be written leaves neither lock nor parts of it, and is
   await assert.rejects((await TraceRecording.start(path, never)).end(), failed);
   assert.deepEqual(readdirSync(directory.path), ["app.trace"]);
   const failures: string[] = [];
-  await TraceRecording.start(path, (error) => failures.push(messageOf(error)), 5);
+  await TraceRecording.start(path, { onFailure: (error) => failures.push(messageOf(error)), pollMs: 5 });
   rmSync(`${path}.lock`);
   while (failures.length === 0) await sleep(5);
   assert.match(failures[0], failed.message);

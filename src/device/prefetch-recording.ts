@@ -5,29 +5,36 @@ import { writeTrace } from "./prefetch-file.ts";
 
 const POLL_MS = 1000;
 
+export interface TraceRecordingOptions {
+  /** Hears of a trace that could not be written when the lock was removed. */
+  readonly onFailure: (error: unknown) => void;
+  /** Milliseconds since the recording began. */
+  readonly now?: () => number;
+  /** How often to look for the lock. */
+  readonly pollMs?: number;
+}
+
 /**
  * A trace that is being recorded. While it is, there is a file `PATH.lock`: whoever removes that ends the recording. Then the trace
  * is written, and there is a file `PATH.ok`. See docs/formats/trace.md.
  */
 export class TraceRecording {
   /** What notes the reads. */
-  readonly recorder = new TraceRecorder();
+  readonly recorder: TraceRecorder;
   readonly #path: string;
   readonly #onFailure: (error: unknown) => void;
   readonly #poll: NodeJS.Timeout;
   #end: Promise<void> | undefined;
 
-  private constructor(path: string, onFailure: (error: unknown) => void, pollMs: number) {
+  private constructor(path: string, { onFailure, now, pollMs = POLL_MS }: TraceRecordingOptions) {
+    this.recorder = new TraceRecorder(now && { now });
     this.#path = path;
     this.#onFailure = onFailure;
     this.#poll = setInterval(() => void this.#endIfUnlocked(), pollMs).unref();
   }
 
-  /**
-   * Begins a recording. `onFailure` hears of a trace that could not be written when the lock was removed.
-   * Throws `USAGE` when the file is being recorded already, or no file can be written there.
-   */
-  static async start(path: string, onFailure: (error: unknown) => void, pollMs = POLL_MS): Promise<TraceRecording> {
+  /** Begins a recording. Throws `USAGE` when the file is being recorded already, or no file can be written there. */
+  static async start(path: string, options: TraceRecordingOptions): Promise<TraceRecording> {
     try {
       await writeFile(lockOf(path), "", { flag: "wx" });
       await rm(`${path}.ok`, { force: true });
@@ -38,7 +45,7 @@ export class TraceRecording {
         : messageOf(cause);
       throw new LazyError("USAGE", `${path}: no trace can be recorded: ${what}`, { cause });
     }
-    return new TraceRecording(path, onFailure, pollMs);
+    return new TraceRecording(path, options);
   }
 
   /** Writes what was recorded, once, however often it is called. Throws `UNAVAILABLE` when that fails. */

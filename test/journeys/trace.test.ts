@@ -83,12 +83,18 @@ function succeeds({ status, stdout, stderr }: CommandResult): string {
 
 const READ_ALL = `cat data/second etc/motd data/first '${ODD_NAME.replace("'", "'\\''")}' >/dev/null`;
 
-/** Records what reading some of the image's files takes. */
-async function recorded(image: string, name: string): Promise<string> {
-  const trace = scratch.join(`${name}.trace`);
-  const { status, stdout, stderr } = await lazylayer(
-    ...["trace", "record", "-o", trace, "--cache-dir", scratch.join(`${name}-recording`), image, "--", "sh", "-c", READ_ALL],
-  );
+/** What reading some of the image's files takes; recorded once. */
+const recordings = new Map<string, Promise<string>>();
+async function recorded(kind: "overlaybd" | "turbo"): Promise<string> {
+  const recording = recordings.get(kind) ?? record(kind);
+  recordings.set(kind, recording);
+  return await recording;
+}
+
+async function record(kind: "overlaybd" | "turbo"): Promise<string> {
+  const trace = scratch.join(`${kind}.trace`);
+  const options = ["-o", trace, "--times", `${trace}.times`, "--cache-dir", scratch.join(`${kind}-recording`)];
+  const { status, stdout, stderr } = await lazylayer("trace", "record", ...options, images[kind], "--", "sh", "-c", READ_ALL);
   assert.deepEqual([status, stdout.toString()], [0, ""], stderr);
   assert.match(stderr, /^\S+\.trace: \d+ reads of 5\.\d MB\n$/);
   return trace;
@@ -126,7 +132,7 @@ async function mounted(name: string, args: readonly string[], use: (directory: s
 
 for (const kind of ["overlaybd", "turbo"] as const) {
   test(`what was recorded is replayed, and then read again without a request: ${kind}`, async () => {
-    const trace = await recorded(images[kind], kind);
+    const trace = await recorded(kind);
     const records = parseTrace(await readFile(trace), trace);
     assert.equal(
       records.some(({ layer }) => layer >= TARGET_LAYERS),
@@ -162,7 +168,7 @@ test("a list of paths is fetched ahead too, and what it names wrongly is no obst
 });
 
 test("a trace is shown record by record, and by the files that it is of", async () => {
-  const trace = await recorded(images.overlaybd, "shown");
+  const trace = await recorded("overlaybd");
   const plain = succeeds(await lazylayer("trace", "show", trace))
     .trimEnd()
     .split("\n");
@@ -182,14 +188,15 @@ test("a trace is shown record by record, and by the files that it is of", async 
 });
 
 test("the page about a trace names files as text, and needs nothing else", async () => {
-  const trace = await recorded(images.turbo, "page");
+  const trace = await recorded("turbo");
   const page = scratch.join("page.html");
-  assert.equal(succeeds(await lazylayer("trace", "show", "--html", page, trace, images.turbo)), "");
+  assert.equal(succeeds(await lazylayer("trace", "show", "--html", page, "--times", `${trace}.times`, trace, images.turbo)), "");
   const html = await readFile(page, "utf8");
   assert.ok(html.includes("<td>/data/&#60;b&#62;&#38;&#34;odd&#34;&#39;</td>"));
   assert.doesNotMatch(html, /<b>|<script|<link|<img|url\(|\bsrc=|href=/);
   assert.match(html, /<td>3\.0 MB<\/td><td>\d+\.\d %<\/td><td>100\.0 %<\/td><td>[^<]+<\/td><td>\/data\/first<\/td>/);
   assert.doesNotMatch(html, /data\/unread/);
+  assert.match(html, /since the mount began \(0 to \d+\.\d{3} s\)/);
   const marks = [...html.matchAll(/M(\d+) (\d+)h(\d+)v(\d+)h-\d+z/g)].map(([, ...numbers]) => numbers.map(Number));
   assert.ok(marks.length > 3);
   for (const [x, y, width, height] of marks) assert.ok(x + width <= 1000 && y + height <= 420, `${x} ${y} ${width} ${height}`);
@@ -197,7 +204,7 @@ test("the page about a trace names files as text, and needs nothing else", async
 });
 
 test("an image that carries a trace is mounted without that layer, and replays it", async () => {
-  const trace = await readFile(await recorded(images.overlaybd, "carried"));
+  const trace = await readFile(await recorded("overlaybd"));
   const layout = scratch.join("accelerated");
   const image = `oci:${layout}:v1`;
   succeeds(await lazylayer("convert", `oci:${scratch.join("source")}:v1`, image));
@@ -243,7 +250,7 @@ async function addAcceleration(layout: string, trace: Uint8Array): Promise<void>
 
 test("a damaged trace is a warning to a mount, and an error to those who look at it", async () => {
   const damaged = scratch.join("damaged.trace");
-  await writeFile(damaged, (await readFile(await recorded(images.overlaybd, "damaged"))).subarray(0, -1));
+  await writeFile(damaged, (await readFile(await recorded("overlaybd"))).subarray(0, -1));
   const warning = await mounted("damaged", ["--trace", damaged, images.overlaybd], async (directory) => {
     assert.equal(await run("cat", [join(directory, "etc/motd")]), "hello\n");
   });

@@ -8,7 +8,7 @@ import { TraceRecorder } from "./trace-recorder.ts";
 const read = (layer: number, offset: number, length: number): TraceRecord => ({ op: "read", layer, offset, length });
 
 function record(reads: readonly TraceRecord[], maxRecords?: number): TraceRecorder {
-  const recorder = new TraceRecorder(maxRecords);
+  const recorder = new TraceRecorder({ ...(maxRecords !== undefined && { maxRecords }) });
   for (const { layer, offset, length } of reads) recorder.add(layer, offset, length);
   return recorder;
 }
@@ -42,6 +42,17 @@ test("a read that goes on where the last one ended becomes one with it, up to 1 
   assert.deepEqual(records, [read(4, 0, 2 ** 20), read(4, 2 ** 20, 4 * step - 2 ** 20)]);
   assert.deepEqual(record([read(0, 0, 3 * 2 ** 20 + 7)]).records.map(({ length }) => length), [2 ** 20, 2 ** 20, 2 ** 20, 7]); // prettier-ignore
   assert.deepEqual(record([read(0, 5, 0)]).records, []);
+});
+
+test("a record has the time of its first byte", () => {
+  let now = 0;
+  const recorder = new TraceRecorder({ now: () => (now += 10) });
+  recorder.add(0, 0, 100);
+  recorder.add(0, 100, 100);
+  recorder.add(0, 50, 100);
+  recorder.add(1, 0, 2 ** 21);
+  assert.equal(recorder.records.length, 3);
+  assert.deepEqual(recorder.times, [10, 20, 30]);
 });
 
 test("what is recorded is what was read, once and in its order", () => {

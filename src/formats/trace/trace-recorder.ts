@@ -3,6 +3,12 @@ import { MAX_RECORD_BYTES, type TraceRecord } from "./layout.ts";
 /** Records that one recording keeps: 6 MB of trace. */
 const MAX_RECORDED = 2 ** 18;
 
+export interface TraceRecorderOptions {
+  readonly maxRecords?: number;
+  /** Milliseconds since the recording began. */
+  readonly now?: () => number;
+}
+
 interface Range {
   readonly start: number;
   readonly end: number;
@@ -18,13 +24,17 @@ export class TraceRecorder {
   /** Something was read that is not in the records. */
   overflowed = false;
   #isStopped = false;
+  /** When each record was begun, as `now` says. */
+  readonly times: number[] = [];
   readonly #maxRecords: number;
+  readonly #now: () => number;
   readonly #records: { op: "read"; layer: number; offset: number; length: number }[] = [];
   /** What was read of each layer: ascending, disjoint, not touching. */
   readonly #known = new Map<number, Range[]>();
 
-  constructor(maxRecords = MAX_RECORDED) {
+  constructor({ maxRecords = MAX_RECORDED, now = () => 0 }: TraceRecorderOptions = {}) {
     this.#maxRecords = maxRecords;
+    this.#now = now;
   }
 
   /** In order of first access. */
@@ -63,6 +73,7 @@ export class TraceRecorder {
     }
     const whole = Math.min(length, MAX_RECORD_BYTES);
     this.#records.push({ op: "read", layer, offset, length: whole });
+    this.times.push(this.#now());
     this.bytes += whole;
     return whole;
   }
