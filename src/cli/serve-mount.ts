@@ -6,7 +6,7 @@ import type { BlobPlace } from "../device/blob-place.ts";
 import type { FetchCounts } from "../device/counted-source.ts";
 import { openDevice, type Device } from "../device/device.ts";
 import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
-import { Prefetch } from "../device/prefetch.ts";
+import { Prefetch, type PrefetchOptions } from "../device/prefetch.ts";
 import { readAcceleration } from "../device/prefetch-acceleration.ts";
 import { readPrefetchFile } from "../device/prefetch-file.ts";
 import { TraceRecording } from "../device/prefetch-recording.ts";
@@ -103,7 +103,11 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   const reads = new ProgramReads(device);
   const warnings: string[] = [];
   const wanted = await wantedAhead(device, store, request, warnings);
-  const options = { idle: async () => await reads.idle(), onFailure: reporter(environment, "fetching ahead failed: ") };
+  const options: PrefetchOptions = {
+    maxBytes: request.cacheBytes / 2,
+    idle: async () => await reads.idle(),
+    onFailure: reporter(environment, "fetching ahead failed: "),
+  };
   const prefetch = wanted === undefined ? undefined : new Prefetch(device, wanted, options);
   return { device, reads, request, prefetch, warnings, fetchedToOpen, filesystem, close };
 }

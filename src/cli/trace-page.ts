@@ -6,7 +6,7 @@ import { byteText } from "./progress/byte-text.ts";
 const WIDTH = 1000;
 const HEIGHT = 420;
 /** No mark is smaller, or it would not be seen. */
-const MARK = 2;
+const MARK = 4;
 const MAX_ROWS = 1000;
 
 /** What the page shows: the parts of each record, in the records' order. */

@@ -110,7 +110,7 @@ test("a page with times shows when reads began", () => {
     parts: [[part], [part], [{ kind: "hidden", length: 4096 }]],
     timesMs: [500, 1000, 2000],
   });
-  assert.match(page, /d="M250 0h2v210h-2zM500 0h2v210h-2z"/);
+  assert.match(page, /d="M250 0h4v210h-4zM500 0h4v210h-4z"/);
   assert.match(page, /since the mount began \(0 to 2\.000 s\)/);
   assert.match(page, /<td>0\.500 s<\/td><td><i>the file system's own/);
   assert.match(page, /<td>2\.000 s<\/td><td><i>not shown/);

@@ -153,6 +153,16 @@ test("records of what the image does not have are passed over, and those that re
   await device.close();
 });
 
+test("no more is fetched than the cache can be expected to keep", async () => {
+  await using directory = await TemporaryDirectory.create();
+  const device = await open(directory, nativeLayers());
+  const records = Array.from({ length: 10 }, (_, index): TraceRecord => ({ op: "read", layer: 0, offset: index * 100, length: 100 }));
+  const prefetch = new Prefetch(device, { kind: "trace", records }, { ...quiet, maxBytes: 350 });
+  await prefetch.ended;
+  assert.deepEqual(prefetch.counts, { pieces: 3, bytes: 300, failed: 0, ended: true });
+  await device.close();
+});
+
 test("what a list names and the image does not have is said, and the rest is fetched", async () => {
   await using directory = await TemporaryDirectory.create();
   const device = await open(directory, nativeLayers());

@@ -11,6 +11,8 @@ const MAX_FAILURES_IN_A_ROW = 32;
 
 export interface PrefetchOptions {
   readonly readers?: number;
+  /** Nothing is begun beyond so much: the cache would drop the first things for the last. */
+  readonly maxBytes?: number;
   /** Resolves when nobody waits for a read of the device. */
   readonly idle: () => Promise<void>;
   readonly onFailure: (error: unknown) => void;
@@ -36,6 +38,7 @@ export class Prefetch {
   readonly #options: PrefetchOptions;
   readonly #pieces: AsyncGenerator<PrefetchPiece>;
   #failuresInRow = 0;
+  #begunBytes = 0;
   #stopped = false;
   #isAborted = false;
 
@@ -63,6 +66,8 @@ export class Prefetch {
       if (!steadfast) await this.#options.idle();
       const piece = await this.#next();
       if (piece === undefined || this.#stopped) return;
+      this.#begunBytes += piece.length;
+      if (this.#begunBytes > (this.#options.maxBytes ?? Infinity)) return;
       try {
         await this.#device.fetch(piece.file, piece.offset, piece.length);
         this.counts.pieces++;
