@@ -1,4 +1,4 @@
-import { openDevice } from "../device/device.ts";
+import { openDevice, type Device } from "../device/device.ts";
 import { openFilesystem } from "../device/filesystem.ts";
 import { LazyError } from "../errors.ts";
 import { selectImage } from "../oci/image-selection.ts";
@@ -22,18 +22,18 @@ const TYPE_LETTERS: Readonly<Record<FileType, string>> = {
 };
 
 /** Opens a converted image's filesystem by range reads and gives it to `use`. */
-async function withFilesystem<T>(
+export async function withFilesystem<T>(
   image: string,
   options: unknown,
   environment: Environment,
-  use: (reader: FilesystemReader) => Promise<T>,
+  use: (reader: FilesystemReader, device: Device) => Promise<T>,
 ): Promise<T> {
   const { store, target, dataPlace, close } = await openReadPlaces(image, options, environment);
   try {
     const { manifest } = await selectImage(store, target, parsePlatform(platformOf(options) ?? "local", environment.host));
     const device = await openDevice(store, manifest, { dataPlace });
     try {
-      return await use(await openFilesystem(device));
+      return await use(await openFilesystem(device), device);
     } finally {
       await device.close();
     }

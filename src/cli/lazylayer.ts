@@ -15,6 +15,7 @@ import { absoluteReference } from "./reference-name.ts";
 import { addServeMountCommand } from "./serve-mount.ts";
 import { addServeCommand } from "./serve.ts";
 import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
+import { addTraceCommand } from "./trace.ts";
 import { addUmountCommand } from "./umount.ts";
 import { addVerifyCommand } from "./verify.ts";
 
@@ -44,6 +45,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addServeMountCommand(program, mounts);
   addServeCommand(program, mounts);
   addDoctorCommand(program, environment, setStatus);
+  addTraceCommand(program, environment, mounts, setStatus);
   addFileCommands(program, environment);
   addConfigCommand(program, environment, setStatus);
   addCompletionCommand(program, environment);

@@ -48,13 +48,19 @@ const mountRequest = z.strictObject({
   storeOptions: z.record(z.string(), z.unknown()),
   cacheDirectory: z.string(),
   cacheBytes: z.int().positive(),
+  /** A trace or list to fetch ahead instead of the image's own, as an absolute path. */
+  trace: z.string().optional(),
+  /** Where to write what was read, likewise. */
+  recordTrace: z.string().optional(),
+  /** Where to write when each of the trace's records was read. */
+  recordTimes: z.string().optional(),
 });
 
 /** What the serving process is told to mount. It goes over a pipe, because it may hold secrets. */
 export type MountRequest = z.infer<typeof mountRequest>;
 
 const mountReply = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("ready") }),
+  z.strictObject({ kind: z.literal("ready"), warnings: z.array(z.string()) }),
   z.strictObject({ kind: z.literal("failed"), code: z.enum(errorCodes), message: z.string() }),
 ]);
 

@@ -6,6 +6,7 @@ import { LazyError } from "../errors.ts";
 import { mountAt } from "../native/mounts.ts";
 import { parseMountReply, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { createRuntime, LOG_NAME, processEnds, realDirectory, removeRuntime, sendSignal, type MountRuntime } from "./mount-runtime.ts";
+import { checkReadable, checkWritable } from "./trace-file.ts";
 
 export const DEFAULT_CACHE_GB = 4;
 /** How long a serving process that was told to stop may take, before it is killed. */
@@ -15,12 +16,18 @@ const EXAMPLES = `
 Examples:
   lazylayer mount registry.example/app:1-obd /mnt/app
   lazylayer mount --cache-dir /var/cache/images --cache-size 20 registry.example/app:1-obd /mnt/app
+  lazylayer mount --trace app.trace registry.example/app:1-obd /mnt/app
 
 lazylayer umount takes it down again; lazylayer ls and lazylayer cat read an image without root.`;
 
-interface MountOptions {
+export interface MountOptions {
   readonly cacheDir: string;
   readonly cacheSize: number;
+}
+
+interface TraceOptions {
+  readonly trace?: string;
+  readonly recordTrace?: string;
 }
 
 export function addMountCommand(program: Command, environment: MountEnvironment): void {
@@ -34,29 +41,50 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     )
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .argument("<directory>", "an existing directory that nothing is mounted on")
+    .option("--trace <file>", "fetch what this trace, or list of paths, names while the image is mounted, the first things first")
+    .option("--record-trace <file>", "write what is read of the image to this file when the mount ends (reads are slower until then)");
+  addCacheOptions(command, environment);
+  environment.addStoreOptions?.(command);
+  command.addHelpText("after", EXAMPLES);
+  command.action(async (image: string, directory: string, options: MountOptions & TraceOptions) => {
+    requireRoot("mount");
+    const { trace, recordTrace, ...others } = options;
+    const traces = {
+      trace: trace === undefined ? undefined : await checkReadable(trace),
+      recordTrace: recordTrace === undefined ? undefined : await checkWritable(recordTrace),
+    };
+    const request = { ...(await mountRequest(image, directory, others, environment)), ...traces };
+    await startServing(request, environment);
+    environment.stdout.write(`${request.directory}\n`);
+  });
+}
+
+export function addCacheOptions(command: Command, environment: MountEnvironment): void {
+  command
     .option("--cache-dir <directory>", "where fetched blocks are kept", environment.cacheDirectory)
     .addOption(
       new Option("--cache-size <GB>", "disk space for fetched blocks")
         .argParser(parseGigabytes)
         .default(DEFAULT_CACHE_GB * 1e9, String(DEFAULT_CACHE_GB)),
     );
-  environment.addStoreOptions?.(command);
-  command.addHelpText("after", EXAMPLES);
-  command.action(async (image: string, directory: string, options: MountOptions) => {
-    const { cacheDir, cacheSize, ...parsed } = options;
-    requireRoot("mount");
-    const storeOptions = (await environment.readStoreOptions?.(parsed)) ?? parsed;
+}
+
+/** What to ask of the serving process; `options` are those that `addCacheOptions` and the environment added. */
+export async function mountRequest(
+  image: string,
+  directory: string,
+  { cacheDir, cacheSize, ...parsed }: MountOptions,
+  environment: MountEnvironment,
+): Promise<MountRequest> {
+  const storeOptions = (await environment.readStoreOptions?.(parsed)) ?? parsed;
+  return {
     // The process that serves it runs elsewhere.
-    const request = {
-      image: environment.absoluteReference?.(image) ?? image,
-      directory: await freeDirectory(directory),
-      storeOptions,
-      cacheDirectory: cacheDir,
-      cacheBytes: cacheSize,
-    };
-    await startServing(request, environment);
-    environment.stdout.write(`${request.directory}\n`);
-  });
+    image: environment.absoluteReference?.(image) ?? image,
+    directory: await freeDirectory(directory),
+    storeOptions,
+    cacheDirectory: cacheDir,
+    cacheBytes: cacheSize,
+  };
 }
 
 export function parseGigabytes(text: string): number {
@@ -87,12 +115,13 @@ async function freeDirectory(directory: string): Promise<string> {
 }
 
 /** Starts the serving process and returns when the image is mounted; else nothing is left of it. */
-async function startServing(request: MountRequest, environment: MountEnvironment): Promise<void> {
+export async function startServing(request: MountRequest, environment: MountEnvironment): Promise<void> {
   const runtime = createRuntime(environment.stateDirectory, request.directory);
   const server = spawnServer(runtime, environment);
   try {
     const reply = await replyOf(server, request, environment.signal);
     if (reply.kind === "failed") throw new LazyError(reply.code, reply.message);
+    for (const warning of reply.warnings) environment.stderr.write(`warning: ${warning}\n`);
     server.disconnect();
     server.unref();
   } catch (error) {

@@ -2,14 +2,22 @@ import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import type { Command } from "commander";
 import { BlockCache } from "../cache/block-cache.ts";
+import type { BlobPlace } from "../device/blob-place.ts";
 import type { FetchCounts } from "../device/counted-source.ts";
 import { openDevice, type Device } from "../device/device.ts";
 import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
+import { Prefetch, type PrefetchOptions } from "../device/prefetch.ts";
+import { readAcceleration } from "../device/prefetch-acceleration.ts";
+import { readPrefetchFile } from "../device/prefetch-file.ts";
+import { TraceRecording } from "../device/prefetch-recording.ts";
+import { ProgramReads } from "../device/prefetch-reads.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { FuseServer } from "../export/fuse/fuse-server.ts";
 import { mountFilesystem } from "../export/filesystem.ts";
+import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
+import { writeTimes } from "./trace-times.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const MAX_WORKERS = 4;
@@ -37,7 +45,7 @@ async function serve(request: MountRequest, runtime: MountRuntime, environment: 
     const session = await raceAbort(openSession(request, environment), signal);
     await mountAndServe(session, runtime, environment, signal, async () => {
       process.off("disconnect", parentGone);
-      return await reply({ kind: "ready" });
+      return await reply({ kind: "ready", warnings: session.warnings.slice() });
     });
     await session.device.close();
     await session.close();
@@ -72,6 +80,10 @@ async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 
 interface Session {
   readonly device: Device;
+  readonly reads: ProgramReads;
+  readonly request: MountRequest;
+  readonly prefetch: Prefetch | undefined;
+  readonly warnings: readonly string[];
   /** What opening the layers took. */
   readonly fetchedToOpen: FetchCounts;
   readonly filesystem: Filesystem;
@@ -87,37 +99,86 @@ async function openSession(request: MountRequest, environment: MountEnvironment)
   const { store, dataPlace, manifest, close } = await environment.openImage(request.image, request.storeOptions);
   const device = await openDevice(store, manifest, { cache, dataPlace });
   const fetchedToOpen = { ...device.fetched };
-  return { device, fetchedToOpen, filesystem: await probeFilesystem(device), close };
+  const filesystem = await probeFilesystem(device);
+  const reads = new ProgramReads(device);
+  const warnings: string[] = [];
+  const wanted = await wantedAhead(device, store, request, warnings);
+  const options: PrefetchOptions = {
+    maxBytes: request.cacheBytes / 2,
+    idle: async () => await reads.idle(),
+    onFailure: reporter(environment, "fetching ahead failed: "),
+  };
+  const prefetch = wanted === undefined ? undefined : new Prefetch(device, wanted, options);
+  return { device, reads, request, prefetch, warnings, fetchedToOpen, filesystem, close };
+}
+
+/** What was asked for, or else what the image itself wants. A damaged trace only costs the time that it would have saved. */
+async function wantedAhead(
+  device: Device,
+  store: BlobPlace,
+  { trace }: MountRequest,
+  warnings: string[],
+): Promise<PrefetchFile | undefined> {
+  try {
+    if (trace !== undefined) return await readPrefetchFile(trace);
+    return device.acceleration === undefined ? undefined : await readAcceleration(device.acceleration, store);
+  } catch (error) {
+    warnings.push(`${messageOf(error)}; mounted without fetching ahead`);
+    return undefined;
+  }
 }
 
 async function mountAndServe(
-  { device, filesystem, fetchedToOpen }: Session,
+  { device, reads, request, prefetch, filesystem, fetchedToOpen }: Session,
   runtime: MountRuntime,
   environment: MountEnvironment,
   signal: AbortSignal,
   onReady: () => Promise<void>,
 ): Promise<void> {
   const fetchedToMount: FetchCounts = { requests: 0, bytes: 0 };
+  const reportRead = reporter(environment);
   let server: FuseServer | undefined;
+  let recording: TraceRecording | undefined;
   try {
+    recording = await startRecording(request, reads, reportRead);
     server = await FuseServer.mount({
       directory: runtime.exportDirectory,
-      content: device,
-      reader: device.cachedReader,
+      content: reads,
+      reader: recording === undefined ? device.cachedReader : undefined, // workers would read what nobody notes
       workers: Math.min(MAX_WORKERS, availableParallelism()),
-      stats: () => `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, reads: server?.counts() })}\n`,
-      onReadFailure: reportOnce(environment),
+      stats: () =>
+        `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, prefetch: prefetch?.counts, reads: server?.counts() })}\n`,
+      onReadFailure: (error, offset, length) => reportRead(error, `read of [${offset}, ${offset + length}) failed: `),
     });
     await mountUnlessAborted(server, filesystem, runtime, environment, signal);
     Object.assign(fetchedToMount, device.fetched);
     await onReady();
-    await raceAbort(Promise.race([server.released(), server.ended]), signal).catch((error: unknown) => {
-      if (!signal.aborted) throw error;
-    });
+    try {
+      await raceAbort(Promise.race([server.released(), server.ended]), signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+    } finally {
+      await recording?.end();
+      if (recording !== undefined && request.recordTimes !== undefined) await writeTimes(request.recordTimes, recording.recorder.times);
+    }
   } finally {
+    await recording?.discard();
+    prefetch?.stop();
     await removeRuntime(runtime, "lazy");
     await server?.close();
   }
+}
+
+async function startRecording(
+  { recordTrace }: MountRequest,
+  reads: ProgramReads,
+  onFailure: (error: unknown) => void,
+): Promise<TraceRecording | undefined> {
+  if (recordTrace === undefined) return undefined;
+  const start = performance.now();
+  const recording = await TraceRecording.start(recordTrace, { onFailure, now: () => performance.now() - start });
+  reads.record(recording.recorder);
+  return recording;
 }
 
 /** Mounting waits for reads; when it is to stop, or nobody answers them, the connection is cut, and they fail. */
@@ -158,11 +219,11 @@ function describe(device: Device): object {
 }
 
 /** The same failure again and again is said once. */
-function reportOnce({ stderr }: MountEnvironment): (error: unknown, offset: number, length: number) => void {
+function reporter({ stderr }: MountEnvironment, usually = ""): (error: unknown, what?: string) => void {
   let last = "";
-  return (error, offset, length) => {
+  return (error, what = usually) => {
     const message = messageOf(error);
-    if (message !== last) stderr.write(`read of [${offset}, ${offset + length}) failed: ${message}\n`);
+    if (message !== last) stderr.write(`${what}${message}\n`);
     last = message;
   };
 }

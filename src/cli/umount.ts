@@ -29,7 +29,13 @@ Examples:
     });
 }
 
-async function endMount(directory: string, stateDirectory: string, mode: Exclude<UnmountMode, "forced">): Promise<void> {
+/** Takes down the mount that a directory shows, and waits for its serving process to end. */
+export async function endMount(
+  directory: string,
+  stateDirectory: string,
+  mode: Exclude<UnmountMode, "forced">,
+  stopTimeoutMs = STOP_TIMEOUT_MS,
+): Promise<void> {
   const path = await realDirectory(directory);
   const runtime = findRuntime(stateDirectory, path);
   const mount = mountAt(path);
@@ -39,7 +45,7 @@ async function endMount(directory: string, stateDirectory: string, mode: Exclude
   }
   if (mount !== undefined) await unmountFilesystem(path, mode);
   const server = findServer(runtime);
-  if (server !== undefined) await endServer(server);
+  if (server !== undefined) await endServer(server, stopTimeoutMs);
   await removeRuntime(runtime, mode);
 }
 
@@ -52,9 +58,9 @@ async function unmountFilesystem(path: string, mode: Exclude<UnmountMode, "force
   }
 }
 
-async function endServer(pid: number): Promise<void> {
+async function endServer(pid: number, stopTimeoutMs: number): Promise<void> {
   sendSignal(pid, "SIGTERM");
-  if (await processEnds(pid, STOP_TIMEOUT_MS)) return;
+  if (await processEnds(pid, stopTimeoutMs)) return;
   sendSignal(pid, "SIGKILL");
   if (await processEnds(pid, KILL_TIMEOUT_MS)) return;
   throw new LazyError("UNAVAILABLE", `serving process ${pid} does not end, although it was killed; the kernel holds it`);

@@ -2,6 +2,7 @@ import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
 import { unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import type { LsmtLayer } from "../formats/lsmt/lsmt-reader.ts";
 import { ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
@@ -12,6 +13,7 @@ import type { CachedReaderData } from "./cached-reader-worker.ts";
 import { CountedSource, type FetchCounts } from "./counted-source.ts";
 import type { DeviceLayer, LayerFile } from "./layer-file.ts";
 import { openLayers, openNativeLayer } from "./native-layer.ts";
+import { splitAcceleration } from "./prefetch-acceleration.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
 import { turboTargetOf } from "./turbo-annotations.ts";
 import { openTurboLayer } from "./turbo-layer.ts";
@@ -29,17 +31,18 @@ export interface OpenDeviceOptions {
  * should be.
  */
 export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "layers">, options: OpenDeviceOptions = {}): Promise<Device> {
-  if (manifest.layers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
-  if (manifest.layers.length > MAX_STACK_LAYERS) {
-    throw unsupported(`${store.name}: the image has ${manifest.layers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
+  const { lowers, acceleration } = splitAcceleration(manifest.layers);
+  if (lowers.length === 0) throw unsupported(`${store.name}: the image has no layers`);
+  if (lowers.length > MAX_STACK_LAYERS) {
+    throw unsupported(`${store.name}: the image has ${lowers.length} layers, expected at most ${MAX_STACK_LAYERS}`);
   }
   const fetched: FetchCounts = { requests: 0, bytes: 0 };
   const places: LayerPlaces = { layers: store, data: options.dataPlace ?? store, cache: options.cache, fetched };
-  const layers = await openLayers(manifest.layers, async (descriptor) => {
+  const layers = await openLayers(lowers, async (descriptor) => {
     const target = turboTargetOf(descriptor);
     return target === undefined ? await openBlobLayer(descriptor, places) : await openTurboLayer(descriptor, target, places);
   });
-  return new Device(layers, fetched);
+  return new Device(layers, fetched, acceleration);
 }
 
 /** A layer that has all of its data in its own blob. */
@@ -60,18 +63,21 @@ export class Device implements ByteSource {
   readonly name: string;
   /** What has been fetched from the layers' places so far. */
   readonly fetched: Readonly<FetchCounts>;
+  /** The layer of the image that is no part of the device, but says what to fetch ahead of it. */
+  readonly acceleration: Descriptor | undefined;
   readonly #layers: readonly DeviceLayer[];
   /** Of all layers, as in the stack. */
   readonly #files: readonly LayerFile[];
   readonly #stack: StackSource;
 
-  constructor(layers: readonly DeviceLayer[], fetched: FetchCounts) {
+  constructor(layers: readonly DeviceLayer[], fetched: FetchCounts, acceleration?: Descriptor) {
     this.#layers = layers;
     this.#files = layers.flatMap(({ files }) => files);
     this.#stack = stackLayers(layers.map(({ lsmt }) => lsmt));
     this.size = this.#stack.size;
     this.name = this.#stack.name;
     this.fetched = fetched;
+    this.acceleration = acceleration;
   }
 
   get layerCount(): number {
@@ -83,7 +89,12 @@ export class Device implements ByteSource {
     return this.#layers.reduce((sum, { blobBytes }) => sum + blobBytes, 0);
   }
 
-  /** What the layers map: all else reads as zeros. */
+  /** The layers, the lowest first. */
+  get layers(): readonly LsmtLayer[] {
+    return this.#stack.layers;
+  }
+
+  /** Where each part of the device is; tags count the files of all layers, the lowest layer's first. */
   get segments(): SegmentTable {
     return this.#stack.segments;
   }
@@ -107,6 +118,23 @@ export class Device implements ByteSource {
     );
   }
 
+  /** Reads a range of one of the layers' files into the cache, checked as for any reader; nothing happens to what is there. */
+  async fetch(file: number, offset: number, length: number): Promise<void> {
+    if (this.#files[file].isKept(offset, length)) return;
+    await retryingCorrupt(
+      async () => await this.#stack.files[file].read(offset, length),
+      () => this.#files[file].discard(offset, length),
+    );
+  }
+
+  /** Visits the parts of files that a range of the device is made of, sector by whole sector, in the order of the device. */
+  forParts(offset: number, length: number, visit: (file: number, offset: number, length: number) => void): void {
+    const endSector = Math.ceil((offset + length) / SECTOR_BYTES);
+    this.#stack.segments.forRange(Math.floor(offset / SECTOR_BYTES), endSector, (_, sectors, mappedSector, tag) => {
+      if (mappedSector !== ZEROS) visit(tag, mappedSector * SECTOR_BYTES, sectors * SECTOR_BYTES);
+    });
+  }
+
   async close(): Promise<void> {
     await this.#stack.close();
   }
@@ -114,10 +142,8 @@ export class Device implements ByteSource {
   /** Drops what is kept of the parts of files that a range of the device is made of; false if nothing is. */
   #discard(offset: number, length: number): boolean {
     let discarded = false;
-    const endSector = Math.ceil((offset + length) / SECTOR_BYTES);
-    this.#stack.segments.forRange(Math.floor(offset / SECTOR_BYTES), endSector, (_, sectors, mappedSector, tag) => {
-      if (mappedSector === ZEROS) return;
-      if (this.#files[tag].discard(mappedSector * SECTOR_BYTES, sectors * SECTOR_BYTES)) discarded = true;
+    this.forParts(offset, length, (file, partOffset, partBytes) => {
+      if (this.#files[file].discard(partOffset, partBytes)) discarded = true;
     });
     return discarded;
   }

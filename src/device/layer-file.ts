@@ -19,6 +19,8 @@ export interface LayerFile {
   readonly cached: CachedFileData | undefined;
   /** Drops what is kept of a range of the file, so that it is fetched anew; false if nothing of it can be wrong. */
   discard(offset: number, length: number): boolean;
+  /** Whether all of a range of the file is known to be kept. */
+  isKept(offset: number, length: number): boolean;
 }
 
 /** Where a file lies in the bytes that are stored of it. */
@@ -31,7 +33,7 @@ export interface StoredFile {
 
 /** A file in a blob that is read through `source`. */
 export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: StoredFile): LayerFile {
-  if (!(source instanceof CachedSource)) return { cached: undefined, discard: () => false };
+  if (!(source instanceof CachedSource)) return { cached: undefined, discard: () => false, isKept: () => false };
   return {
     cached: { stored: source.shared.data, payloadOffset, blocks },
     discard(offset, length) {
@@ -39,12 +41,13 @@ export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: Stored
       source.discard(start, end - start);
       return true;
     },
+    isKept: (offset, length) => isStored(source, ...storedRange({ payloadOffset, blocks }, offset, length)),
   };
 }
 
 /** A file in memory, which was checked when it got there. */
 export function fileInMemory(stored: SharedArrayBuffer, blocks: ZFileBlocks | undefined): LayerFile {
-  return { cached: { stored, payloadOffset: 0, blocks }, discard: () => false };
+  return { cached: { stored, payloadOffset: 0, blocks }, discard: () => false, isKept: () => true };
 }
 
 /** Decoded content, which is checked before it gets into the cache, and there whenever it is read. */
@@ -52,7 +55,14 @@ export function fileOfContent(cached: CachedSource | undefined): LayerFile {
   return {
     cached: cached === undefined ? undefined : { stored: cached.shared.data, payloadOffset: 0, blocks: undefined },
     discard: () => false,
+    isKept: (offset, length) => cached !== undefined && isStored(cached, offset, offset + length),
   };
+}
+
+function isStored({ shared }: CachedSource, start: number, end: number): boolean {
+  const { chunkBytes } = shared.data;
+  for (let chunk = Math.floor(start / chunkBytes); chunk * chunkBytes < end; chunk++) if (!shared.isStored(chunk)) return false;
+  return true;
 }
 
 function storedRange({ payloadOffset, blocks }: StoredFile, offset: number, length: number): [start: number, end: number] {

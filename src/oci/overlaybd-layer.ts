@@ -6,6 +6,7 @@ const PREFIX = "containerd.io/snapshot/overlaybd";
 
 /** Keys of annotations. */
 export const ANNOTATION = {
+  accelerationLayer: `${PREFIX}/acceleration-layer`,
   blobDigest: `${PREFIX}/blob-digest`,
   blobSize: `${PREFIX}/blob-size`,
   filesystem: `${PREFIX}/blob-fs-type`,

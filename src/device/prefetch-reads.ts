@@ -1,0 +1,59 @@
+import type { ByteSource } from "../bytes/source.ts";
+import type { TraceRecorder } from "../formats/trace/trace-recorder.ts";
+import type { Device } from "./device.ts";
+import { PrefetchLayers } from "./prefetch-layers.ts";
+
+/**
+ * A device as its user reads it: knows whether a read is waiting, so that what is fetched ahead can stand back, and notes what is
+ * read, in the order in which it was asked for. Closing it closes the device.
+ */
+export class ProgramReads implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  readonly #device: Device;
+  #recorder: TraceRecorder | undefined;
+  readonly #layers: PrefetchLayers;
+  #waiting = 0;
+  #idle: PromiseWithResolvers<void> | undefined;
+
+  constructor(device: Device) {
+    this.name = device.name;
+    this.size = device.size;
+    this.#device = device;
+    this.#layers = new PrefetchLayers(device);
+  }
+
+  /** From now on, `recorder` notes all reads. */
+  record(recorder: TraceRecorder): void {
+    this.#recorder = recorder;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    this.#waiting++;
+    try {
+      if (this.#recorder !== undefined) this.#note(this.#recorder, offset, length);
+      return await this.#device.read(offset, length);
+    } finally {
+      if (--this.#waiting === 0) {
+        this.#idle?.resolve();
+        this.#idle = undefined;
+      }
+    }
+  }
+
+  /** Resolves when no read is waiting: at once, or at the end of the last one. */
+  async idle(): Promise<void> {
+    while (this.#waiting > 0) {
+      this.#idle ??= Promise.withResolvers();
+      await this.#idle.promise;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#device.close();
+  }
+
+  #note(recorder: TraceRecorder, offset: number, length: number): void {
+    this.#device.forParts(offset, length, (file, partOffset, partBytes) => recorder.add(this.#layers.layerOf(file), partOffset, partBytes));
+  }
+}
