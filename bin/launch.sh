@@ -47,5 +47,6 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
 # Buffers of 128 KiB and more go back to the system when they are freed; by itself malloc raises that limit, and keeps them.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-131072}"
 
-# A small young generation: what lives longer is in typed arrays, and garbage is not worth memory.
-exec "$node" --max-semi-space-size=4 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"
+# A small young generation: what lives longer is in typed arrays, and garbage is not worth memory. Nor is an old one of four times of
+# what lives in it, which V8 lets grow by itself: at 1.8 times, it costs no processor time that can be measured.
+exec "$node" --max-semi-space-size=4 --heap-growing-percent=80 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"
