@@ -112,7 +112,7 @@ export class Device implements ByteSource {
     return this.#layers.reduce((sum, { blobBytes }) => sum + blobBytes, 0);
   }
 
-  /** All layers in one table; what it does not map reads as zeros. */
+  /** What the layers map: all else reads as zeros. */
   get segments(): SegmentTable {
     return this.#stack.segments;
   }
