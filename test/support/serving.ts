@@ -31,5 +31,11 @@ export async function startServing(image: string, cacheDirectory: string, ...arg
     await exited;
     return child.exitCode;
   };
-  return { line: await line.promise, stderr: () => stderr, pid: child.pid!, end, [Symbol.asyncDispose]: async () => void (await end("SIGKILL")) };
+  return {
+    line: await line.promise,
+    stderr: () => stderr,
+    pid: child.pid!,
+    end,
+    [Symbol.asyncDispose]: async () => void (await end("SIGKILL")),
+  };
 }
