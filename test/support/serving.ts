@@ -7,6 +7,7 @@ export interface Serving extends AsyncDisposable {
   /** What it printed when it was ready. */
   readonly line: string;
   readonly stderr: () => string;
+  readonly pid: number;
   /** Sends a signal and answers the exit status, null if the signal killed it. */
   readonly end: (signal: NodeJS.Signals) => Promise<number | null>;
 }
@@ -30,5 +31,11 @@ export async function startServing(image: string, cacheDirectory: string, ...arg
     await exited;
     return child.exitCode;
   };
-  return { line: await line.promise, stderr: () => stderr, end, [Symbol.asyncDispose]: async () => void (await end("SIGKILL")) };
+  return {
+    line: await line.promise,
+    stderr: () => stderr,
+    pid: child.pid!,
+    end,
+    [Symbol.asyncDispose]: async () => void (await end("SIGKILL")),
+  };
 }

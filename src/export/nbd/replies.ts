@@ -1,3 +1,4 @@
+import type { BufferPool } from "./buffer-pool.ts";
 import type { Extent } from "./nbd-export.ts";
 import {
   ALLOCATION_CONTEXT_ID,
@@ -31,16 +32,20 @@ export function encodeErrorChunk(cookie: bigint, error: number): Uint8Array {
   return bytes;
 }
 
-/** A successful reply to a read: complete but for the data, which belongs at its end. */
-export function startReadReply(cookie: bigint, offset: number, length: number, structured: boolean): { reply: Buffer; data: Buffer } {
+/** A successful reply to a read, in memory of the pool: complete but for the data, which belongs at its end. */
+export function startReadReply(
+  { cookie, offset, length }: { readonly cookie: bigint; readonly offset: number; readonly length: number },
+  structured: boolean,
+  pool: BufferPool,
+): { reply: Buffer; data: Buffer } {
   if (!structured) {
-    const reply = Buffer.allocUnsafe(simpleReply.size + length);
+    const reply = pool.take(simpleReply.size + length);
     simpleReply.encodeInto(reply, { magic: SIMPLE_REPLY_MAGIC, error: 0, cookie });
     return { reply, data: reply.subarray(simpleReply.size) };
   }
   const isEmpty = length === 0; // data chunks are not
   const headBytes = chunkHeader.size + (isEmpty ? 0 : dataPlace.size);
-  const reply = Buffer.allocUnsafe(headBytes + length);
+  const reply = pool.take(headBytes + length);
   encodeChunkHeader(reply, isEmpty ? CHUNKS.NONE : CHUNKS.OFFSET_DATA, cookie);
   if (!isEmpty) dataPlace.encodeInto(reply, { offset }, chunkHeader.size);
   return { reply, data: reply.subarray(headBytes) };
