@@ -244,6 +244,29 @@ describe("the peer-to-peer proxy of a service", () => {
   });
 });
 
+describe("a peer-to-peer proxy that gives wrong bytes", () => {
+  it("is found out, and the registry gives the layers", async () => {
+    await using directory = await TemporaryDirectory.create();
+    await writeCredentials(directory.join("cred.json"));
+    await using proxy = await startP2pProxy();
+    proxy.answer = ({ headers }, response) => {
+      const [first, last] = /^bytes=(\d+)-(\d+)$/
+        .exec(headers.range ?? "")!
+        .slice(1)
+        .map(Number);
+      const blob = LAYERS.find((layer) => proxy.seen.at(-1)?.url.endsWith(digestOf(layer)))!;
+      const bytes = Buffer.from(blob.subarray(first, last + 1));
+      for (let at = 0; at < bytes.length; at += 1000) bytes[at] ^= 0x40;
+      response.writeHead(206, { "content-range": `bytes ${first}-${last}/${blob.length}` }).end(bytes);
+    };
+    const places = await openPlaces(directory, { p2pConfig: { enable: true, address: proxy.address } });
+    await readsTree(places);
+    await places.close();
+    assert.ok(proxy.seen.length > 0);
+    assert.match(places.notices.join("\n"), /gave wrong bytes of .*blob sha256:\w+; the registry is asked directly/);
+  });
+});
+
 describe("the client certificate of a service", () => {
   it("is shown to registries, which certs.d directories say how to trust", async () => {
     await using directory = await TemporaryDirectory.create();
