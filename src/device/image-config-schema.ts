@@ -53,3 +53,8 @@ export type LowerConfig = ImageConfig["lowers"][number];
 export function parseImageConfig(text: string, name: string): ParsedConfig<ImageConfig> {
   return parseConfigText(imageConfigSchema, text, name);
 }
+
+/** Whether a JSON text looks like an image's configuration, and not like a service's. */
+export function isImageConfig(text: string): boolean {
+  return /"(?:repoBlobUrl|lowers|upper)"\s*:/.test(text);
+}
