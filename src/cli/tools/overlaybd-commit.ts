@@ -109,11 +109,9 @@ function identityOf(
 async function seal(data: string, index: string): Promise<void> {
   const layer = await openWritable(data, index);
   try {
-    const sealed = await layer.seal();
-    await sealed.close();
-  } catch (error) {
+    await layer.seal();
+  } finally {
     await layer.close();
-    throw error;
   }
 }
 
