@@ -86,7 +86,11 @@ test("overlaybd-apply --raw --mkfs makes the same file of a tar, however compres
 });
 
 async function feed(fifo: string): Promise<void> {
-  await new Promise<void>((done, fail) => createWriteStream(fifo).once("error", fail).end(ARCHIVE, () => done()));
+  await new Promise<void>((done, fail) =>
+    createWriteStream(fifo)
+      .once("error", fail)
+      .end(ARCHIVE, () => done()),
+  );
 }
 
 test("overlaybd-apply holds the tar against --checksum, says it again on standard error, and changes nothing if it differs", async () => {

@@ -17,7 +17,11 @@ const COMMITTED = "overlaybd-commit has committed files SUCCESSFULLY\n";
 const IDS = ["--uuid", "11111111-2222-3333-4444-555555555555", "--parent-uuid", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"];
 
 /** A writable layer of testdata/lsmt as files. */
-async function writableLayer(scratch: TemporaryDirectory, form: "append" | "sparse", name = "writable"): Promise<[data: string, index: string]> {
+async function writableLayer(
+  scratch: TemporaryDirectory,
+  form: "append" | "sparse",
+  name = "writable",
+): Promise<[data: string, index: string]> {
   const [data, index] = [scratch.join(`${form}-data`), scratch.join(`${form}-index`)];
   if (form === "append") {
     await writeFile(data, lsmtBytes(`append/${name}_data.zst`));

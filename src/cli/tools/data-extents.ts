@@ -43,5 +43,7 @@ export async function findDataExtents(path: string): Promise<FileExtent[]> {
 }
 
 function noTar(path: string, cause: Error): LazyError {
-  return new LazyError("UNSUPPORTED", `${path}: a sparse layer's data is found with GNU tar, which does not do it: ${cause.message}`, { cause });
+  return new LazyError("UNSUPPORTED", `${path}: a sparse layer's data is found with GNU tar, which does not do it: ${cause.message}`, {
+    cause,
+  });
 }

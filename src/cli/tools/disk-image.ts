@@ -21,7 +21,9 @@ const diskInfo = z.object({
 });
 
 /** Parts of a disk, ascending. */
-const diskMap = z.array(z.object({ start: z.int().nonnegative(), length: z.int().nonnegative(), zero: z.boolean(), data: z.boolean(), present: z.boolean() }));
+const diskMap = z.array(
+  z.object({ start: z.int().nonnegative(), length: z.int().nonnegative(), zero: z.boolean(), data: z.boolean(), present: z.boolean() }),
+);
 
 /**
  * Copies a qcow2 disk onto a device: its root filesystems one after the other, or with `whole` all of it. What the disk does not
@@ -56,7 +58,12 @@ async function keptRanges(disk: ByteSource, path: string, whole: boolean, { stde
   return [{ offset: 0, length: disk.size }];
 }
 
-async function copyRanges(disk: ByteSource, ranges: readonly DiskRange[], map: z.infer<typeof diskMap>, device: BlockDevice): Promise<void> {
+async function copyRanges(
+  disk: ByteSource,
+  ranges: readonly DiskRange[],
+  map: z.infer<typeof diskMap>,
+  device: BlockDevice,
+): Promise<void> {
   const bytes = ranges.reduce((sum, { length }) => sum + length, 0);
   if (bytes > device.size) throw new LazyError("USAGE", `${device.name}: a device of ${device.size} bytes, the disk needs ${bytes}`);
   let target = 0;
@@ -89,7 +96,9 @@ async function qemuImg(args: readonly string[], signal: AbortSignal): Promise<un
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof Error && "code" in error && error.code === "ENOENT")
-      throw new LazyError("UNAVAILABLE", "qemu-img is not installed, which qcow2 disks are read with; it is in Debian's qemu-utils", { cause: error });
+      throw new LazyError("UNAVAILABLE", "qemu-img is not installed, which qcow2 disks are read with; it is in Debian's qemu-utils", {
+        cause: error,
+      });
     throw corrupt(`qemu-img ${args[0]}: ${messageOf(error).trim().split("\n").at(-1)}`, { cause: error });
   }
   return output.trimStart().startsWith("{") || output.trimStart().startsWith("[") ? (JSON.parse(output) as unknown) : undefined;

@@ -71,7 +71,10 @@ async function readGpt(disk: ByteSource): Promise<DiskRange[]> {
 
 /** A GUID's first three groups are stored as little-endian numbers. */
 function guidText(bytes: Buffer, at: number): string {
-  const reversed = (start: number, end: number): string => Buffer.from(bytes.subarray(at + start, at + end)).reverse().toString("hex");
+  const reversed = (start: number, end: number): string =>
+    Buffer.from(bytes.subarray(at + start, at + end))
+      .reverse()
+      .toString("hex");
   const plain = (start: number, end: number): string => bytes.toString("hex", at + start, at + end);
   return [reversed(0, 4), reversed(4, 6), reversed(6, 8), plain(8, 10), plain(10, 16)].join("-");
 }

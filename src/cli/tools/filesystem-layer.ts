@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { BlockDevice } from "../../bytes/block-device.ts";
 import type { ByteSource } from "../../bytes/source.ts";
+import { LazyError } from "../../errors.ts";
 import { Ext4Writer } from "../../formats/ext4/ext4-writer.ts";
 import type { FilesystemWriter, LayerBlocks, PayloadEntry } from "../../tree/filesystem-writer.ts";
 import { layerChanges, type LayerEntries } from "../../tree/layer-changes.ts";
@@ -31,6 +32,16 @@ export async function makeExt4(device: Pick<BlockDevice, "size" | "write">): Pro
   await writeMetadata(filesystem, metadata, device);
 }
 
+/** Says of what fails that it failed to extract an archive. */
+export async function extracting<R>(run: () => Promise<R>): Promise<R> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof LazyError) throw new LazyError(error.code, `failed to extract: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
 /** Applies a layer's entries to a filesystem; says what belongs where. */
 export function applyEntries(filesystem: FilesystemWriter, entries: LayerEntries<PayloadEntry>, payloadBlocks: number): LayerBlocks {
   filesystem.beginLayer(payloadBlocks);
@@ -57,7 +68,11 @@ export async function writeLayer(
 }
 
 /** Writes metadata in the order of its place on the device, neighbours together. */
-export async function writeMetadata(filesystem: FilesystemWriter, metadata: readonly number[], device: Pick<BlockDevice, "write">): Promise<void> {
+export async function writeMetadata(
+  filesystem: FilesystemWriter,
+  metadata: readonly number[],
+  device: Pick<BlockDevice, "write">,
+): Promise<void> {
   const blocks = [...metadata].sort((a, b) => a - b);
   for (let at = 0; at < blocks.length;) {
     let end = at + 1;

@@ -79,7 +79,8 @@ export async function readHeaderDump(
       last = dataOffset;
     }
     archive.write(block);
-    if (ExtendedHeaders.isExtension(typeflag)) archive.write((await reader.read(bodyBytes(block, `${name}: header at ${at}`))) ?? Buffer.alloc(0));
+    if (ExtendedHeaders.isExtension(typeflag))
+      archive.write((await reader.read(bodyBytes(block, `${name}: header at ${at}`))) ?? Buffer.alloc(0));
     archive.skip(Number.MAX_SAFE_INTEGER - archive.position);
   }
   archive.close();
@@ -104,7 +105,10 @@ function isFile(typeflag: string): boolean {
 }
 
 function bodyBytes(block: Buffer, where: string): number {
-  const digits = block.toString("latin1", SIZE.offset, SIZE.offset + SIZE.length).replace(/[\0 ]+$/, "").trimStart();
+  const digits = block
+    .toString("latin1", SIZE.offset, SIZE.offset + SIZE.length)
+    .replace(/[\0 ]+$/, "")
+    .trimStart();
   const size = /^[0-7]*$/.test(digits) ? Number.parseInt(digits || "0", 8) : Number.NaN;
   if (!(size <= MAX_BODY_BYTES)) throw corrupt(`${where}: extended header of "${digits}" bytes, expected at most ${MAX_BODY_BYTES}`);
   return padded(size);

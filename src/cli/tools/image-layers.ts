@@ -32,7 +32,8 @@ export async function openImageLayers(options: ImageOptions, environment: Enviro
   return await opening(options, environment, async (config, lowers, closePlaces) => {
     const { data, index, target } = config.upper;
     const layers = [...lowers];
-    if (hasUpper(config)) layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
+    if (hasUpper(config))
+      layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
     if (layers.length === 0) throw new LazyError("USAGE", `${options.configPath}: has neither lowers nor an upper`);
     const close = async (): Promise<void> => {
       for (const layer of layers) await layer.close();
@@ -52,7 +53,8 @@ export interface WritableImage {
 /** Opens an image as a device that its writable layer takes writes for. */
 export async function openWritableImage(options: ImageOptions, environment: Environment): Promise<WritableImage> {
   return await opening(options, environment, async (config, lowers, closePlaces) => {
-    if (!hasUpper(config)) throw new LazyError("USAGE", `${options.configPath}: upper.data and upper.index are missing: the image is read-only`);
+    if (!hasUpper(config))
+      throw new LazyError("USAGE", `${options.configPath}: upper.data and upper.index are missing: the image is read-only`);
     const { data, index, target } = config.upper;
     const upper = target === "" ? await openWritable(data, index) : await openWarpUpper(data, index, target);
     try {

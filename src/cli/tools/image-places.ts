@@ -21,10 +21,19 @@ export interface RemotePlaces {
  * Opens where layers come from: as the service's configuration says, if there is one, otherwise with the credentials of docker and
  * podman. The configuration is not looked at for an image that names no repository.
  */
-export async function openImagePlaces(repoBlobUrl: string, servicePath: string | undefined, environment: Environment): Promise<RemotePlaces> {
+export async function openImagePlaces(
+  repoBlobUrl: string,
+  servicePath: string | undefined,
+  environment: Environment,
+): Promise<RemotePlaces> {
   const service = repoBlobUrl === "" ? undefined : await openService(servicePath, environment);
   const notice = (message: string): void => void environment.stderr.write(`${message}\n`);
-  const own: ImagePlaces = { openRemote: async (url) => openWithoutService(url, environment), cache: undefined, gzipCache: undefined, notice };
+  const own: ImagePlaces = {
+    openRemote: async (url) => openWithoutService(url, environment),
+    cache: undefined,
+    gzipCache: undefined,
+    notice,
+  };
   const from = service ?? own;
   let remote: Promise<BlobPlace> | undefined;
   return {

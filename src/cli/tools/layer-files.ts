@@ -1,5 +1,5 @@
 import { access } from "node:fs/promises";
-import { DiskFile, FileSource } from "../../bytes/file.ts";
+import { DiskFile, type FileSource } from "../../bytes/file.ts";
 import type { ByteSource } from "../../bytes/source.ts";
 import { AppendLayer } from "../../formats/lsmt/append-layer.ts";
 import { openLayer, type LsmtLayer } from "../../formats/lsmt/lsmt-reader.ts";

@@ -31,8 +31,16 @@ const MAX_THREADS = 256;
 
 /** `overlaybd-commit`: a writable layer as a finished one. See docs/tools.md. */
 export function createCommitTool(environment: Environment): Command {
-  const program = createTool("overlaybd-commit", "Makes a layer that can be distributed of a writable one, or seals that in place.", environment)
-    .argument("<data_file>", "data of the writable layer; the filesystem's metadata with --turboOCI; the sealed layer with --commit_sealed", existingFile)
+  const program = createTool(
+    "overlaybd-commit",
+    "Makes a layer that can be distributed of a writable one, or seals that in place.",
+    environment,
+  )
+    .argument(
+      "<data_file>",
+      "data of the writable layer; the filesystem's metadata with --turboOCI; the sealed layer with --commit_sealed",
+      existingFile,
+    )
     .argument("[index_file]", "index of the writable layer; the file to make with --commit_sealed", "")
     .argument("[commit_file]", "file to make", "");
   program.option("-m <text>", "free text that goes into the layer, up to 256 bytes", "");
@@ -70,8 +78,11 @@ async function commit(data: string, index: string, target: string, options: Comm
   try {
     const output = { mode: 0o644, replace: options.f, inTar: options.t && options.z };
     digest = await writeLayerFile(path, output, compression, async (sink) => {
-      if (form === "warp") await commitWarpLayer(layer, sink, identityOf(options, stderr));
-      else await commitLayer(layer, sink, { ...identityOf(options, stderr), userTag: options.m });
+      const summary =
+        form === "warp"
+          ? await commitWarpLayer(layer, sink, identityOf(options, stderr))
+          : await commitLayer(layer, sink, { ...identityOf(options, stderr), userTag: options.m });
+      if (options.verbose) stderr.write(`${layer.virtualSize} bytes of device, ${summary.segments} segments, ${summary.bytes} bytes\n`);
     });
   } finally {
     await layer.close();

@@ -45,6 +45,7 @@ export function createCreateTool(environment: Environment): Command {
       for (const path of made) await rm(path, { force: true });
       throw error;
     }
+    if (options.verbose) environment.stderr.write(`${data} and ${index} for a device of ${virtualSize} bytes\n`);
     environment.stdout.write("overlaybd-create has created files SUCCESSFULLY\n");
   });
   return program;

@@ -23,7 +23,11 @@ export function createMergeTool(environment: Environment): Command {
     .argument("[output]", "file to make; what is there is replaced", "");
   addFlag(program, "--compress", "compress; --compress=false does not", true);
   addFlag(program, "-t", "accepted, without effect");
-  program.option("--service_config_path <file>", `service configuration (default: ${DEFAULT_SERVICE_CONFIG}, if it is there)`, existingFile);
+  program.option(
+    "--service_config_path <file>",
+    `service configuration (default: ${DEFAULT_SERVICE_CONFIG}, if it is there)`,
+    existingFile,
+  );
   addUploadOptions(program);
   program.action(async (configPath: string, output: string, options: MergeOptions) => {
     if (output === "") throw new LazyError("USAGE", "failed to create output file: output is missing");
@@ -38,7 +42,8 @@ async function merge(configPath: string, output: string, options: MergeOptions, 
   try {
     const file = { mode: 0o644, replace: true, inTar: false };
     const digest = await writeLayerFile(output, file, options.compress ? COMPRESSION : undefined, async (sink) => {
-      await mergeLayers(layers, sink, {});
+      const { segments, bytes } = await mergeLayers(layers, sink, {});
+      if (options.verbose) environment.stderr.write(`${layers.length} layers, ${segments} segments, ${bytes} bytes\n`);
     });
     if (upload !== undefined) await uploadFile(output, digest, upload);
     environment.stderr.write(upload === undefined ? "\n" : `${digest}\n`);

@@ -17,16 +17,20 @@ const MAX_GIB = 2 ** 23 - 1;
 
 /** `overlaybd-resize`: another size for an image's device and its filesystem. See docs/tools.md. */
 export function createResizeTool(environment: Environment): Command {
-  const program = createTool("overlaybd-resize", "Gives the device of an image with a writable layer, and the ext4 on it, another size.", environment)
+  const program = createTool(
+    "overlaybd-resize",
+    "Gives the device of an image with a writable layer, and the ext4 on it, another size.",
+    environment,
+  )
     .requiredOption("--config <file>", "image configuration", existingFile)
     .requiredOption("--size <GB>", "size in GB of 2^30 bytes");
   program.option("--service_config_path <file>", `service configuration (default: ${DEFAULT_SERVICE_CONFIG}, if it is there)`);
-  program.action(async ({ config, size, service_config_path: servicePath }: ResizeOptions) => {
+  program.action(async ({ config, size, service_config_path: servicePath, verbose }: ResizeOptions) => {
     if (!/^[0-9]+$/.test(size) || Number(size) < 1 || Number(size) > MAX_GIB)
       throw new LazyError("USAGE", `invalid size: ${size}, expected a whole number from 1 to ${MAX_GIB}`);
     const start = performance.now();
     try {
-      await resizeFilesystem({ configPath: config, servicePath }, Number(size) * GIB, environment);
+      await resizeFilesystem({ configPath: config, servicePath }, Number(size) * GIB, { verbose, environment });
     } catch (error) {
       if (error instanceof LazyError) throw new LazyError(error.code, `resize failed: ${messageOf(error)}`, { cause: error });
       throw error;

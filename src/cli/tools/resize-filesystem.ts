@@ -20,7 +20,11 @@ const BLOCK_BYTES = 4096;
  * Gives an image's device another size, and the ext4 on it. resize2fs does the filesystem, on a copy of what the device holds;
  * what that changed is written to the device. Until then nothing of the image is touched.
  */
-export async function resizeFilesystem(image: ImageOptions, bytes: number, environment: Environment): Promise<void> {
+export async function resizeFilesystem(
+  image: ImageOptions,
+  bytes: number,
+  { verbose, environment }: { readonly verbose: boolean; readonly environment: Environment },
+): Promise<void> {
   const directory = await mkdtemp(join(environment.temporaryDirectory, "lazylayer-resize-"));
   try {
     const path = join(directory, "device.raw");
@@ -28,6 +32,7 @@ export async function resizeFilesystem(image: ImageOptions, bytes: number, envir
     try {
       await checkWritable(image, environment);
       const sizeBefore = await copyDevice(image, copy, environment);
+      if (verbose) environment.stderr.write(`device of ${sizeBefore} bytes, copied to ${path}\n`);
       if (bytes > sizeBefore) await copy.truncate(bytes);
       await resize2fs(path, bytes, environment.signal);
       await writeBack(image, copy, bytes, environment);
@@ -120,7 +125,8 @@ async function writeBack(image: ImageOptions, copy: DiskFile, bytes: number, env
 /** Writes the blocks of a range that differ. */
 async function writeDifference(copy: DiskFile, device: WritableStack, offset: number, length: number): Promise<void> {
   const [wanted, found] = [await copy.read(offset, length), await device.read(offset, length)];
-  const differs = (at: number): boolean => Buffer.compare(wanted.subarray(at, at + BLOCK_BYTES), found.subarray(at, at + BLOCK_BYTES)) !== 0;
+  const differs = (at: number): boolean =>
+    Buffer.compare(wanted.subarray(at, at + BLOCK_BYTES), found.subarray(at, at + BLOCK_BYTES)) !== 0;
   for (let at = 0; at < length; at += BLOCK_BYTES) {
     if (!differs(at)) continue;
     let end = at + BLOCK_BYTES;

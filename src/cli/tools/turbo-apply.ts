@@ -11,7 +11,7 @@ import { WarpUpper } from "../../formats/lsmt/warp-upper.ts";
 import type { WritableStack } from "../../formats/lsmt/writable-stack.ts";
 import type { FilesystemWriter } from "../../tree/filesystem-writer.ts";
 import type { Environment } from "../environment.ts";
-import { applyEntries, newExt4, writeMetadata } from "./filesystem-layer.ts";
+import { applyEntries, extracting, newExt4, writeMetadata } from "./filesystem-layer.ts";
 import { readHeaderDump } from "./header-dump.ts";
 import { openWritableImage, type ImageOptions, type WritableImage } from "./image-layers.ts";
 import { openStream, openTarFile, scanArchive } from "./tar-input.ts";
@@ -24,6 +24,7 @@ export interface TurboApply extends ImageOptions {
   readonly makeFilesystem: boolean;
   /** The index of a gzipped input goes there. */
   readonly gzipIndexPath: string;
+  readonly verbose: boolean;
 }
 
 type Entries = Awaited<ReturnType<typeof readHeaderDump>>;
@@ -35,10 +36,16 @@ export async function applyTurbo(options: TurboApply, environment: Environment):
     const { device } = image;
     const { upper } = device;
     if (!(upper instanceof WarpUpper))
-      throw new LazyError("USAGE", `${options.configPath}: upper.target is missing: a turboOCI layer needs upper.data, upper.index and upper.target`);
-    const layer = options.isDump ? await readDump(options.input, environment) : await readTar(options, environment);
+      throw new LazyError(
+        "USAGE",
+        `${options.configPath}: upper.target is missing: a turboOCI layer needs upper.data, upper.index and upper.target`,
+      );
+    const layer = await extracting(async () =>
+      options.isDump ? await readDump(options.input, environment) : await readTar(options, environment),
+    );
+    if (options.verbose) environment.stderr.write(`${layer.entries.count} entries, ${layer.payloadBlocks} blocks of data\n`);
     const filesystem = await openFilesystem(image, options);
-    const blocks = applyEntries(filesystem, layer.entries, layer.payloadBlocks);
+    const blocks = await extracting(async () => applyEntries(filesystem, layer.entries, layer.payloadBlocks));
     await writeMetadata(filesystem, blocks.metadata, device);
     const mappings = new MappingList();
     mapToTar(layer.entries, blocks.payload, { mappings, hidesBelow: true, name: options.input });
@@ -52,7 +59,8 @@ export async function applyTurbo(options: TurboApply, environment: Environment):
 /** Writes the index that a gzipped layer needs to be read in the middle. Throws `UNSUPPORTED` where there is none. */
 export async function writeGzipIndex(index: LayerIndex, path: string, name: string): Promise<void> {
   if (index.compression === "none") return;
-  if (index.compression === "zstd") throw unsupported(`${name}: compressed with zstd, of which turboOCI layers cannot be read: expected a tar, gzipped or not`);
+  if (index.compression === "zstd")
+    throw unsupported(`${name}: compressed with zstd, of which turboOCI layers cannot be read: expected a tar, gzipped or not`);
   if (index.file === undefined) throw unsupported(`${name}: ${index.unindexable ?? "cannot be indexed"}`);
   await writeFile(path, index.file.bytes, { mode: 0o644 });
 }
@@ -77,7 +85,10 @@ async function openFilesystem({ device, hasLowers }: WritableImage, { filesystem
 }
 
 function newErofs({ size }: WritableStack): ErofsWriter {
-  return ErofsWriter.format({ bytes: size, uuid: createHash("sha256").update(`lazylayer erofs of ${size} bytes`).digest().subarray(0, 16) });
+  return ErofsWriter.format({
+    bytes: size,
+    uuid: createHash("sha256").update(`lazylayer erofs of ${size} bytes`).digest().subarray(0, 16),
+  });
 }
 
 async function mapData(mappings: MappingList, upper: WarpUpper, device: WritableStack): Promise<void> {

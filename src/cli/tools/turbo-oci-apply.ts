@@ -21,17 +21,26 @@ interface TurboApplyOptions {
 
 /** `turboOCI-apply`: a layer's metadata onto an image, its data staying in the tar. See docs/tools.md. */
 export function createTurboApplyTool(environment: Environment): Command {
-  const program = createTool("turboOCI-apply", "Applies the metadata of a layer to an image; the files' data stays in the layer's tar.", environment)
+  const program = createTool(
+    "turboOCI-apply",
+    "Applies the metadata of a layer to an image; the files' data stays in the layer's tar.",
+    environment,
+  )
     .argument("<input_path>", "tar, tar.gz, ZFile of a tar, or with --import a dump of tar headers", existingFile)
     .argument("[image_config_path]", "image configuration, or with --export the dump to make", "");
   addFlag(program, "--mkfs", "make a filesystem first (ext4)");
   program.option("--fstype <type>", "erofs, or ext4 for any other name", "ext4");
-  program.option("--service_config_path <file>", `service configuration (default: ${DEFAULT_SERVICE_CONFIG}, if it is there)`, existingFile);
+  program.option(
+    "--service_config_path <file>",
+    `service configuration (default: ${DEFAULT_SERVICE_CONFIG}, if it is there)`,
+    existingFile,
+  );
   program.option("--gz_index_path <file>", "file to make if the input is gzipped: where it can be read in the middle", "gzip.meta");
   addFlag(program, "--import", "input_path is a dump of tar headers");
   addFlag(program, "--export", "only dump the tar's headers");
   program.action(async (input: string, target: string, options: TurboApplyOptions) => {
-    if (target === "") throw new LazyError("USAGE", `image_config_path is missing: ${options.export ? "the dump to make" : "an image configuration"}`);
+    if (target === "")
+      throw new LazyError("USAGE", `image_config_path is missing: ${options.export ? "the dump to make" : "an image configuration"}`);
     if (options.export) await exportHeaders(input, target, options.gz_index_path, environment);
     else await importLayer(input, target, options, environment);
     environment.stdout.write("turboOCI-apply done\n");
@@ -40,9 +49,12 @@ export function createTurboApplyTool(environment: Environment): Command {
 }
 
 async function importLayer(input: string, configPath: string, options: TurboApplyOptions, environment: Environment): Promise<void> {
-  const { service_config_path: servicePath, mkfs: makeFilesystem, fstype, gz_index_path: gzipIndexPath } = options;
+  const { service_config_path: servicePath, mkfs: makeFilesystem, fstype, gz_index_path: gzipIndexPath, verbose } = options;
   const filesystem = fstype === "erofs" ? "erofs" : "ext4";
-  await applyTurbo({ input, configPath, servicePath, isDump: options.import, filesystem, makeFilesystem, gzipIndexPath }, environment);
+  await applyTurbo(
+    { input, configPath, servicePath, isDump: options.import, filesystem, makeFilesystem, gzipIndexPath, verbose },
+    environment,
+  );
 }
 
 /** Dumps the headers of a tar, and makes the index if it is gzipped. */
