@@ -49,7 +49,7 @@ async function baseFile(scratch: TemporaryDirectory): Promise<Lower> {
   return { file: scratch.join("ext4_64") };
 }
 
-/** The device's tree is the one that the recorded layers stand for, as the image specification says. */
+/** The device's tree is the one that the recorded layers stand for, as the image specification says. Closes the device. */
 async function assertTree(device: Device, ofErofs = false): Promise<void> {
   await using scratch = await TemporaryDirectory.create();
   const store = await openLayoutStore(scratch.join("source"), { create: true });
@@ -73,6 +73,7 @@ async function assertTree(device: Device, ofErofs = false): Promise<void> {
   const { signal } = new AbortController();
   const source = await readSourceTree(store, manifest, config, signal, () => {});
   const found = await readConvertedTree(device, signal, () => {});
+  await device.close();
   assert.ok(found.size > 500);
   // The layers say nothing of the root directory: what the base layer has stays.
   const differences = [...compareTrees(source.list(), found)].filter(({ path, what }) => path !== "" || !what.endsWith(" time"));
@@ -125,7 +126,7 @@ const applyGzipped: Apply = async ({ tar, config, gzip }) => {
 test("turboOCI-apply makes the tree of three layers, on a filesystem of its own", async () => {
   await using scratch = await TemporaryDirectory.create();
   const device = await makeTurboImage(scratch, { base: [], createFlags: ["--mkfs"] }, applyGzipped);
-  await assertTree(device).finally(async () => await device.close());
+  await assertTree(device);
 });
 
 test("turboOCI-apply makes the tree of dumps of the layers' headers, on the base layer", async () => {
@@ -138,7 +139,7 @@ test("turboOCI-apply makes the tree of dumps of the layers' headers, on the base
       await succeed(createTurboApplyTool, [dump, config, "--import"]);
     },
   );
-  await assertTree(device).finally(async () => await device.close());
+  await assertTree(device);
 });
 
 test("overlaybd-apply with --gz_index_path does what turboOCI-apply does", async () => {
@@ -146,7 +147,7 @@ test("overlaybd-apply with --gz_index_path does what turboOCI-apply does", async
   const device = await makeTurboImage(scratch, { base: [], createFlags: ["--mkfs"] }, async ({ tar, config, gzip }) => {
     assert.equal(await succeed(createApplyTool, [tar, config, "--gz_index_path", gzip]), "overlaybd-apply done\n");
   });
-  await assertTree(device).finally(async () => await device.close());
+  await assertTree(device);
 });
 
 test("turboOCI-apply --fstype erofs makes the tree of three layers", async () => {
@@ -154,7 +155,7 @@ test("turboOCI-apply --fstype erofs makes the tree of three layers", async () =>
   const device = await makeTurboImage(scratch, { base: [], createFlags: [], ofErofs: true }, async ({ tar, config, gzip }) => {
     await succeed(createTurboApplyTool, [tar, config, "--fstype", "erofs", "--gz_index_path", gzip]);
   });
-  await assertTree(device, true).finally(async () => await device.close());
+  await assertTree(device, true);
 });
 
 test("turboOCI-apply --export makes the bytes that the other tool makes", async () => {
@@ -191,6 +192,6 @@ test("overlaybd-apply makes the tree of three layers, with and without the base 
       lowers.push({ file: commit });
     }
     const device = await openImage(lowers);
-    await assertTree(device).finally(async () => await device.close());
+    await assertTree(device);
   }
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
@@ -62,6 +62,26 @@ test("overlaybd-merge --upload sends what it makes", async () => {
   const made = await readFile(scratch.join("merged"));
   assert.equal(stderr, `${digestOf(made)}\n`);
   assert.ok((await fetchBlob(digestOf(made))).equals(made));
+});
+
+test("overlaybd-merge reads layers from the registry, with the credentials and the cache of the service's configuration", async () => {
+  await runTool(createCommitTool, commitArgs("remote", "--cred_file_path", scratch.join("cred.json")));
+  const layer = await readFile(scratch.join("remote"));
+  const lowers = [{ dir: "", digest: digestOf(layer), size: layer.length }];
+  await writeFile(scratch.join("image.json"), JSON.stringify({ repoBlobUrl: `http://${registry.host}/v2/some/app/blobs`, lowers }));
+  const service = { credentialFilePath: scratch.join("cred.json"), cacheConfig: { cacheType: "file", cacheDir: scratch.join("cache") } };
+  await writeFile(scratch.join("service.json"), JSON.stringify(service));
+  const args = [
+    scratch.join("image.json"),
+    scratch.join("plain"),
+    "--compress=false",
+    "--service_config_path",
+    scratch.join("service.json"),
+  ];
+  const { status, stderr } = await runTool(createMergeTool, args);
+  assert.equal(status, 0, stderr);
+  assert.ok((await readFile(scratch.join("plain"))).equals(lsmtBytes("append/plain.commit.zst")));
+  assert.notEqual((await readdir(scratch.join("cache"))).length, 0);
 });
 
 test("an upload that cannot be is told, and nothing is said to have been committed", async () => {

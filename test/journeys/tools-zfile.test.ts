@@ -4,6 +4,7 @@ import { readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { zstdDecompressSync } from "node:zlib";
+import packageJson from "../../package.json" with { type: "json" };
 import { createZFileTool } from "../../src/cli/tools/overlaybd-zfile.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 import { runLauncher, runTool } from "./tools-support.ts";
@@ -121,6 +122,17 @@ test("overlaybd-zfile replaces a file only with -f, and leaves nothing behind th
   assert.equal(failed.status, 255);
   assert.doesNotMatch(failed.stdout, /done/);
   await assert.rejects(stat(scratch.join("out")), { code: "ENOENT" });
+});
+
+test("every tool has a launcher, and explains itself", async () => {
+  const { bin } = packageJson;
+  const names = Object.keys(bin).filter((name) => name !== "convertor" && name !== "lazylayer");
+  assert.equal(names.length, 7);
+  for (const name of names) {
+    const { status, stdout } = await runLauncher(name, ["--help"]);
+    assert.equal(status, 0, name);
+    assert.match(stdout.toString(), new RegExp(`^Usage: ${name} `));
+  }
 });
 
 test("the tools' wrong calls have the statuses that scripts know", async () => {

@@ -55,9 +55,11 @@ export async function writeLayer(
   { payload, metadata }: LayerBlocks,
   content: ByteSource,
   device: BlockDevice,
+  signal: AbortSignal,
 ): Promise<void> {
   for (const { block, payloadBlock, blocks } of payload) {
     for (let at = 0; at < blocks; at += PIECE_BLOCKS) {
+      signal.throwIfAborted(); // what is written so far is in blocks that are free
       const count = Math.min(PIECE_BLOCKS, blocks - at);
       const bytes = await content.read((payloadBlock + at) * BLOCK_BYTES, count * BLOCK_BYTES);
       await device.write((block + at) * BLOCK_BYTES, bytes);

@@ -30,12 +30,14 @@ export async function writeLayerFile(
   path: string,
   options: OutputFileOptions,
   compression: LayerCompression | undefined,
+  signal: AbortSignal,
   write: (sink: LayerSink) => Promise<void>,
 ): Promise<Digest> {
   const hash = new DigestHash();
   await makeFile(path, options, async (output) => {
     const hashed: LayerSink = {
       write: async (bytes) => {
+        signal.throwIfAborted();
         hash.update(bytes);
         await output.write(bytes);
       },

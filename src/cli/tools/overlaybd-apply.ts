@@ -6,7 +6,8 @@ import type { Environment } from "../environment.ts";
 import { openImageTarget, openRawTarget, type ApplyTarget } from "./apply-target.ts";
 import { copyDisk } from "./disk-image.ts";
 import { applyEntries, extracting, newExt4, writeLayer } from "./filesystem-layer.ts";
-import { openStream, scanArchive } from "./tar-input.ts";
+import { openStream } from "./source-file.ts";
+import { scanArchive } from "./tar-input.ts";
 import { addFlag, createTool, DEFAULT_SERVICE_CONFIG, existingFile, runTool } from "./tool.ts";
 import { applyTurbo } from "./turbo-apply.ts";
 
@@ -103,7 +104,7 @@ async function applyTar(input: string, { device, clear }: ApplyTarget, options: 
   if (mkfs) await clear();
   const filesystem = mkfs ? newExt4(device.size) : await Ext4Writer.open(device);
   const blocks = await extracting(async () => applyEntries(filesystem, entries, payloadBlocks));
-  await writeLayer(filesystem, blocks, archive.payload, device);
+  await writeLayer(filesystem, blocks, archive.payload, device, environment.signal);
 }
 
 if (import.meta.main) await runTool("overlaybd-apply", createApplyTool);

@@ -77,7 +77,7 @@ async function commit(data: string, index: string, target: string, options: Comm
   let digest: Digest;
   try {
     const output = { mode: 0o644, replace: options.f, inTar: options.t && options.z };
-    digest = await writeLayerFile(path, output, compression, async (sink) => {
+    digest = await writeLayerFile(path, output, compression, environment.signal, async (sink) => {
       const summary =
         form === "warp"
           ? await commitWarpLayer(layer, sink, identityOf(options, stderr))

@@ -41,7 +41,7 @@ async function merge(configPath: string, output: string, options: MergeOptions, 
   const { layers, close } = await openImageLayers({ configPath, servicePath: options.service_config_path }, environment);
   try {
     const file = { mode: 0o644, replace: true, inTar: false };
-    const digest = await writeLayerFile(output, file, options.compress ? COMPRESSION : undefined, async (sink) => {
+    const digest = await writeLayerFile(output, file, options.compress ? COMPRESSION : undefined, environment.signal, async (sink) => {
       const { segments, bytes } = await mergeLayers(layers, sink, {});
       if (options.verbose) environment.stderr.write(`${layers.length} layers, ${segments} segments, ${bytes} bytes\n`);
     });

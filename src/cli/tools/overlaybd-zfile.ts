@@ -1,4 +1,3 @@
-import { createReadStream } from "node:fs";
 import type { Command } from "commander";
 import type { ByteSource } from "../../bytes/source.ts";
 import { compressInline, type BlockAlgorithm } from "../../compression/block-codec.ts";
@@ -11,8 +10,8 @@ import type { Environment } from "../environment.ts";
 import { takeStandardInput } from "../standard-streams.ts";
 import { blockBytes } from "./block-size.ts";
 import { makeFile } from "./output-file.ts";
-import { openSource } from "./source-file.ts";
-import { addFlag, createTool, openFailure, runTool, wholeNumber } from "./tool.ts";
+import { openSource, openStream } from "./source-file.ts";
+import { addFlag, createTool, runTool, wholeNumber } from "./tool.ts";
 
 /** Read and written at a time. */
 const PIECE_BYTES = 1 << 20;
@@ -52,7 +51,7 @@ async function compress(source: string, target: string, options: ZFileOptions, e
   const fromStdin = target === "";
   const [input, path, name] = fromStdin
     ? [takeStandardInput(environment), source, "standard input"]
-    : [await openInput(source, environment.signal), target, source];
+    : [await openStream(source, environment.signal), target, source];
   const { originalBytes, bytes } = await makeFile(path, { mode: 0o644, replace: options.f, inTar: options.t }, async (output) => {
     environment.stdout.write(`compress file ${name} as ${path}\n`);
     const writer = new ZFileWriter(output, { algorithm, blockSize, compress: compressInline, overwriteHeader: false });
@@ -61,15 +60,6 @@ async function compress(source: string, target: string, options: ZFileOptions, e
   });
   if (options.verbose) environment.stderr.write(`${originalBytes} bytes in blocks of ${blockSize}, ${bytes} bytes with ${algorithm}\n`);
   environment.stdout.write("compress file done.\n");
-}
-
-async function openInput(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
-  const stream = createReadStream(path, { highWaterMark: PIECE_BYTES, signal });
-  await new Promise<void>((resolve, reject) => {
-    stream.once("open", () => resolve());
-    stream.once("error", (error) => reject(openFailure(path, error) as Error));
-  });
-  return stream;
 }
 
 async function extract(source: string, target: string, options: ZFileOptions, environment: Environment): Promise<void> {

@@ -1,5 +1,4 @@
-import { createReadStream } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { ByteSource } from "../../bytes/source.ts";
 import { BlobSpool, SpoolMemory } from "../../convert/blob-spool.ts";
@@ -8,8 +7,7 @@ import { PAYLOAD_PIECE_BYTES } from "../../convert/payload-packer.ts";
 import { ZFILE_RECORD_BYTES } from "../../formats/zfile/layout.ts";
 import { isZFile, openZFile } from "../../formats/zfile/zfile-reader.ts";
 import type { Environment } from "../environment.ts";
-import { openSource } from "./source-file.ts";
-import { openFailure } from "./tool.ts";
+import { openSource, openStream } from "./source-file.ts";
 
 /** Payload up to this size waits in memory for its place. */
 const SPOOL_MEMORY_BYTES = 64 << 20;
@@ -22,18 +20,9 @@ export interface ScannedArchive extends AsyncDisposable {
   readonly payload: BlobSpool;
 }
 
-/** Opens a file or a FIFO to be read front to back. */
-export async function openStream(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
-  const stream = createReadStream(path, { highWaterMark: READ_BYTES, signal });
-  await new Promise<void>((resolve, reject) => {
-    stream.once("open", () => resolve());
-    stream.once("error", (error) => reject(openFailure(path, error) as Error));
-  });
-  return stream;
-}
-
 /** Opens the tar of a layer, which may be in a ZFile. */
 export async function openTarFile(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+  if (!(await stat(path)).isFile()) return await openStream(path, signal); // a pipe can be opened only once
   const file = await openSource(path);
   try {
     if (isZFile(await file.read(0, Math.min(ZFILE_RECORD_BYTES, file.size)))) return pieces(await openZFile(file));

@@ -14,7 +14,8 @@ import type { Environment } from "../environment.ts";
 import { applyEntries, extracting, newExt4, writeMetadata } from "./filesystem-layer.ts";
 import { readHeaderDump } from "./header-dump.ts";
 import { openWritableImage, type ImageOptions, type WritableImage } from "./image-layers.ts";
-import { openStream, openTarFile, scanArchive } from "./tar-input.ts";
+import { openStream } from "./source-file.ts";
+import { openTarFile, scanArchive } from "./tar-input.ts";
 
 export interface TurboApply extends ImageOptions {
   readonly input: string;
