@@ -11,7 +11,7 @@ import { StreamReader } from "./stream-reader.ts";
 /*
  * A dump of an archive's headers: its header blocks with the bodies of extended headers, without the files' data. The header of
  * a file has the offset of its data in the archive where others have the major number of a device; so its checksum is wrong.
- * See docs/formats/turbo-oci.md.
+ * See docs/tools.md.
  */
 
 const CHECKSUM = { offset: 148, length: 8 } as const;
