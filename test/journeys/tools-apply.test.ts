@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { mkdir, open, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { FileSource } from "../../src/bytes/file.ts";
@@ -29,6 +32,7 @@ const ARCHIVE = tarArchive([
   { name: "etc/link", type: "symlink", link: "name" },
 ]);
 const SECOND = tarArchive([{ name: "etc/.wh.name" }, { name: "etc/other", data: "two\n" }]);
+const APPLY = join(import.meta.dirname, "../../src/cli/tools/overlaybd-apply.ts");
 const DONE = "overlaybd-apply done\n";
 
 async function succeed(create: CreateTool, args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
@@ -92,6 +96,23 @@ async function feed(fifo: string): Promise<void> {
       .end(ARCHIVE, () => done()),
   );
 }
+
+test("a tool that is interrupted while it waits for a FIFO ends at once, and leaves nothing behind", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  await run("mkfifo", [scratch.join("fifo")]);
+  await mkdir(scratch.join("tmp"));
+  const raw = await rawFile(scratch.join("raw"));
+  const apply = spawn(process.execPath, [APPLY, "--raw", "--mkfs", scratch.join("fifo"), raw], {
+    env: { ...process.env, TMPDIR: scratch.join("tmp") },
+    stdio: "ignore",
+  });
+  const ended = once(apply, "exit");
+  const writer = await open(scratch.join("fifo"), "w"); // waits for the reader
+  apply.kill("SIGINT");
+  assert.deepEqual(await ended, [130, null]);
+  await writer.close();
+  assert.deepEqual(await readdir(scratch.join("tmp")), []);
+});
 
 test("overlaybd-apply holds the tar against --checksum, says it again on standard error, and changes nothing if it differs", async () => {
   await using scratch = await TemporaryDirectory.create();
