@@ -7,13 +7,14 @@ import { compressInline } from "../../compression/block-codec.ts";
 import { openTarPayload, payloadHead, payloadTail } from "../../tar/payload.ts";
 import { openZFile } from "../zfile/zfile-reader.ts";
 import { ZFileWriter } from "../zfile/zfile-writer.ts";
-import { commitLayer, mergeLayers } from "./commit-layer.ts";
+import { commitLayer, commitWarpLayer, mergeLayers } from "./commit-layer.ts";
 import { compactedSegments } from "./compaction.ts";
 import { openLayer, type LsmtLayer } from "./lsmt-reader.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
 import { MappingList } from "./mapping-list.ts";
 import { stackLayers } from "./stack.ts";
 import { openUnsealedLayer } from "./unsealed-layer.ts";
+import { openUnsealedWarpLayer } from "./unsealed-warp-layer.ts";
 
 type Commit = (sink: Pick<ByteSink, "write">) => Promise<unknown>;
 
@@ -66,6 +67,17 @@ for (const size of [4, 8, 16, 32]) {
     assertSame(await zfile(async (sink) => await commitLayer(layer, sink, {}), size << 10, true), `append/lz4-${size}k.commit`);
   });
 }
+
+test("so is one in a tar", async () => {
+  const layer = await append();
+  const wrapped = await zfile(async (sink) => await commitLayer(layer, sink, UUIDS), 4096, true);
+  assertSame(Buffer.concat([payloadHead(wrapped.length), wrapped, payloadTail(wrapped.length)]), "append/lz4-4k-tar.commit");
+});
+
+test("so is one that is committed as the warp layer that it is not", async () => {
+  const layer = await openUnsealedWarpLayer(lsmtSource("append/writable_data.zst"), lsmtSource("append/writable_index"));
+  assertSame(await zfile(async (sink) => await commitWarpLayer(layer, sink, {}), 4096, true), "append/turboOCIflag.commit.zst");
+});
 
 test("a committed sparse layer is byte for byte what the other tool commits", async () => {
   const layer = await sparse();

@@ -11,7 +11,7 @@ import { openLayer } from "./lsmt-reader.ts";
 import type { Segments } from "./segment-table.ts";
 import { SparseLayer } from "./sparse-layer.ts";
 import { stackLayers } from "./stack.ts";
-import { openUnsealedLayer } from "./unsealed-layer.ts";
+import { openUnsealedLayer, writableFormOf } from "./unsealed-layer.ts";
 import { WarpUpper } from "./warp-upper.ts";
 import { openWritableStack } from "./writable-stack.ts";
 
@@ -145,6 +145,21 @@ test("what a crash left behind an index's entries is cut off for good before any
   );
 });
 
+test("data that a crash cut off within a sector stays behind, and new data begins at the next", async () => {
+  const files = newFiles(new RecordedDisk(), "odd");
+  const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 8192, uuid: UUID });
+  await layer.flush();
+  await files.data.write(4096, new Uint8Array(700).fill(9));
+  const again = await openWritableStack(undefined, await AppendLayer.open(files.data, files.index));
+  await again.write(512, new Uint8Array(512).fill(1));
+  await again.discard(1024, 512);
+  await again.flush();
+  assert.equal(files.data.size, 4096 + 3 * 512);
+  const stored = stackLayers([await openUnsealedLayer(files.data, files.index)]);
+  assert.deepEqual([...new Set(await stored.read(512, 512))], [1]);
+  assert.deepEqual([...new Set(await stored.read(0, 512))], [0]);
+});
+
 test("an entry for zeros never points behind data that is still being written", async () => {
   const files = newFiles(new RecordedDisk(), "held");
   const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 1 << 20, uuid: UUID });
@@ -257,4 +272,33 @@ test("index files of random bytes open and can be read, or are refused", async (
     }),
     { numRuns: 300 },
   );
+});
+
+test("entries that wait for a flush are bounded: a write makes one when they are many", async () => {
+  const files = newFiles(new RecordedDisk(), "many");
+  const layer = await AppendLayer.create(files.data, files.index, { virtualSize: 2 ** 30, uuid: UUID });
+  for (let i = 0; i <= 65_536; i++) {
+    assert.equal(files.index.size, 4096);
+    await layer.discard(i * 1024, 512);
+  }
+  assert.equal(files.index.size, 4096 + 65_537 * 16);
+});
+
+test("the form of a writable layer is told by its data file", async () => {
+  assert.equal(await writableFormOf(lsmtSource("append/empty_data.zst")), "append");
+  assert.equal(await writableFormOf(new SparseSource("empty_data")), "sparse");
+  await assert.rejects(writableFormOf(lsmtSource("append/empty_index")), { code: "CORRUPT" });
+  await assert.rejects(writableFormOf(lsmtSource("append/plain.commit.zst")), /open it as a finished layer/);
+  await assert.rejects(AppendLayer.open(newFiles(new RecordedDisk(), "a").data, newFiles(new RecordedDisk(), "b").index), {
+    code: "CORRUPT",
+  });
+});
+
+test("a form is not opened as the other", async () => {
+  const disk = new RecordedDisk();
+  const [append, sparse] = [newFiles(disk, "append"), newFiles(disk, "sparse")];
+  await AppendLayer.create(append.data, append.index, { virtualSize: 8192 });
+  await SparseLayer.create(sparse.data, { virtualSize: 8192 });
+  await assert.rejects(SparseLayer.open(append.data, append.data.extents), { code: "USAGE" });
+  await assert.rejects(AppendLayer.open(sparse.data, append.index), { code: "USAGE" });
 });
