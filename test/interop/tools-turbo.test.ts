@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
-import type { Device } from "../../src/device/device.ts";
 import { createApplyTool } from "../../src/cli/tools/overlaybd-apply.ts";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createCreateTool } from "../../src/cli/tools/overlaybd-create.ts";
@@ -11,7 +10,7 @@ import type { CreateTool } from "../../src/cli/tools/tool.ts";
 import { createTurboApplyTool } from "../../src/cli/tools/turbo-oci-apply.ts";
 import { openImageConfig } from "../../src/device/image-config.ts";
 import { imageConfigSchema } from "../../src/device/image-config-schema.ts";
-import { MemorySource } from "../../src/bytes/source.ts";
+import { MemorySource, type ByteSource } from "../../src/bytes/source.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { parseConfig } from "../../src/oci/config.ts";
 import { digestOf } from "../../src/oci/digest.ts";
@@ -37,7 +36,7 @@ async function succeed(create: CreateTool, args: readonly string[]): Promise<str
   return stdout;
 }
 
-async function openImage(lowers: readonly Lower[]): Promise<Device> {
+async function openImage(lowers: readonly Lower[]): Promise<ByteSource> {
   const openRemote = async (): Promise<never> => await Promise.reject(new Error("nothing is remote"));
   return (
     await openImageConfig(imageConfigSchema.parse({ lowers }), { openRemote, cache: undefined, gzipCache: undefined, notice: assert.fail })
@@ -50,7 +49,7 @@ async function baseFile(scratch: TemporaryDirectory): Promise<Lower> {
 }
 
 /** The device's tree is the one that the recorded layers stand for, as the image specification says. Closes the device. */
-async function assertTree(device: Device, ofErofs = false): Promise<void> {
+async function assertTree(device: ByteSource, ofErofs = false): Promise<void> {
   await using scratch = await TemporaryDirectory.create();
   const store = await openLayoutStore(scratch.join("source"), { create: true });
   const blobs = [0, 1, 2].map((layer) => recordedTarget(layer, ofErofs)[0]);
@@ -104,7 +103,7 @@ async function makeTurboImage(
   scratch: TemporaryDirectory,
   { base, createFlags, ofErofs = false }: { base: readonly Lower[]; createFlags: readonly string[]; ofErofs?: boolean },
   apply: Apply,
-): Promise<Device> {
+): Promise<ByteSource> {
   const lowers = [...base];
   for (const layer of [0, 1, 2]) {
     const paths = layerPaths(scratch, layer);
