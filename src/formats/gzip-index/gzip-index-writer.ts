@@ -135,9 +135,12 @@ export class GzipIndexWriter {
   }
 
   #compress(window: Uint8Array): Uint8Array | Promise<Uint8Array> {
-    if (this.#compressing >= MAX_COMPRESSING) return deflateSync(window, { level: LEVEL });
+    // A copy: what zlib gives is a view of a buffer of 16 KiB.
+    if (this.#compressing >= MAX_COMPRESSING) return new Uint8Array(deflateSync(window, { level: LEVEL }));
     this.#compressing++;
-    const compressed = deflateElsewhere(window, { level: LEVEL }).finally(() => this.#compressing--);
+    const compressed = deflateElsewhere(window, { level: LEVEL })
+      .then((bytes) => new Uint8Array(bytes))
+      .finally(() => this.#compressing--);
     compressed.catch(() => {}); // `finish` reports it, if it is called
     return compressed;
   }
