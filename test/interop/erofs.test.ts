@@ -18,6 +18,10 @@ const ALPHABET = {
     ["user.large", Buffer.alloc(3900, "l")],
     ["user.huge", Buffer.alloc(65535, "h")],
   ] satisfies [string, Uint8Array][],
+  otherTimes: false,
+  paths: [],
+  targets: ["z".repeat(3990)],
+  hole: 2 ** 26,
 };
 
 test("random layers: fsck.erofs, the kernel and our reader agree with a tree in memory after every layer", async () => {

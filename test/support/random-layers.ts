@@ -11,14 +11,24 @@ const ACL = Buffer.from("0200000001000600ffffffff02000700e803000004000400fffffff
 /** What layers are made of; filesystems differ in what they can hold. */
 export interface LayerAlphabet {
   readonly seconds: readonly number[];
+  /** Access and change times are kept, and differ from that of modification. */
+  readonly otherTimes: boolean;
   readonly xattrs: readonly [string, Uint8Array][];
+  /** Paths that mean something to the filesystem. */
+  readonly paths: readonly string[];
+  /** Symlink targets of lengths that matter to it. */
+  readonly targets: readonly string[];
+  /** How far the end of a file may be behind its data, in bytes. */
+  readonly hole: number;
 }
 
 /** Random layers: everything that archives have, with paths from so few names that they meet all the time. */
-export function randomLayers({ seconds, xattrs }: LayerAlphabet): fc.Arbitrary<LayerEntry[][]> {
-  const path = fc
+export function randomLayers({ seconds, otherTimes, xattrs, paths, targets, hole }: LayerAlphabet): fc.Arbitrary<LayerEntry[][]> {
+  const anyPath = fc
     .array(fc.constantFrom("a", "b", "c", "d", "!", "\xff\x80 \n", "n".repeat(255)), { minLength: 1, maxLength: 4 })
     .map((names) => names.join("/"));
+  const path =
+    paths.length === 0 ? anyPath : fc.oneof({ weight: 20, arbitrary: anyPath }, { weight: 1, arbitrary: fc.constantFrom(...paths) });
   const time = fc.record({ seconds: fc.constantFrom(...seconds), nanoseconds: fc.constantFrom(0, 0, 1, 999_999_999) });
   const owner = fc.constantFrom(0, 1000, 65535, 65536, 2 ** 32 - 2);
   const stored = fc.subarray<[string, Uint8Array]>([
@@ -31,8 +41,11 @@ export function randomLayers({ seconds, xattrs }: LayerAlphabet): fc.Arbitrary<L
   ]);
   const someXattrs = fc.oneof({ weight: 3, arbitrary: fc.constant<[string, Uint8Array][]>([]) }, { weight: 1, arbitrary: stored });
   const metadata = fc
-    .record({ mode: fc.nat(0o7777), uid: owner, gid: owner, mtime: time, xattrs: someXattrs })
-    .map((fields) => ({ ...fields, atime: fields.mtime, ctime: fields.mtime, xattrs: new Map(fields.xattrs) }));
+    .record({ mode: fc.nat(0o7777), uid: owner, gid: owner, mtime: time, atime: time, ctime: time, xattrs: someXattrs })
+    .map(({ atime, ctime, ...fields }) => {
+      const times = otherTimes ? { atime, ctime } : { atime: fields.mtime, ctime: fields.mtime };
+      return { ...fields, ...times, xattrs: new Map(fields.xattrs) };
+    });
   const runs = fc.oneof(
     fc.constant<FileRun[]>([]),
     fc.constant<FileRun[]>([{ fileBlock: 0, blocks: 1 }]),
@@ -42,14 +55,14 @@ export function randomLayers({ seconds, xattrs }: LayerAlphabet): fc.Arbitrary<L
     fc.integer({ min: 5, max: 1500 }).map((count) => runsOf(Array.from({ length: count }, () => [1, 1] as const))),
   );
   const file = fc
-    .tuple(path, metadata, runs, fc.constantFrom(0, 1, 100, 4095, 2 ** 26), fc.nat(4095))
+    .tuple(path, metadata, runs, fc.constantFrom(0, 1, 100, 4095, hole), fc.nat(4095))
     .map(([at, fields, own, beyond, short]) => {
       const last = own.at(-1);
       const size = last ? (last.fileBlock + last.blocks) * 4096 + (beyond > 4095 ? beyond : -short) : beyond;
       return [layerEntry(at, { ...fields, type: "file", runs: own, size })];
     });
   const directory = fc.tuple(fc.oneof(path, fc.constant("")), metadata).map(([at, fields]) => [layerEntry(`${at}/`, fields)]);
-  const target = fc.oneof(path, fc.constantFrom("/a", "..", "../../b", "y/".repeat(500), "z".repeat(3990), "z".repeat(4095)));
+  const target = fc.oneof(path, fc.constantFrom("/a", "..", "../../b", "y/".repeat(500), "z".repeat(4095), ...targets));
   const symlink = fc.tuple(path, metadata, target).map(([at, fields, link]) => [layerEntry(at, { ...fields, type: "symlink", link })]);
   const hardlink = fc.tuple(path, path).map(([at, link]) => [layerEntry(at, { type: "hardlink", link })]);
   const number = fc.tuple(fc.constantFrom(0, 1, 5, 255, 256, 4095), fc.constantFrom(0, 3, 255, 256, 2 ** 20 - 1));
@@ -65,6 +78,9 @@ export function randomLayers({ seconds, xattrs }: LayerAlphabet): fc.Arbitrary<L
   const crowd = fc
     .tuple(path, fc.constantFrom("f", "crowded-".repeat(20)), fc.integer({ min: 1, max: 400 }), fc.nat(400))
     .map(([at, prefix, count, from]) => Array.from({ length: count }, (_, index) => layerEntry(`${at}/${prefix}${from + index}`)));
+  const thinned = fc
+    .tuple(path, fc.constantFrom("f", "crowded-".repeat(20)), fc.integer({ min: 1, max: 400 }), fc.integer({ min: 1, max: 5 }))
+    .map(([at, prefix, count, step]) => Array.from({ length: count }, (_, index) => layerEntry(`${at}/.wh.${prefix}${index * step}`)));
   const item = fc.oneof(
     { weight: 6, arbitrary: file },
     { weight: 5, arbitrary: directory },
@@ -74,6 +90,7 @@ export function randomLayers({ seconds, xattrs }: LayerAlphabet): fc.Arbitrary<L
     { weight: 4, arbitrary: whiteout },
     { weight: 2, arbitrary: opaque },
     { weight: 3, arbitrary: crowd },
+    { weight: 1, arbitrary: thinned },
   );
   return fc.array(
     fc.array(item, { maxLength: 25 }).map((items) => items.flat()),

@@ -6,7 +6,8 @@ import { z } from "zod";
 import type { ByteSource } from "../../src/bytes/source.ts";
 import { Ext4Reader } from "../../src/formats/ext4/ext4-reader.ts";
 import { decodeDevice } from "../../src/formats/ext4/inode.ts";
-import { FILE_KIND, ROOT_INODE } from "../../src/formats/ext4/layout.ts";
+import { ROOT_INODE } from "../../src/formats/ext4/layout.ts";
+import { FILE_KIND } from "../../src/tree/file-kind.ts";
 
 const TESTDATA = new URL("../../testdata/", import.meta.url);
 

@@ -2,7 +2,8 @@ import type { ByteString } from "../../tree/entry.ts";
 import type { FoundNode, TreeView } from "../../tree/resolve.ts";
 import { joinRuns, plainBlock, type DeviceRun } from "./chunk-map.ts";
 import { InodeTable, type InodeFields } from "./inode-table.ts";
-import { FILE_KIND, NO_BLOCK } from "./layout.ts";
+import { NO_BLOCK } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 import { NO_XATTRS, XattrSets } from "./xattr-sets.ts";
 
 export const ROOT = 0;

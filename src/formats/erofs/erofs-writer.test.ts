@@ -52,6 +52,10 @@ test("random layers give the tree that they give in memory and on ext4, carried 
   const alphabet = {
     seconds: [0, 0, 1_700_000_000, 1_700_000_000, 2 ** 32],
     xattrs: [["user.large", Buffer.alloc(3500, "l")]] satisfies [string, Uint8Array][],
+    otherTimes: false,
+    paths: [],
+    targets: ["z".repeat(3990)],
+    hole: 2 ** 26,
   };
   const property = fc.asyncProperty(randomLayers(alphabet), async (layers) => {
     const tree = new MemoryTree<LayerEntry, string>(payloadDigest);

@@ -1,6 +1,7 @@
 import { corrupt } from "../../errors.ts";
 import type { FileType, FilesystemInode } from "../../tree/filesystem-reader.ts";
-import { compactInodeStruct, extendedInodeStruct, FILE_KIND, FORMAT_EXTENDED, xattrHeaderStruct } from "./layout.ts";
+import { compactInodeStruct, extendedInodeStruct, FORMAT_EXTENDED, xattrHeaderStruct } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 
 /** An inode with what says where its data is. */
 export interface ErofsInode extends FilesystemInode {

@@ -6,15 +6,14 @@ import {
   BLOCK_BYTES,
   compactInodeStruct,
   DATA_LAYOUT,
-  DIRENT_TYPE,
   extendedInodeStruct,
-  FILE_KIND,
   FORMAT_EXTENDED,
   INCOMPAT,
   NO_BLOCK,
   SLOT_BYTES,
   xattrHeaderStruct,
 } from "./layout.ts";
+import { DIRENT_TYPE, FILE_KIND } from "../../tree/file-kind.ts";
 import { SlotAllocator } from "./slot-allocator.ts";
 import { encodeSuperblock } from "./superblock.ts";
 import { orderTree, type OrderedDirectory, type TreeOrder } from "./tree-order.ts";

@@ -4,7 +4,8 @@ import type { DirectoryEntry } from "./directory-block.ts";
 import { Directory, type DirectoryBlocks, type DirectoryOptions, type PackedDirectory } from "./directory.ts";
 import type { Extent } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
-import { BLOCK_BYTES, COMPAT, DIRENT_TYPE, FILE_KIND, INODE_FLAG, MAX_LINKS } from "./layout.ts";
+import { BLOCK_BYTES, COMPAT, INODE_FLAG, MAX_LINKS } from "./layout.ts";
+import { DIRENT_TYPE, FILE_KIND } from "../../tree/file-kind.ts";
 import type { Volume } from "./volume.ts";
 
 /** Names kept in memory at a time; beyond that the directories used longest ago are packed. */

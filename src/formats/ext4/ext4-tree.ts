@@ -4,7 +4,8 @@ import type { ByteString } from "../../tree/entry.ts";
 import type { DeviceExtent, FilesystemInode, FilesystemReader, FileType, NamedInode } from "../../tree/filesystem-reader.ts";
 import type { Ext4Reader } from "./ext4-reader.ts";
 import { decodeDevice, isKind } from "./inode.ts";
-import { FILE_KIND, ROOT_INODE } from "./layout.ts";
+import { ROOT_INODE } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 
 const TYPE_OF: ReadonlyMap<number, FileType> = new Map([
   [FILE_KIND.file, "file"],

@@ -1,5 +1,6 @@
 import type { ByteString, Timespec } from "../../tree/entry.ts";
-import { EXTRA_ISIZE, FILE_KIND, INODE_FLAG, inodeStruct } from "./layout.ts";
+import { EXTRA_ISIZE, INODE_FLAG, inodeStruct } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 
 /** An inode's fields, joined from their halves. */
 export interface Inode {

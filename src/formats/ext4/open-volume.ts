@@ -3,7 +3,8 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt } from "../../errors.ts";
 import { Ext4Reader } from "./ext4-reader.ts";
 import { isFastSymlink, isKind, type Inode } from "./inode.ts";
-import { BLOCK_BYTES, FILE_KIND, GROUP_FLAG, INODE_BYTES, INODE_FLAG, ROOT_INODE } from "./layout.ts";
+import { BLOCK_BYTES, GROUP_FLAG, INODE_BYTES, INODE_FLAG, ROOT_INODE } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 import { checkWritable } from "./superblock.ts";
 import { Volume } from "./volume.ts";
 

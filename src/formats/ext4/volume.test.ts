@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { encodeExtentLeaf, INLINE_EXTENTS, type Extent } from "./extent-tree.ts";
 import { formatVolume } from "./format.ts";
 import type { Inode } from "./inode.ts";
-import { FILE_KIND, INODE_FLAG } from "./layout.ts";
+import { INODE_FLAG } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 
 const EPOCH = { seconds: 0, nanoseconds: 0 };
 const FORMAT = { bytes: 256 * 2 ** 20, uuid: Buffer.alloc(16, 1), hashSeed: Buffer.alloc(16, 2) };

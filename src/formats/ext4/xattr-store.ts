@@ -5,7 +5,8 @@ import { xattrBlockChecksum } from "./checksum.ts";
 import { NO_EXTENTS } from "./extent-tree.ts";
 import type { Inode } from "./inode.ts";
 import { NO_XATTRS, XATTR_AREA_BYTES } from "./inode-table.ts";
-import { BLOCK_BYTES, EXTRA_ISIZE, FILE_KIND, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
+import { BLOCK_BYTES, EXTRA_ISIZE, INCOMPAT, INODE_FLAG, SECTORS_PER_BLOCK } from "./layout.ts";
+import { FILE_KIND } from "../../tree/file-kind.ts";
 import type { Volume } from "./volume.ts";
 import {
   blockRoom,

@@ -1,32 +1,4 @@
-import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { test } from "node:test";
+import { testFormatPage } from "../../../test/support/format-page.ts";
 import { gzipIndexEntry, gzipIndexHeader } from "./layout.ts";
 
-interface Declared {
-  readonly size: number;
-  readonly fields: Readonly<Record<string, readonly [offset: number, type: { readonly bytes: number }]>>;
-}
-
-const page = readFileSync(new URL("../../../docs/formats/gzip-index.md", import.meta.url), "utf8");
-
-const RECORDS: Readonly<Record<string, Declared>> = { Header: gzipIndexHeader, Entry: gzipIndexEntry };
-
-for (const [title, { fields, size }] of Object.entries(RECORDS)) {
-  test(`the page's table is the declared layout: ${title}`, () => {
-    const section = page.split(`\n## ${title}\n`)[1].split("\n## ")[0];
-    const rows = [...section.matchAll(/^\| (\d+) \| (\d+) \| (\w+) \| /gm)].map(([, at, bytes, field]) => [
-      Number(at),
-      Number(bytes),
-      field,
-    ]);
-    const declared = Object.entries(fields).map(([field, [offset, { bytes }]]) => [offset, bytes, field]);
-    assert.deepEqual(rows, declared);
-    let end = 0;
-    for (const [offset, { bytes }] of Object.values(fields)) {
-      assert.equal(offset, end);
-      end = offset + bytes;
-    }
-    assert.equal(end, size);
-  });
-}
+testFormatPage("gzip-index.md", { Header: gzipIndexHeader, Entry: gzipIndexEntry });
