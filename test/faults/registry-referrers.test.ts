@@ -59,10 +59,11 @@ describe("a registry without a referrers API", () => {
     let reads = 0;
     let racing: Promise<unknown> | undefined;
     hostile.inject(({ method, url }) => {
+      if (method !== "GET" || !url.endsWith(referrersTag(subject.digest))) return undefined;
+      if (++reads === 1) racing = attach(other, subject, "t/b");
       // The second read is the one right before the write.
-      if (method === "GET" && url.endsWith(referrersTag(subject.digest)) && ++reads === 1) racing = attach(other, subject, "t/b");
-      return undefined;
-    });
+      return reads === 2 && racing ? { kind: "wait", until: racing } : undefined;
+    }, Infinity);
     await attach(store, subject, "t/c");
     await racing;
     await attach(store, subject, "t/c");

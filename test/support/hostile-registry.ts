@@ -21,6 +21,8 @@ export type Fault =
   | { readonly kind: "shorten"; readonly toBytes: number }
   /** Resets the connection after this many bytes of the request's body. */
   | { readonly kind: "resetUpload"; readonly afterBytes: number }
+  /** Reaches the registry behind only when this is settled. */
+  | { readonly kind: "wait"; readonly until: Promise<unknown> }
   /** Flips a bit of the request's body. */
   | { readonly kind: "corruptUpload"; readonly at: number }
   /** The registry behind does what it was asked to, but the connection is reset instead of its answer. */
@@ -68,6 +70,10 @@ export async function startHostileRegistry(upstream?: string): Promise<HostileRe
       return answer(request, response, fault?.kind === "answer" ? fault : { status: 404 });
     if (fault?.kind === "reset") return void request.socket.resetAndDestroy();
     if (fault?.kind === "hang") return;
+    if (fault?.kind === "wait") {
+      const goOn = (): void => pass(upstream, request, response, undefined);
+      return void fault.until.then(goOn, goOn);
+    }
     pass(upstream, request, response, fault);
   });
   server.listen(0, "127.0.0.1");
