@@ -55,18 +55,23 @@ export function openSpools(
 export async function convertLayers(image: ImageNode, options: LayersOptions): Promise<ConvertedLayer[][]> {
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
-  const scans = image.manifest.layers.map(async (layer, index): Promise<ScannedLayer | undefined> => {
+  const scan = async (index: number): Promise<ScannedLayer | undefined> => {
     if (options.targets.every(({ known }) => known[index])) return undefined;
     const release = await options.scans.acquire();
     try {
       signal.throwIfAborted();
-      return { ...(await scanOne(image, layer, index, { ...options, signal })), release };
+      const scanned = await scanOne(image, image.manifest.layers[index], index, { ...options, signal });
+      // What is left of a layer without payload is small, and need not hold up the others until those below are done.
+      if (!scanned.hasPayload) release();
+      return { ...scanned, release: scanned.hasPayload ? release : () => {} };
     } catch (error) {
       release();
       failure.abort(error);
       throw error;
     }
-  });
+  };
+  const scans: Promise<ScannedLayer | undefined>[] = [];
+  for (const index of scanOrder(image, options)) scans[index] = scan(index);
   try {
     return await new LayerBuilder(image.name, options).build(scans);
   } catch (error) {
@@ -75,6 +80,16 @@ export async function convertLayers(image: ImageNode, options: LayersOptions): P
     await Promise.allSettled(scans.map(async (scan) => (await scan)?.release()));
     throw failure.signal.reason;
   }
+}
+
+/**
+ * Layers from the lowest up, as they are sent; those that nothing is sent of but what is made in the end the largest first, so that no
+ * thread is left alone with one.
+ */
+function scanOrder({ manifest }: ImageNode, { targets }: LayersOptions): number[] {
+  const order = manifest.layers.map((_, index) => index);
+  if (targets.some(({ options }) => options.format === "overlaybd")) return order;
+  return order.sort((a, b) => manifest.layers[b].size - manifest.layers[a].size);
 }
 
 /** Throws for images that cannot be converted, before anything of their layers is read. */
@@ -97,7 +112,7 @@ async function scanOne(
   layer: Descriptor,
   index: number,
   { source, targets, base, threads, signal, layerRead }: LayersOptions,
-): Promise<Omit<ScannedLayer, "release">> {
+): Promise<Omit<ScannedLayer, "release"> & { readonly hasPayload: boolean }> {
   const name = `${image}: layer ${index} (${layer.digest})`;
   const recompress = async (spool: BlobSpool): Promise<RecompressedLayer> =>
     await recompressLayer(layer, { source, threads, spool, name, signal });
@@ -112,7 +127,7 @@ async function scanOne(
   const scan = await threads.scan(stored, name, put, { indexed: writers.some((writer) => writer?.needsIndex) });
   const diffId = config.rootfs.diff_ids[index];
   if (scan.diffId !== diffId) throw corrupt(`${name}: its content has diff ID ${scan.diffId}, the config says ${diffId}`);
-  return { scan, writers };
+  return { scan, writers, hasPayload: takesPayload !== undefined };
 }
 
 function openWriter(
