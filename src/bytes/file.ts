@@ -1,6 +1,8 @@
 import { open, type FileHandle } from "node:fs/promises";
-import { corrupt } from "../errors.ts";
+import { dirname } from "node:path";
+import { corrupt, LazyError, messageOf } from "../errors.ts";
 import { checkRange, type ByteSource } from "./source.ts";
+import type { WritableFile } from "./writable-file.ts";
 
 /** A source over a regular file. */
 export class FileSource implements ByteSource {
@@ -21,18 +23,108 @@ export class FileSource implements ByteSource {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
-    checkRange(this, offset, length);
-    const bytes = Buffer.allocUnsafe(length);
-    let done = 0;
-    while (done < length) {
-      const { bytesRead } = await this.#handle.read(bytes, done, length - done, offset + done);
-      if (bytesRead === 0) throw corrupt(`${this.name}: ends at ${offset + done}, was ${this.size} bytes when opened`);
-      done += bytesRead;
-    }
-    return bytes;
+    return await readExactly(this.#handle, this, offset, length);
   }
 
   async close(): Promise<void> {
     await this.#handle.close();
   }
+}
+
+/** A regular file that is read and written. */
+export class DiskFile implements WritableFile {
+  readonly name: string;
+  readonly #handle: FileHandle;
+  #size: number;
+
+  private constructor(handle: FileHandle, name: string, size: number) {
+    this.#handle = handle;
+    this.name = name;
+    this.#size = size;
+  }
+
+  /** Makes a new, empty file, whose name survives a crash. Throws `USAGE` when there is one already. */
+  static async create(path: string): Promise<DiskFile> {
+    const handle = await opened(path, "wx+");
+    const directory = await opened(dirname(path), "r");
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+    return new DiskFile(handle, path, 0);
+  }
+
+  static async open(path: string): Promise<DiskFile> {
+    const handle = await opened(path, "r+");
+    const found = await handle.stat();
+    if (!found.isFile()) {
+      await handle.close();
+      throw new LazyError("USAGE", `${path}: not a regular file`);
+    }
+    return new DiskFile(handle, path, found.size);
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    return await readExactly(this.#handle, this, offset, length);
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      const left = bytes.length - done;
+      const { bytesWritten } = await this.#attempt(`write at ${offset + done}`, () => this.#handle.write(bytes, done, left, offset + done));
+      done += bytesWritten;
+      // Other writes may have gone further while this one was underway.
+      this.#size = Math.max(this.#size, offset + done);
+    }
+  }
+
+  async truncate(size: number): Promise<void> {
+    await this.#attempt(`set the size to ${size}`, () => this.#handle.truncate(size));
+    this.#size = size;
+  }
+
+  async flush(): Promise<void> {
+    await this.#attempt("flush", () => this.#handle.datasync());
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  async #attempt<T>(what: string, run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } catch (cause) {
+      throw new LazyError("UNAVAILABLE", `${this.name}: cannot ${what}: ${messageOf(cause)}`, { cause });
+    }
+  }
+}
+
+async function opened(path: string, flags: string): Promise<FileHandle> {
+  try {
+    return await open(path, flags, 0o644);
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    if (code === "EEXIST") throw new LazyError("USAGE", `${path}: exists already, expected a new file`, { cause });
+    if (code === "ENOENT") throw new LazyError("NOT_FOUND", `${path}: ${messageOf(cause)}`, { cause });
+    if (code === "EACCES" || code === "EPERM" || code === "EROFS") throw new LazyError("DENIED", `${path}: ${messageOf(cause)}`, { cause });
+    throw new LazyError("UNAVAILABLE", `${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+async function readExactly(handle: FileHandle, file: ByteSource, offset: number, length: number): Promise<Uint8Array> {
+  checkRange(file, offset, length);
+  const bytes = Buffer.allocUnsafe(length);
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
+    if (bytesRead === 0) throw corrupt(`${file.name}: ends at ${offset + done}, expected ${file.size} bytes`);
+    done += bytesRead;
+  }
+  return bytes;
 }

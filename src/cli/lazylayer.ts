@@ -3,6 +3,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { addCompletionCommand } from "./completion/completion.ts";
+import { addConfigCommand } from "./config.ts";
 import { addConvertCommand } from "./convert.ts";
 import { addDbCommand } from "./db.ts";
 import type { Environment } from "./environment.ts";
@@ -40,6 +41,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addUmountCommand(program, mounts);
   addServeMountCommand(program, mounts);
   addFileCommands(program, environment);
+  addConfigCommand(program, environment, setStatus);
   addCompletionCommand(program, environment);
   return program;
 }

@@ -1,6 +1,5 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
-import { CachedSource } from "../cache/cached-source.ts";
 import { unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
@@ -11,14 +10,11 @@ import type { Manifest } from "../oci/manifest.ts";
 import type { BlobPlace, LayerPlaces } from "./blob-place.ts";
 import type { CachedReaderData } from "./cached-reader-worker.ts";
 import { CountedSource, type FetchCounts } from "./counted-source.ts";
-import { fileInBlob, type DeviceLayer, type LayerFile } from "./layer-file.ts";
-import { openOverlaybdLayer } from "./layer.ts";
+import type { DeviceLayer, LayerFile } from "./layer-file.ts";
+import { openLayers, openNativeLayer } from "./native-layer.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
 import { turboTargetOf } from "./turbo-annotations.ts";
 import { openTurboLayer } from "./turbo-layer.ts";
-
-/** Layers that are opened at the same time. */
-const MAX_OPENING = 8;
 
 export interface OpenDeviceOptions {
   /** Keeps what is read of the layers on disk; without it they are read from their place every time. */
@@ -39,48 +35,23 @@ export async function openDevice(store: BlobPlace, manifest: Pick<Manifest, "lay
   }
   const fetched: FetchCounts = { requests: 0, bytes: 0 };
   const places: LayerPlaces = { layers: store, data: options.dataPlace ?? store, cache: options.cache, fetched };
-  const layers = await openAll(manifest.layers, async (descriptor) => {
+  const layers = await openLayers(manifest.layers, async (descriptor) => {
     const target = turboTargetOf(descriptor);
-    return target === undefined ? await openNativeLayer(descriptor, places) : await openTurboLayer(descriptor, target, places);
+    return target === undefined ? await openBlobLayer(descriptor, places) : await openTurboLayer(descriptor, target, places);
   });
   return new Device(layers, fetched);
 }
 
 /** A layer that has all of its data in its own blob. */
-async function openNativeLayer(descriptor: Descriptor, { layers, cache, fetched }: LayerPlaces): Promise<DeviceLayer> {
+async function openBlobLayer(descriptor: Descriptor, { layers, cache, fetched }: LayerPlaces): Promise<DeviceLayer> {
   const counted = new CountedSource(await layers.blobSource(descriptor), fetched);
   const source = cache === undefined ? counted : cache.source(descriptor.digest, counted);
-  const options = { declared: isConvertedLayer(descriptor), keepPinned: cache === undefined };
   try {
-    const opened = await retryingCorrupt(
-      async () => await openOverlaybdLayer(source, options),
-      () => discardAll(source),
-    );
-    return { lsmt: opened.lsmt, files: [fileInBlob(source, opened)], blobBytes: source.size };
+    return await openNativeLayer(source, { declared: isConvertedLayer(descriptor), keepPinned: cache === undefined });
   } catch (error) {
     await source.close();
     throw error;
   }
-}
-
-function discardAll(source: ByteSource): boolean {
-  if (!(source instanceof CachedSource)) return false;
-  source.discard(0, source.size);
-  return true;
-}
-
-/** Opens the layers in their order, some at a time; when one fails, closes those that were opened. */
-async function openAll(descriptors: readonly Descriptor[], open: (descriptor: Descriptor) => Promise<DeviceLayer>): Promise<DeviceLayer[]> {
-  const layers: DeviceLayer[] = [];
-  for (let first = 0; first < descriptors.length; first += MAX_OPENING) {
-    const results = await Promise.allSettled(descriptors.slice(first, first + MAX_OPENING).map(open));
-    for (const result of results) if (result.status === "fulfilled") layers.push(result.value);
-    const failure = results.find((result) => result.status === "rejected");
-    if (failure === undefined) continue;
-    await Promise.all(layers.map(async ({ lsmt }) => await lsmt.close()));
-    throw failure.reason;
-  }
-  return layers;
 }
 
 /** The merged block device of an image's layers. */

@@ -32,6 +32,8 @@ export interface OpenLayerOptions {
   readonly declared: boolean;
   /** Keep what opening has read in memory, for blobs that nothing else caches. */
   readonly keepPinned: boolean;
+  /** Opens the LSMT file, for layers that have more files than that one; closing the layer closes it. */
+  readonly openLsmt?: (file: ByteSource) => Promise<LsmtLayer>;
 }
 
 /**
@@ -52,7 +54,7 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
     await pinned.pin(tailOffset, source.size - tailOffset);
   }
   const zfile = compressed ? await openZFile(payload) : undefined;
-  const lsmt = await openLayer(zfile ?? payload);
+  const lsmt = await (options.openLsmt ?? openLayer)(zfile ?? payload);
   if (!options.keepPinned) pinned.unpin();
   return { lsmt, payloadOffset, blocks: zfile?.blocks };
 }

@@ -1,4 +1,5 @@
 import { MemorySource, type ByteSource } from "../bytes/source.ts";
+import type { BlockCache } from "../cache/block-cache.ts";
 import { detectCompression } from "../compression/decompress.ts";
 import { PlainSpans, type SpanIndex } from "../compression/span-index.ts";
 import { corrupt, LazyError } from "../errors.ts";
@@ -54,13 +55,18 @@ async function openMetadata({ bytes, name }: TurboParts["metadata"]): Promise<{ 
   return { source: zfile ?? stored, file: fileInMemory(bytes.buffer, zfile?.blocks) };
 }
 
-interface OpenedTarget {
+/** The data of a turboOCI layer. */
+export interface OpenedTarget {
   readonly source: ByteSource;
   readonly file: LayerFile;
   readonly storedBytes: number;
 }
 
-async function openTarget(target: TurboTarget, parts: TurboParts, name: string, places: LayerPlaces): Promise<OpenedTarget> {
+/** What says how a target is read. */
+export type TargetParts = Pick<TurboParts, "gzipIndex" | "zstdIndex" | "spanDigests">;
+
+/** Opens the blob that a layer's data is in. Throws `NOT_FOUND` when it is not in its place. `name` is the layer's, for messages. */
+export async function openTarget(target: TurboTarget, parts: TargetParts, name: string, places: LayerPlaces): Promise<OpenedTarget> {
   const digests = parts.spanDigests && parseSpanDigests(parts.spanDigests.bytes, parts.spanDigests.name);
   const index = parseIndex(parts) ?? new PlainSpans(await plainSize(target, digests, name, places));
   const { storedBytes } = index;
@@ -70,17 +76,46 @@ async function openTarget(target: TurboTarget, parts: TurboParts, name: string, 
   try {
     if (index instanceof PlainSpans) await checkPlain(blob, name);
     const content = openLayerContent(blob, index, digests);
-    if (places.cache === undefined) return { source: content, file: fileOfContent(undefined), storedBytes };
-    const cached = places.cache.source(contentKey(target.digest, parts), content);
-    return { source: new CachedContent(content, cached, index), file: fileOfContent(cached), storedBytes };
+    return { ...throughCache(content, index, contentKey(target.digest, parts), places.cache), storedBytes };
   } catch (error) {
     await blob.close();
     throw error;
   }
 }
 
+/**
+ * Opens a target that is a file of its own; its content is kept in `cache` if that is given and something names the target.
+ * When opening fails, `file` stays open.
+ */
+export async function openLocalTarget(
+  file: ByteSource,
+  parts: TargetParts,
+  { digest, cache }: { readonly digest: Digest | undefined; readonly cache: BlockCache | undefined },
+): Promise<OpenedTarget> {
+  const index = parseIndex(parts);
+  const storedBytes = file.size;
+  if (index === undefined) {
+    await checkPlain(file, file.name);
+    return { source: file, file: fileOfContent(undefined), storedBytes };
+  }
+  const content = openLayerContent(file, index, undefined);
+  if (digest === undefined) return { source: content, file: fileOfContent(undefined), storedBytes };
+  return { ...throughCache(content, index, contentKey(digest, parts), cache), storedBytes };
+}
+
+function throughCache(
+  content: ByteSource,
+  index: SpanIndex,
+  key: Digest,
+  cache: BlockCache | undefined,
+): Pick<OpenedTarget, "source" | "file"> {
+  if (cache === undefined) return { source: content, file: fileOfContent(undefined) };
+  const cached = cache.source(key, content);
+  return { source: new CachedContent(content, cached, index), file: fileOfContent(cached) };
+}
+
 /** Undefined without an index, for a target that is not compressed. */
-function parseIndex({ gzipIndex, zstdIndex }: TurboParts): SpanIndex | undefined {
+function parseIndex({ gzipIndex, zstdIndex }: TargetParts): SpanIndex | undefined {
   if (gzipIndex !== undefined) return parseGzipIndex(gzipIndex.bytes, gzipIndex.name);
   if (zstdIndex !== undefined) return parseZstdIndex(zstdIndex.bytes, zstdIndex.name);
   return undefined;
@@ -133,7 +168,7 @@ async function checkPlain(blob: ByteSource, name: string): Promise<void> {
 }
 
 /** Content of one blob is shared by layers that decode it in the same way; one with an index that lies does not spoil it for others. */
-function contentKey(target: Digest, { gzipIndex, zstdIndex, spanDigests }: TurboParts): Digest {
+function contentKey(target: Digest, { gzipIndex, zstdIndex, spanDigests }: TargetParts): Digest {
   const parts = [gzipIndex, zstdIndex, spanDigests].map((part) => (part === undefined ? "none" : digestOf(part.bytes)));
   return digestOf(Buffer.from(["uncompressed content", target, ...parts].join("\n")));
 }

@@ -41,7 +41,7 @@ export class Authenticator {
   readonly #options: AuthenticatorOptions;
   readonly #grants: Grant[] = [];
   readonly #running = new Map<string, Promise<string | undefined>>();
-  #lastChallenge: Challenge | undefined;
+  #lastChallenge: { readonly challenge: Challenge; readonly url: URL } | undefined;
 
   constructor(registry: URL, repository: string, http: HttpClient, options: AuthenticatorOptions) {
     this.#registry = registry;
@@ -64,17 +64,17 @@ export class Authenticator {
     this.#forget(used);
     const renewed = this.current(scopes);
     if (renewed !== undefined) return renewed;
-    const challenge = pickChallenge(parseChallenges(response.header("www-authenticate"))) ?? this.#lastChallenge;
+    const challenge = pickChallenge(parseChallenges(response.header("www-authenticate"))) ?? this.#lastChallenge?.challenge;
     if (!challenge) return undefined;
-    this.#lastChallenge = challenge;
-    const header = await this.#once(scopes, () => this.#grant(challenge, scopes));
+    this.#lastChallenge = { challenge, url: response.url };
+    const header = await this.#once(scopes, () => this.#grant(challenge, scopes, response.url));
     return header === used ? undefined : header;
   }
 
   /** A header for a registry that has asked for one before; undefined if it has not. */
   async renew(scopes: readonly Scope[]): Promise<string | undefined> {
-    const challenge = this.#lastChallenge;
-    return challenge && (await this.#once(scopes, () => this.#grant(challenge, scopes)));
+    const last = this.#lastChallenge;
+    return last && (await this.#once(scopes, () => this.#grant(last.challenge, scopes, last.url)));
   }
 
   #forget(header: string | undefined): void {
@@ -90,8 +90,8 @@ export class Authenticator {
     return await running;
   }
 
-  async #grant(challenge: Challenge, scopes: readonly Scope[]): Promise<string | undefined> {
-    const credential = await this.#options.credentials?.credentialFor(this.#registry.host, this.#repository);
+  async #grant(challenge: Challenge, scopes: readonly Scope[], url: URL): Promise<string | undefined> {
+    const credential = await this.#options.credentials?.credentialFor(this.#registry.host, this.#repository, url);
     if (challenge.scheme === "bearer") return await this.#fetchToken(challenge, scopes, credential);
     if (credential?.kind !== "basic") return undefined;
     return this.#remember({ scopes: [], header: basic(credential), expiresAtMs: Infinity });

@@ -1,3 +1,4 @@
+import type { Accelerator } from "./accelerator.ts";
 import { Authenticator, type Scope } from "./auth.ts";
 import type { ProxyOptions } from "./connections.ts";
 import type { CredentialSource } from "./credentials.ts";
@@ -36,6 +37,8 @@ export interface RegistryOptions {
   /** Where large uploads are remembered, so that another process goes on with what this one leaves half-made. */
   readonly uploads?: UploadJournal | undefined;
   readonly userAgent?: string | undefined;
+  /** Asked for ranges of blobs first; whoever made it closes it. */
+  readonly accelerator?: Accelerator | undefined;
   /** Ends whatever is under way, with its reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -60,6 +63,7 @@ export interface RegistryCall {
 export class RegistryClient {
   readonly origin: URL;
   readonly backoff: Backoff;
+  readonly accelerator: Accelerator | undefined;
   readonly #base: URL;
   readonly #namespace: string | undefined;
   readonly #headers: Readonly<Record<string, string>>;
@@ -80,6 +84,7 @@ export class RegistryClient {
     this.origin = new URL(this.#base.origin);
     this.#namespace = options.namespace;
     this.#headers = options.headers ?? {};
+    this.accelerator = options.accelerator;
     this.backoff = new Backoff({ ...DEFAULT_RETRY, ...options.retry }, (pause) => observer.waiting?.(pause));
     this.#http = new HttpClient({
       timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },
@@ -108,6 +113,11 @@ export class RegistryClient {
     } catch (error) {
       throw (await this.#explain(error)) ?? error;
     }
+  }
+
+  /** What the registry itself wants to see in requests that somebody else makes for us; undefined if it wants nothing. */
+  async authorizationFor(scopes: readonly Scope[]): Promise<string | undefined> {
+    return this.#auth.current(scopes) ?? (await this.#auth.renew(scopes));
   }
 
   /** Before a registry has answered over plain HTTP, its silence may mean that it wants TLS. Behind a proxy there is no telling. */

@@ -40,7 +40,8 @@ export class CredentialFiles implements CredentialSource {
   }
 }
 
-async function readCredentialFile(path: string): Promise<JsonObject | undefined> {
+/** Undefined for one that does not exist. Throws `DENIED` or `USAGE`, which repeat nothing of it. */
+export async function readCredentialFile(path: string): Promise<JsonObject | undefined> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(path);
@@ -60,8 +61,11 @@ function isMissing(error: unknown): boolean {
   return error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR");
 }
 
-/** Keys name a host, or a host and the start of a repository; Docker wrote them as URLs in its early days. */
-function findAuth(file: JsonObject, host: string, repository: string, path: string): Credential | undefined {
+/**
+ * The entry of `auths` with the longest matching key. Keys name a host, or a host and the start of a repository; Docker wrote them
+ * as URLs in its early days. `path` says where it is from.
+ */
+export function findAuth(file: JsonObject, host: string, repository: string, path: string): Credential | undefined {
   if (file["auths"] === undefined || file["auths"] === null) return undefined;
   const auths = requireObject(file["auths"], `${path}: auths`);
   const names = hostKeys(host).flatMap((name) => [name, `${name}/${repository}`]);
@@ -89,11 +93,11 @@ function parseAuth(auth: JsonObject, path: string): Credential | undefined {
   const where = `${path}: auths`;
   const token = optionalString(auth, "identitytoken", where);
   if (token) return { kind: "identity-token", token };
-  const username = optionalString(auth, "username", where);
-  const password = optionalString(auth, "password", where);
-  if (username && password) return { kind: "basic", username, password };
   const text = Buffer.from(optionalString(auth, "auth", where) ?? "", "base64").toString();
   const colon = text.indexOf(":");
   // Some tools pad the decoded text with NULs.
-  return colon < 1 ? undefined : { kind: "basic", username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, "") };
+  if (colon > 0) return { kind: "basic", username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, "") };
+  const username = optionalString(auth, "username", where);
+  const password = optionalString(auth, "password", where);
+  return username && password ? { kind: "basic", username, password } : undefined;
 }

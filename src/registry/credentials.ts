@@ -7,8 +7,11 @@ export type Credential =
 
 /** Where credentials come from. Asked again when a registry refuses what it gave before. */
 export interface CredentialSource {
-  /** `host` as in a reference, with the port. Undefined: go on without. Errors never hold secrets. */
-  credentialFor(host: string, repository: string): Promise<Credential | undefined>;
+  /**
+   * `host` as in a reference, with the port; `url` is what the registry was asked for when it wanted to know who asks.
+   * Undefined: go on without. Errors never hold secrets.
+   */
+  credentialFor(host: string, repository: string, url: URL): Promise<Credential | undefined>;
 }
 
 /** The same credential for whatever registry it is given to. */

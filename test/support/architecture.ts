@@ -22,6 +22,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   device: ["bytes", "compression", "tree", "tar", "oci", "registry", "image-layout", "cache", "formats"],
   verify: ["bytes", "compression", "tree", "tar", "oci", "device", "formats"],
   convert: ["bytes", "compression", "tree", "tar", "oci", "cache", "dedup", "workers", "device", "formats"],
+  daemon: ["*"],
   cli: ["*"],
 };
 
@@ -38,6 +39,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
       "export/",
       "device/",
       "dedup/",
+      "daemon/",
       "cli/",
       "registry/credential",
       "registry/certificate-files",
@@ -46,7 +48,10 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
       "convert/work-directory",
     ],
   },
-  { modules: /^(undici|node:(net|tls|http|https|http2|dns|dgram))$/, allowed: ["registry/", "export/", "cli/", "dedup/postgres-database"] },
+  {
+    modules: /^(undici|node:(net|tls|http|https|http2|dns|dgram))$/,
+    allowed: ["registry/", "export/", "daemon/", "cli/", "dedup/postgres-database"],
+  },
   { modules: /^(node:sqlite|mysql2(\/promise)?|pg)$/, allowed: ["dedup/"] },
   { modules: /^node:worker_threads$/, allowed: ["workers/", "export/", "device/"] },
   { modules: /^node:child_process$/, allowed: ["native/", "registry/credential", "cli/"] },

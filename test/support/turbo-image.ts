@@ -89,7 +89,7 @@ export function recordedTarget(layer: number, isOfErofs = false): [target: Buffe
 }
 
 /** The layer file inside of the archive that the base layer is distributed as. */
-function baseLayer(): Buffer {
+export function baseLayer(): Buffer {
   const chunks: Uint8Array[] = [];
   const reader = new TarReader({ entry: () => {}, data: (bytes) => chunks.push(Uint8Array.from(bytes)), entryEnd: () => {} }, "ext4_64");
   reader.write(gunzipSync(load("lsmt/ext4_64.tar.gz")));

@@ -17,7 +17,7 @@ import { openLayer, type LsmtLayer } from "./lsmt-reader.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
 import { MappingList } from "./mapping-list.ts";
 import { stackLayers, type StackSource } from "./stack.ts";
-import { openWritableLayer, type FileExtent } from "./writable-layer.ts";
+import { openUnsealedLayer, type FileExtent } from "./unsealed-layer.ts";
 
 const testdata = new URL("../../../testdata/lsmt/", import.meta.url);
 
@@ -135,15 +135,15 @@ test("the base layer of 2021, whose headers hold garbage, is read", async () => 
 });
 
 test("a writable append-only layer is replayed from its index", async () => {
-  const opened = await openWritableLayer(
+  const opened = await openUnsealedLayer(
     new MemorySource(load("append/writable_data.zst"), "data"),
     new MemorySource(load("append/writable_index"), "index"),
   );
   assert.equal(await contentOf(stackLayers([opened])), await oneLayerContent);
-  const empty = await openWritableLayer(new MemorySource(load("append/empty_data.zst")), new MemorySource(load("append/empty_index")));
+  const empty = await openUnsealedLayer(new MemorySource(load("append/empty_data.zst")), new MemorySource(load("append/empty_index")));
   assert.equal(empty.segments.count, 0);
   assert.equal(empty.virtualSize, GIB);
-  const formatted = await openWritableLayer(
+  const formatted = await openUnsealedLayer(
     new MemorySource(load("append/mkfsonly_data.zst")),
     new MemorySource(load("append/mkfsonly_index")),
   );
@@ -186,15 +186,15 @@ class SparseSource implements ByteSource {
 
 test("a writable sparse layer maps what its file has data for", async () => {
   const source = new SparseSource("writable_data");
-  const layer = await openWritableLayer(source, undefined, source.extents);
+  const layer = await openUnsealedLayer(source, undefined, source.extents);
   assert.equal(await contentOf(stackLayers([layer])), await oneLayerContent);
   const empty = new SparseSource("empty_data");
-  assert.equal((await openWritableLayer(empty, undefined, empty.extents)).segments.count, 0);
+  assert.equal((await openUnsealedLayer(empty, undefined, empty.extents)).segments.count, 0);
   const formatted = new SparseSource("mkfsonly_data");
-  const device = stackLayers([await openWritableLayer(formatted, undefined, formatted.extents)]);
+  const device = stackLayers([await openUnsealedLayer(formatted, undefined, formatted.extents)]);
   assert.equal(Buffer.from(await device.read(1024, 1024)).readUInt16LE(56), 0xef53);
   // A whole device written at once is one extent, longer than a mapping can be.
-  const whole = await openWritableLayer(source, undefined, [{ offset: 0, length: source.size }]);
+  const whole = await openUnsealedLayer(source, undefined, [{ offset: 0, length: source.size }]);
   assert.equal(whole.segments.count, Math.ceil(GIB / 512 / 16383));
   assert.equal(Buffer.compare(await stackLayers([whole]).read(0, 1 << 20), await stackLayers([layer]).read(0, 1 << 20)), 0);
 });
@@ -207,25 +207,25 @@ test("a sparse layer that was sealed in place is read", async () => {
 test("a writable layer without what it needs, or with another's index, is refused", async () => {
   const data = (bytes = load("append/writable_data.zst")) => new MemorySource(bytes, "data");
   const index = (bytes = load("append/writable_index")) => new MemorySource(bytes, "index");
-  await assert.rejects(openWritableLayer(data(), undefined), { code: "USAGE" });
-  await assert.rejects(openWritableLayer(new SparseSource("writable_data"), undefined), { code: "USAGE" });
-  await assert.rejects(openWritableLayer(index(), index()), { code: "CORRUPT" });
-  await assert.rejects(openWritableLayer(data(), data()), { code: "CORRUPT" });
-  await assert.rejects(openWritableLayer(data(), index(load("append/empty_index"))), /belongs to layer/);
-  await assert.rejects(openWritableLayer(data(load("append/writable_data.zst").subarray(0, 100_000)), index()), /maps to \[/);
+  await assert.rejects(openUnsealedLayer(data(), undefined), { code: "USAGE" });
+  await assert.rejects(openUnsealedLayer(new SparseSource("writable_data"), undefined), { code: "USAGE" });
+  await assert.rejects(openUnsealedLayer(index(), index()), { code: "CORRUPT" });
+  await assert.rejects(openUnsealedLayer(data(), data()), { code: "CORRUPT" });
+  await assert.rejects(openUnsealedLayer(data(), index(load("append/empty_index"))), /belongs to layer/);
+  await assert.rejects(openUnsealedLayer(data(load("append/writable_data.zst").subarray(0, 100_000)), index()), /maps to \[/);
   const late = load("append/writable_index");
   late.writeUInt32LE(8192, 32);
-  await assert.rejects(openWritableLayer(data(), index(late)), /begins at 8192, expected 4096/);
+  await assert.rejects(openUnsealedLayer(data(), index(late)), /begins at 8192, expected 4096/);
   await assert.rejects(openLayer(data()), { code: "CORRUPT" });
 });
 
 test("an index record that was torn off is not there yet", async () => {
   const index = load("append/writable_index");
-  const torn = await openWritableLayer(
+  const torn = await openUnsealedLayer(
     new MemorySource(load("append/writable_data.zst")),
     new MemorySource(index.subarray(0, index.length - 5)),
   );
-  const shorter = await openWritableLayer(
+  const shorter = await openUnsealedLayer(
     new MemorySource(load("append/writable_data.zst")),
     new MemorySource(index.subarray(0, index.length - 16)),
   );
@@ -387,7 +387,7 @@ test("random indexes of a writable layer replay or are refused", async () => {
         if (i % 2 === 0) index.writeUInt32LE((1 + (words[1] % 50)) * 2 ** 18, i * 16 + 4);
       }
       try {
-        const layer = await openWritableLayer(new MemorySource(data), new MemorySource(Buffer.concat([head, index])));
+        const layer = await openUnsealedLayer(new MemorySource(data), new MemorySource(Buffer.concat([head, index])));
         await stackLayers([layer]).read(0, 1 << 16);
       } catch (error) {
         if (!(error instanceof LazyError && error.code === "CORRUPT")) throw error;

@@ -33,7 +33,7 @@ export const lsmtRecord = new Struct(LSMT_RECORD_BYTES, {
 export type LsmtRecord = StructValue<typeof lsmtRecord>;
 
 /** The value of the `recordBytes` field: the part of the record that has a meaning. */
-export const LSMT_MEANINGFUL_BYTES = 390;
+const LSMT_MEANINGFUL_BYTES = 390;
 export const USER_TAG_BYTES = 256;
 export const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
@@ -48,8 +48,10 @@ export const MAPPING_BYTES = 16;
 export const MAX_MAPPING_SECTORS = 2 ** 14 - 1;
 /** The first sector of an entry that means nothing. */
 export const INVALID_FIRST_SECTOR = 2 ** 50 - 1;
-/** Writers fill an index up to a whole number of 4096 bytes. */
+/** Writers of committed layers fill an index up to a whole number of 4096 bytes. */
 export const INDEX_ALIGN_ENTRIES = LSMT_RECORD_BYTES / MAPPING_BYTES;
+/** The index of a layer that is sealed in place is filled up to a whole number of sectors. */
+export const SEALED_INDEX_ALIGN_ENTRIES = SECTOR_BYTES / MAPPING_BYTES;
 /** Readers refuse a sealed layer with more index entries, padding included. */
 export const MAX_INDEX_ENTRIES = 1_000_000;
 /** Segments that are held in memory for a writable layer or a stack, 23 bytes each. */
@@ -69,6 +71,34 @@ export function decodeRecord(bytes: Uint8Array, where: string): LsmtRecord {
   } catch (cause) {
     throw corrupt(`${where}: ${messageOf(cause)}`, { cause });
   }
+}
+
+/** What differs between the records of a layer's files; the rest has one value. */
+export type RecordFields = Pick<LsmtRecord, "flags" | "virtualSize" | "uuid" | "parentUuid" | "userTag"> &
+  Partial<Pick<LsmtRecord, "indexOffset" | "indexEntries">>;
+
+export function encodeRecord({
+  flags,
+  virtualSize,
+  uuid,
+  parentUuid,
+  userTag,
+  indexOffset = 0,
+  indexEntries = 0,
+}: RecordFields): Uint8Array {
+  return lsmtRecord.encode({
+    magic: LSMT_MAGIC,
+    recordBytes: LSMT_MEANINGFUL_BYTES,
+    flags,
+    indexOffset,
+    indexEntries,
+    virtualSize,
+    uuid,
+    parentUuid,
+    version: 1,
+    subVersion: 1,
+    userTag,
+  });
 }
 
 /** The words of mappings, four to an entry, as little-endian 32-bit numbers. */

@@ -6,7 +6,8 @@ import { MemorySource } from "../../bytes/source.ts";
 import { LazyError } from "../../errors.ts";
 import { lsmtRecord, SECTOR_BYTES } from "./layout.ts";
 import { openLayer, type LsmtLayer } from "./lsmt-reader.ts";
-import { LsmtWriter, type LsmtOptions } from "./lsmt-writer.ts";
+import type { LsmtOptions } from "./layer-identity.ts";
+import { LsmtWriter } from "./lsmt-writer.ts";
 import { MappingList } from "./mapping-list.ts";
 import { stackLayers } from "./stack.ts";
 

@@ -1,36 +1,23 @@
 import type { ByteSink } from "../../bytes/sink.ts";
-import { LazyError, unsupported } from "../../errors.ts";
+import { LazyError } from "../../errors.ts";
+import { identityOf, type LayerIdentity, type LsmtOptions } from "./layer-identity.ts";
+import { encodedIndex, tooManyMappings } from "./layer-index.ts";
 import {
-  encodeMapping,
+  encodeRecord,
   FIRST_DATA_SECTOR,
   FLAG_DATA,
   FLAG_HEADER,
   FLAG_SEALED,
   INDEX_ALIGN_ENTRIES,
-  INVALID_FIRST_SECTOR,
-  LSMT_MAGIC,
-  LSMT_MEANINGFUL_BYTES,
-  lsmtRecord,
   LSMT_RECORD_BYTES,
   MAPPING_BYTES,
   MAX_INDEX_ENTRIES,
   MAX_MAPPING_SECTORS,
   METADATA_TAG,
-  NO_UUID,
   SECTOR_BYTES,
   TARGET_TAG,
-  USER_TAG_BYTES,
 } from "./layout.ts";
 import { MappingList } from "./mapping-list.ts";
-
-export interface LsmtOptions {
-  /** Size of the device in bytes: a multiple of 512. */
-  readonly virtualSize: number;
-  readonly uuid?: string;
-  readonly parentUuid?: string;
-  /** Free text of at most 256 bytes. */
-  readonly userTag?: string;
-}
 
 export interface LsmtSummary {
   /** Bytes written to the sink. */
@@ -45,27 +32,15 @@ export interface LsmtSummary {
  */
 export class LsmtWriter {
   readonly #sink: Pick<ByteSink, "write">;
-  readonly #options: LsmtOptions;
+  readonly #identity: LayerIdentity;
   #sector = FIRST_DATA_SECTOR;
   #headerWritten = false;
   /** A call that fails never makes the writer ready again. */
   #state: "ready" | "writing" | "closed" = "ready";
 
   constructor(sink: Pick<ByteSink, "write">, options: LsmtOptions) {
-    const { virtualSize } = options;
-    if (!Number.isSafeInteger(virtualSize) || virtualSize < 0 || virtualSize % SECTOR_BYTES !== 0) {
-      throw new LazyError("USAGE", `lsmt writer: virtual size is ${virtualSize}, expected a multiple of ${SECTOR_BYTES}`);
-    }
-    if (virtualSize / SECTOR_BYTES >= INVALID_FIRST_SECTOR)
-      throw unsupported(`lsmt writer: virtual size is ${virtualSize}, too large for the index`);
-    if (Buffer.byteLength(options.userTag ?? "") > USER_TAG_BYTES) {
-      throw new LazyError(
-        "USAGE",
-        `lsmt writer: user tag of ${Buffer.byteLength(options.userTag ?? "")} bytes, expected at most ${USER_TAG_BYTES}`,
-      );
-    }
     this.#sink = sink;
-    this.#options = { ...options, uuid: checkedUuid(options.uuid), parentUuid: checkedUuid(options.parentUuid) };
+    this.#identity = identityOf(options, "lsmt writer");
   }
 
   /** Appends data (whole sectors); returns the sector of the layer's file that holds its first byte. */
@@ -103,7 +78,7 @@ export class LsmtWriter {
     this.#begin("close");
     await this.#writeHeader();
     const sorted = sortedMappings(mappings);
-    checkMappings(sorted, { dataEnd: this.#sector, targetSectors, deviceSectors: this.#options.virtualSize / SECTOR_BYTES });
+    checkMappings(sorted, { dataEnd: this.#sector, targetSectors, deviceSectors: this.#identity.virtualSize / SECTOR_BYTES });
     const joined = joinedMappings(sorted);
     const index = encodedIndex(joined, targetSectors === undefined ? INDEX_ALIGN_ENTRIES : 1);
     await this.#sink.write(index);
@@ -128,29 +103,8 @@ export class LsmtWriter {
   }
 
   #record(flags: number, indexOffset: number, indexEntries: number): Uint8Array {
-    const { virtualSize, uuid, parentUuid, userTag } = this.#options;
-    return lsmtRecord.encode({
-      magic: LSMT_MAGIC,
-      recordBytes: LSMT_MEANINGFUL_BYTES,
-      flags,
-      indexOffset,
-      indexEntries,
-      virtualSize,
-      uuid: uuid ?? NO_UUID,
-      parentUuid: parentUuid ?? NO_UUID,
-      version: 1,
-      subVersion: 1,
-      userTag: Buffer.from(userTag ?? ""),
-    });
+    return encodeRecord({ ...this.#identity, flags, indexOffset, indexEntries });
   }
-}
-
-function checkedUuid(uuid: string | undefined): string {
-  if (uuid === undefined) return NO_UUID;
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(uuid)) {
-    throw new LazyError("USAGE", `lsmt writer: uuid is "${uuid}", expected hexadecimal digits in groups of 8-4-4-4-12`);
-  }
-  return uuid.toUpperCase();
 }
 
 /** The mappings by place on the device. The data of zeroed ones gets one place, so that neighbours join. */
@@ -230,25 +184,4 @@ function joinedMappings(sorted: MappingList): MappingList {
     }
   }
   return joined;
-}
-
-function tooManyMappings(): LazyError {
-  return unsupported(
-    `lsmt writer: the layer needs more than ${MAX_INDEX_ENTRIES} index entries (padding included), which readers refuse: ` +
-      "write data in the order of its place on the device, or split the layer",
-  );
-}
-
-/** The index, filled up with invalid entries to a multiple of `alignEntries`. */
-function encodedIndex(mappings: MappingList, alignEntries: number): Uint8Array {
-  const entries = Math.ceil(mappings.count / alignEntries) * alignEntries;
-  if (entries > MAX_INDEX_ENTRIES) throw tooManyMappings();
-  const index = new Uint8Array(entries * MAPPING_BYTES);
-  const view = new DataView(index.buffer);
-  const { count, firstSector, sectors, mappedSector, zeroed, tag } = mappings;
-  for (let i = 0; i < count; i++) {
-    encodeMapping(view, i * MAPPING_BYTES, firstSector[i], sectors[i], mappedSector[i], zeroed[i] === 1, tag[i]);
-  }
-  for (let i = count; i < entries; i++) encodeMapping(view, i * MAPPING_BYTES, INVALID_FIRST_SECTOR, 0, 0, false);
-  return index;
 }

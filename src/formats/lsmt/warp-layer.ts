@@ -18,8 +18,7 @@ export async function openWarpLayer(source: ByteSource, target: ByteSource): Pro
     if (mappings.tag[i] === TARGET_TAG) checkTargetMapping(mappings, i, target, where);
     else checkMapping(mappings, i, endSector, where);
   }
-  const wholeSectors = target.size % SECTOR_BYTES === 0 ? target : new WholeSectors(target);
-  return new LsmtLayer(trailer, SegmentTable.from(mappings), [source, wholeSectors]);
+  return new LsmtLayer(trailer, SegmentTable.from(mappings), [source, wholeSectors(target)]);
 }
 
 /**
@@ -65,6 +64,11 @@ function checkTargetMapping({ firstSector, sectors, mappedSector, zeroed }: Segm
         `which has ${targetSectors} sectors`,
     );
   }
+}
+
+/** The target filled up with zeros to whole sectors. */
+export function wholeSectors(target: ByteSource): ByteSource {
+  return target.size % SECTOR_BYTES === 0 ? target : new WholeSectors(target);
 }
 
 /** A source filled up with zeros to whole sectors: a tar may end with the last byte of a file. */

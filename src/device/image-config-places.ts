@@ -1,0 +1,27 @@
+import type { BlockCache } from "../cache/block-cache.ts";
+import type { BlobPlace } from "./blob-place.ts";
+import type { FetchCounts } from "./counted-source.ts";
+
+/** What images are opened from, besides local files. */
+export interface ImagePlaces {
+  /**
+   * Opens the repository that a `repoBlobUrl` names. It is not closed here: images may share it.
+   * Throws `USAGE` for a URL that names none.
+   */
+  readonly openRemote: (repoBlobUrl: string) => Promise<BlobPlace>;
+  /** Keeps what is read of remote blobs; without it they are read from their place every time. */
+  readonly cache: BlockCache | undefined;
+  /** Keeps what compressed targets of turboOCI layers hold, instead of `cache`. */
+  readonly gzipCache: BlockCache | undefined;
+  /** Told what goes on in spite of a defect. */
+  readonly notice: (message: string) => void;
+}
+
+/** The places of one image. */
+export interface OpeningPlaces extends ImagePlaces {
+  /** As the image names it, without a slash at its end; may be empty. */
+  readonly repoBlobUrl: string;
+  /** The repository there; opened at the first call. */
+  readonly remote: () => Promise<BlobPlace>;
+  readonly fetched: FetchCounts;
+}

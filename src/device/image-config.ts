@@ -1,0 +1,113 @@
+import { stat } from "node:fs/promises";
+import { LazyError, unsupported } from "../errors.ts";
+import { MAX_STACK_LAYERS } from "../formats/lsmt/layout.ts";
+import type { BlobPlace } from "./blob-place.ts";
+import { Device } from "./device.ts";
+import { openLower } from "./image-config-lower.ts";
+import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
+import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
+import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
+import type { DeviceLayer } from "./layer-file.ts";
+import { openLayers } from "./native-layer.ts";
+
+/** An image that an image configuration describes. */
+export interface OpenedImage {
+  readonly device: Device;
+  /** Reads that were recorded and are to be replayed, or a file that they are to be recorded in. */
+  readonly trace: ImageTrace | undefined;
+}
+
+export interface ImageTrace {
+  readonly path: string;
+  readonly mode: "record" | "replay";
+}
+
+/**
+ * Opens the layers of an image configuration as one device, and writes its result file, once, however it goes. Closing the device
+ * closes the layers.
+ * Throws `ImageOpenError`, with the code of what went wrong, and a message that names the key at fault.
+ */
+export async function openImageConfig(config: ImageConfig, places: ImagePlaces): Promise<OpenedImage> {
+  try {
+    const image = await openImage(config, places);
+    await writeResult(config.resultFile, undefined, places.notice);
+    return image;
+  } catch (error) {
+    await writeResult(config.resultFile, error, places.notice);
+    throw error;
+  }
+}
+
+async function openImage(config: ImageConfig, places: ImagePlaces): Promise<OpenedImage> {
+  const { lowers, trace } = await traceOf(config);
+  checkLayers(lowers);
+  const opening = openingPlaces(config, places);
+  const layers = await openLayers(lowers, async (lower, index) => await openLower(lower, index, opening));
+  return { device: await stacked(layers, opening), trace };
+}
+
+async function stacked(layers: readonly DeviceLayer[], { fetched }: OpeningPlaces): Promise<Device> {
+  try {
+    return new Device(layers, fetched);
+  } catch (error) {
+    await Promise.all(layers.map(async ({ lsmt }) => await lsmt.close()));
+    throw new ImageOpenError("failed to create overlaybd device", "lowers", error);
+  }
+}
+
+/** A layer of its own may hold the recorded reads; it holds nothing of the device. */
+async function traceOf(config: ImageConfig): Promise<{ readonly lowers: readonly LowerConfig[]; readonly trace: ImageTrace | undefined }> {
+  const { lowers, accelerationLayer, recordTracePath } = config;
+  if (accelerationLayer && recordTracePath !== "") {
+    const both = new LazyError("USAGE", `is ${JSON.stringify(recordTracePath)}, but accelerationLayer is true: one of them has to go`);
+    throw new ImageOpenError("failed to create overlaybd device", "recordTracePath", both);
+  }
+  const top = lowers.at(-1);
+  if (accelerationLayer && top !== undefined) {
+    const path = `${top.dir}/trace`;
+    const bytes = top.dir === "" ? undefined : await fileBytes(path);
+    return { lowers: lowers.slice(0, -1), trace: bytes ? { path, mode: "replay" } : undefined };
+  }
+  const bytes = recordTracePath === "" ? undefined : await fileBytes(recordTracePath);
+  return { lowers, trace: bytes === undefined ? undefined : { path: recordTracePath, mode: bytes === 0 ? "record" : "replay" } };
+}
+
+/** Undefined for what is not there, or cannot be looked at: reads of it are an improvement, not a need. */
+async function fileBytes(path: string): Promise<number | undefined> {
+  return await stat(path).then(
+    (found) => (found.isFile() ? found.size : undefined),
+    () => undefined,
+  );
+}
+
+function checkLayers(lowers: readonly LowerConfig[]): void {
+  if (lowers.length > 0 && lowers.length <= MAX_STACK_LAYERS) return;
+  const error =
+    lowers.length === 0
+      ? new LazyError("USAGE", "is empty: expected at least one layer")
+      : unsupported(`has ${lowers.length} layers, expected at most ${MAX_STACK_LAYERS}; merge some of them`);
+  throw new ImageOpenError("failed to create overlaybd device", "lowers", error);
+}
+
+function openingPlaces({ repoBlobUrl }: ImageConfig, places: ImagePlaces): OpeningPlaces {
+  let remote: Promise<BlobPlace> | undefined;
+  const open = async (): Promise<BlobPlace> => {
+    if (repoBlobUrl !== "") return await openRemote(repoBlobUrl, places);
+    const missing = new LazyError("USAGE", "is empty, and a layer is not in a local file: name the repository that has it");
+    throw new ImageOpenError("empty repoBlobUrl", "repoBlobUrl", missing);
+  };
+  return {
+    ...places,
+    repoBlobUrl: repoBlobUrl.replace(/\/$/, ""),
+    remote: async () => await (remote ??= open()),
+    fetched: { requests: 0, bytes: 0 },
+  };
+}
+
+async function openRemote(repoBlobUrl: string, places: ImagePlaces): Promise<BlobPlace> {
+  try {
+    return await places.openRemote(repoBlobUrl);
+  } catch (error) {
+    throw new ImageOpenError(`failed to open remote file /${repoBlobUrl}: ${remoteReason(error)}`, "repoBlobUrl", error);
+  }
+}
