@@ -7,7 +7,7 @@ import { mountAt } from "../native/mounts.ts";
 import { parseMountReply, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { createRuntime, LOG_NAME, processEnds, realDirectory, removeRuntime, sendSignal, type MountRuntime } from "./mount-runtime.ts";
 
-const DEFAULT_CACHE_GB = 4;
+export const DEFAULT_CACHE_GB = 4;
 /** How long a serving process that was told to stop may take, before it is killed. */
 const STOP_TIMEOUT_MS = 10_000;
 
@@ -59,7 +59,7 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
   });
 }
 
-function parseGigabytes(text: string): number {
+export function parseGigabytes(text: string): number {
   const bytes = Math.round(Number(text) * 1e9);
   if (!(bytes >= 1e7 && bytes <= 1e15)) throw new InvalidArgumentError("expected a number of GB from 0.01 to 1000000");
   return bytes;
