@@ -2,7 +2,7 @@ import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
 import { unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS, SECTOR_BYTES } from "../formats/lsmt/layout.ts";
-import { ZEROS } from "../formats/lsmt/segment-table.ts";
+import { ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
 import { stackLayers, type StackSource } from "../formats/lsmt/stack.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { isConvertedLayer } from "../oci/overlaybd-layer.ts";
@@ -81,6 +81,11 @@ export class Device implements ByteSource {
   /** Bytes of all blobs that layers are read from. */
   get blobBytes(): number {
     return this.#layers.reduce((sum, { blobBytes }) => sum + blobBytes, 0);
+  }
+
+  /** What the layers map: all else reads as zeros. */
+  get segments(): SegmentTable {
+    return this.#stack.segments;
   }
 
   /** A reader of what is cached, for worker threads; undefined when nothing is. */

@@ -1,4 +1,5 @@
 import type { BlockCache } from "../cache/block-cache.ts";
+import type { FileExtent } from "../formats/lsmt/unsealed-layer.ts";
 import type { BlobPlace } from "./blob-place.ts";
 import type { FetchCounts } from "./counted-source.ts";
 
@@ -13,6 +14,8 @@ export interface ImagePlaces {
   readonly cache: BlockCache | undefined;
   /** Keeps what compressed targets of turboOCI layers hold, instead of `cache`. */
   readonly gzipCache: BlockCache | undefined;
+  /** Finds where a file has data and no holes, ascending; for sparse uppers, which cannot be opened without. */
+  readonly findDataExtents?: ((path: string) => Promise<readonly FileExtent[]>) | undefined;
   /** Told what goes on in spite of a defect. */
   readonly notice: (message: string) => void;
 }

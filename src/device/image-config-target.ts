@@ -31,15 +31,20 @@ export async function openConfiguredTarget(lower: LowerConfig, where: string, pl
 
 async function readIndex(path: string, where: string): Promise<TargetParts> {
   try {
-    const file = await FileSource.open(path);
-    try {
-      if (file.size > MAX_INDEX_BYTES) throw corrupt(`${path}: an index of ${file.size} bytes, expected at most ${MAX_INDEX_BYTES}`);
-      return { gzipIndex: { name: path, bytes: await file.read(0, file.size) } };
-    } finally {
-      await file.close();
-    }
+    return await readGzipIndex(path);
   } catch (error) {
     throw new ImageOpenError(`failed to open gzip index ${path}`, where, error);
+  }
+}
+
+/** The index file of a gzip blob. */
+export async function readGzipIndex(path: string): Promise<TargetParts> {
+  const file = await FileSource.open(path);
+  try {
+    if (file.size > MAX_INDEX_BYTES) throw corrupt(`${path}: an index of ${file.size} bytes, expected at most ${MAX_INDEX_BYTES}`);
+    return { gzipIndex: { name: path, bytes: await file.read(0, file.size) } };
+  } finally {
+    await file.close();
   }
 }
 

@@ -2,13 +2,21 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { describe, test } from "node:test";
+import { z } from "zod";
+import { run } from "../../test/support/command.ts";
 import { layOutImage, type RecordedImage } from "../../test/support/image-directories.ts";
 import { assertTree, load } from "../../test/support/recorded-tree.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { openCache } from "../../test/support/turbo-device.ts";
 import { nativeLayer, recordedTarget, WatchedPlace } from "../../test/support/turbo-image.ts";
+import { DiskFile } from "../bytes/file.ts";
+import { AppendLayer } from "../formats/lsmt/append-layer.ts";
+import { SparseLayer } from "../formats/lsmt/sparse-layer.ts";
+import type { FileExtent } from "../formats/lsmt/unsealed-layer.ts";
+import { WarpUpper } from "../formats/lsmt/warp-upper.ts";
+import type { WritableLayer } from "../formats/lsmt/writable-layer.ts";
 import { digestOf } from "../oci/digest.ts";
-import { openImageConfig, type OpenedImage } from "./image-config.ts";
+import { openImageConfig, type OpenedImage, type ReadOnlyImage, type WritableImage } from "./image-config.ts";
 import type { ImagePlaces } from "./image-config-places.ts";
 import { parseImageConfig, type ImageConfig } from "./image-config-schema.ts";
 
@@ -28,6 +36,12 @@ function placesOf(parts: Partial<ImagePlaces> = {}): ImagePlaces & { readonly no
 
 function configOf(raw: object): ImageConfig {
   return parseImageConfig(JSON.stringify(raw), "config.json").config;
+}
+
+async function openReadOnly(config: ImageConfig, places: ImagePlaces = placesOf()): Promise<ReadOnlyImage> {
+  const image = await openImageConfig(config, places);
+  assert.ok(image.isReadOnly);
+  return image;
 }
 
 /** Opening fails with that code and message, and with that in the result file. */
@@ -57,7 +71,7 @@ describe("recorded image configurations", () => {
       const config = await layOutImage(image, directory);
       const resultFile = directory.join("result");
       const readOnly = { ...config, lowers: config.lowers.slice(0, lowers), upper: configOf({}).upper, resultFile };
-      const { device } = await openImageConfig(readOnly, placesOf());
+      const { device } = await openReadOnly(readOnly);
       assert.equal(device.layerCount, lowers);
       await assertTree(device, tree, { inodes: true });
       await device.close();
@@ -129,7 +143,7 @@ describe("where layers are looked for", () => {
     const first = remote();
     await closeWhole(await openImageConfig(config, placesOf({ openRemote: first.openRemote, cache })), first.place);
     const second = remote();
-    const image = await openImageConfig(config, placesOf({ openRemote: second.openRemote, cache }));
+    const image = await openReadOnly(config, placesOf({ openRemote: second.openRemote, cache }));
     await closeWhole(image, second.place);
     assert.equal(second.place.reads.length, 0);
     assert.deepEqual(image.device.fetched, { requests: 1, bytes: 0 });
@@ -307,12 +321,113 @@ describe("what cannot be opened says why, in words and in the result file", () =
   });
 });
 
+/** Where a file has data, as its filesystem says. */
+async function findDataExtents(path: string): Promise<FileExtent[]> {
+  const script = `
+import errno, json, os, sys
+fd, found, at = os.open(sys.argv[1], os.O_RDONLY), [], 0
+while True:
+    try: start = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO: raise
+        break
+    at = os.lseek(fd, start, os.SEEK_HOLE)
+    found.append({"offset": start, "length": at - start})
+print(json.dumps(found))`;
+  return z.array(z.object({ offset: z.int(), length: z.int() })).parse(JSON.parse((await run("python3", ["-c", script, path])).toString()));
+}
+
+describe("upper layers", () => {
+  const SIZE = 64 * 2 ** 30;
+  const uuid = "01234567-89ab-cdef-0123-456789abcdef";
+  const forms: readonly (readonly [string, (data: DiskFile, index: DiskFile) => Promise<WritableLayer>])[] = [
+    ["append-only", async (data, index) => await AppendLayer.create(data, index, { virtualSize: SIZE, uuid })],
+    ["sparse", async (data) => await SparseLayer.create(data, { virtualSize: SIZE, uuid })],
+    ["turboOCI", async (data, index) => await WarpUpper.create(data, index, { virtualSize: SIZE, uuid })],
+  ];
+
+  /** The recorded image with a new upper layer; `target` is a tar. */
+  async function withUpper(
+    directory: TemporaryDirectory,
+    create: (data: DiskFile, index: DiskFile) => Promise<WritableLayer>,
+  ): Promise<ImageConfig> {
+    const config = await layOutImage("turbo-mkfs", directory);
+    const [data, index, target] = ["data", "index", "target"].map((name) => directory.join(name));
+    const files = [await DiskFile.create(data), await DiskFile.create(index)];
+    const layer = await create(files[0], files[1]);
+    await layer.close();
+    for (const file of files) await file.close(); // a sparse layer has no use for the second
+    await writeFile(target, "a tar");
+    return { ...config, upper: { ...config.upper, data, index, ...(layer instanceof WarpUpper && { target }) } };
+  }
+
+  async function openWritable(config: ImageConfig): Promise<WritableImage> {
+    const image = await openImageConfig(config, placesOf({ findDataExtents }));
+    assert.ok(!image.isReadOnly);
+    return image;
+  }
+
+  for (const [name, create] of forms) {
+    test(`${name}, take what is written, and have it when they are opened again`, async () => {
+      await using directory = await TemporaryDirectory.create();
+      const config = { ...(await withUpper(directory, create)), resultFile: directory.join("result") };
+      const { device, lowers } = await openWritable(config);
+      assert.equal(await readFile(config.resultFile, "utf8"), "success");
+      assert.equal(device.size, SIZE);
+      assert.equal(lowers?.layerCount, 3);
+      await assertTree(device, "stack-tree", { inodes: true });
+      const [before, written] = [Buffer.from(await device.read(0, 12_000)), Buffer.alloc(5000, "written")];
+      await device.write(3000, written);
+      await device.discard(9216, 1024);
+      await device.flush();
+      await device.close();
+      written.copy(before, 3000);
+      before.fill(0, 9216, 10_240);
+      const again = await openWritable(config);
+      assert.ok(Buffer.from(await again.device.read(0, 12_000)).equals(before));
+      await again.device.close();
+    });
+  }
+
+  test("need no layers below", async () => {
+    await using directory = await TemporaryDirectory.create();
+    const config = { ...(await withUpper(directory, forms[0][1])), lowers: [] };
+    const { device, lowers } = await openWritable(config);
+    assert.equal(lowers, undefined);
+    assert.ok(Buffer.from(await device.read(4096, 4096)).equals(Buffer.alloc(4096)));
+    await device.close();
+  });
+
+  test("that cannot be opened are told of, and leave result files without a reason", async () => {
+    await using directory = await TemporaryDirectory.create();
+    const config = await withUpper(directory, forms[0][1]);
+    const change = (parts: object): ImageConfig => ({ ...config, upper: { ...config.upper, ...parts } });
+    const places = placesOf({ findDataExtents });
+    await refuses(
+      change({ index: directory.join("gone") }),
+      directory,
+      { code: "NOT_FOUND", message: /^upper: .*gone/, reason: "" },
+      places,
+    );
+    await refuses(change({ data: config.lowers[0].file }), directory, { code: "CORRUPT", message: /^upper: /, reason: "" }, places);
+    await using other = await TemporaryDirectory.create();
+    const warp = await withUpper(other, forms[2][1]);
+    await writeFile(warp.upper.target, recordedTarget(2)[0]);
+    await refuses(
+      warp,
+      directory,
+      { code: "CORRUPT", message: /^upper: .*compressed with gzip, but the layer has no index/, reason: "" },
+      places,
+    );
+  });
+});
+
 describe("recorded reads", () => {
   test("are in a layer of their own, or in a file, which is empty where they are to be recorded", async () => {
     await using directory = await TemporaryDirectory.create();
     const config = await layOutImage("turbo-mkfs", directory);
     const traced = async (parts: Partial<ImageConfig>): Promise<OpenedImage["trace"]> => {
-      const { device, trace } = await openImageConfig({ ...config, ...parts }, placesOf());
+      const { device, trace } = await openReadOnly({ ...config, ...parts });
       assert.equal(device.layerCount, 3);
       await device.close();
       return trace;

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { LazyError, unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS } from "../formats/lsmt/layout.ts";
+import { openWritableStack, type WritableStack } from "../formats/lsmt/writable-stack.ts";
 import type { BlobPlace } from "./blob-place.ts";
 import { Device } from "./device.ts";
 import { openLower } from "./image-config-lower.ts";
@@ -8,11 +9,26 @@ import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
 import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
 import type { DeviceLayer } from "./layer-file.ts";
+import { hasUpper, openUpper } from "./image-config-upper.ts";
 import { openLayers } from "./native-layer.ts";
 
-/** An image that an image configuration describes. */
-export interface OpenedImage {
+/** An image that an image configuration describes. Closing its device closes the layers. */
+export type OpenedImage = ReadOnlyImage | WritableImage;
+
+export interface ReadOnlyImage extends TracedImage {
+  readonly isReadOnly: true;
   readonly device: Device;
+}
+
+/** An image with an upper layer, which takes what is written. */
+export interface WritableImage extends TracedImage {
+  readonly isReadOnly: false;
+  readonly device: WritableStack;
+  /** What is below the upper layer. */
+  readonly lowers: Device | undefined;
+}
+
+interface TracedImage {
   /** Reads that were recorded and are to be replayed, or a file that they are to be recorded in. */
   readonly trace: ImageTrace | undefined;
 }
@@ -40,10 +56,28 @@ export async function openImageConfig(config: ImageConfig, places: ImagePlaces):
 
 async function openImage(config: ImageConfig, places: ImagePlaces): Promise<OpenedImage> {
   const { lowers, trace } = await traceOf(config);
-  checkLayers(lowers);
+  const isReadOnly = !hasUpper(config.upper);
+  checkLayers(lowers, isReadOnly);
   const opening = openingPlaces(config, places);
   const layers = await openLayers(lowers, async (lower, index) => await openLower(lower, index, opening));
-  return { device: await stacked(layers, opening), trace };
+  if (isReadOnly) return { isReadOnly, device: await stacked(layers, opening), trace };
+  const below = layers.length === 0 ? undefined : await stacked(layers, opening);
+  try {
+    return { isReadOnly, device: await openOver(below, config, places), lowers: below, trace };
+  } catch (error) {
+    await below?.close();
+    throw new ImageOpenError("", "upper", error); // result files have no words for it
+  }
+}
+
+async function openOver(below: Device | undefined, { upper: config }: ImageConfig, places: ImagePlaces): Promise<WritableStack> {
+  const upper = await openUpper(config, places);
+  try {
+    return await openWritableStack(below, upper);
+  } catch (error) {
+    await upper.close();
+    throw error;
+  }
 }
 
 async function stacked(layers: readonly DeviceLayer[], { fetched }: OpeningPlaces): Promise<Device> {
@@ -80,11 +114,11 @@ async function fileBytes(path: string): Promise<number | undefined> {
   );
 }
 
-function checkLayers(lowers: readonly LowerConfig[]): void {
-  if (lowers.length > 0 && lowers.length <= MAX_STACK_LAYERS) return;
+function checkLayers(lowers: readonly LowerConfig[], needsOne: boolean): void {
+  if ((lowers.length > 0 || !needsOne) && lowers.length <= MAX_STACK_LAYERS) return;
   const error =
     lowers.length === 0
-      ? new LazyError("USAGE", "is empty: expected at least one layer")
+      ? new LazyError("USAGE", "is empty, and there is no upper with data and index: expected at least one layer")
       : unsupported(`has ${lowers.length} layers, expected at most ${MAX_STACK_LAYERS}; merge some of them`);
   throw new ImageOpenError("failed to create overlaybd device", "lowers", error);
 }

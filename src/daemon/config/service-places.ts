@@ -16,7 +16,7 @@ import { HostDirectories } from "../../registry/host-directories.ts";
 import type { ServiceConfig } from "./service-config.ts";
 
 /** What a service knows of the machine, besides its configuration. */
-export interface ServiceMachine {
+export interface ServiceMachine extends Pick<ImagePlaces, "findDataExtents" | "notice"> {
   /** Docker's and containers' files, for credential mode `docker` without a path. */
   readonly credentialFiles: readonly string[];
   /** All variables, for credential helpers alone. */
@@ -27,8 +27,6 @@ export interface ServiceMachine {
   readonly proxy: ProxyOptions;
   /** Ends whatever is under way. */
   readonly signal: AbortSignal;
-  /** Told what goes on in spite of a defect. */
-  readonly notice: (message: string) => void;
 }
 
 /** What images are opened from; closed after the last of them. */
@@ -60,6 +58,7 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
     openRemote,
     cache: await openCache(cacheConfig, notice),
     gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, notice) : undefined,
+    findDataExtents: machine.findDataExtents,
     notice,
     close: async () => {
       const opened = await Promise.allSettled(stores.values());

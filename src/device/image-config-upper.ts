@@ -1,0 +1,53 @@
+import { DiskFile } from "../bytes/file.ts";
+import type { ByteSource } from "../bytes/source.ts";
+import { unsupported } from "../errors.ts";
+import { AppendLayer } from "../formats/lsmt/append-layer.ts";
+import { SparseLayer } from "../formats/lsmt/sparse-layer.ts";
+import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
+import { WarpUpper } from "../formats/lsmt/warp-upper.ts";
+import type { WritableLayer } from "../formats/lsmt/writable-layer.ts";
+import { openLocalFile } from "./image-config-file.ts";
+import type { ImagePlaces } from "./image-config-places.ts";
+import type { ImageConfig } from "./image-config-schema.ts";
+import { readGzipIndex } from "./image-config-target.ts";
+import { openLocalTarget } from "./turbo-layer.ts";
+
+type UpperConfig = ImageConfig["upper"];
+
+/** Without both files an image is read-only. */
+export function hasUpper({ data, index }: UpperConfig): boolean {
+  return data !== "" && index !== "";
+}
+
+/** Opens the layer that takes what is written, as it was closed or as a crash left it. Closing it closes its files. */
+export async function openUpper(upper: UpperConfig, places: ImagePlaces): Promise<WritableLayer> {
+  const opened: ByteSource[] = [];
+  const keep = <T extends ByteSource>(file: T): T => {
+    opened.push(file);
+    return file;
+  };
+  try {
+    const data = keep(await DiskFile.open(upper.data));
+    if (upper.target !== "") {
+      const index = keep(await DiskFile.open(upper.index));
+      return await WarpUpper.open(data, index, keep(await openUpperTarget(upper)));
+    }
+    if ((await writableFormOf(data)) === "append") return await AppendLayer.open(data, keep(await DiskFile.open(upper.index)));
+    if (places.findDataExtents === undefined) throw unsupported(`${upper.data}: is sparse, and where it has data cannot be found here`);
+    return await SparseLayer.open(data, await places.findDataExtents(upper.data));
+  } catch (error) {
+    for (const file of opened) await file.close();
+    throw error;
+  }
+}
+
+async function openUpperTarget({ target, gzipIndex }: UpperConfig): Promise<ByteSource> {
+  const file = await openLocalFile(target, "upper.target");
+  try {
+    const parts = gzipIndex === "" ? {} : await readGzipIndex(gzipIndex);
+    return (await openLocalTarget(file, parts, { digest: undefined, cache: undefined })).source;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
