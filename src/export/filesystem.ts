@@ -21,7 +21,7 @@ export interface FilesystemOptions {
 
 /** Mounts the file system in the served file on the user's directory. The loop device goes away with the mount. */
 export async function mountFilesystem(places: MountPlaces, { type, options, sectorBytes }: FilesystemOptions): Promise<void> {
-  const device = await attachLoop(join(places.exportDirectory, CONTENT_NAME), sectorBytes);
+  const device = await attachLoop(join(places.exportDirectory, CONTENT_NAME), sectorBytes, !options.includes("rw"));
   try {
     await mountDevice(device, places.directory, type, options);
   } finally {
