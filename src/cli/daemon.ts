@@ -1,15 +1,15 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import { runDaemon } from "../daemon/run-daemon.ts";
 import type { Environment } from "./environment.ts";
 import { requireRoot } from "./mount.ts";
 
-export const DEFAULT_CONFIG = "/etc/overlaybd/overlaybd.json";
+const DEFAULT_CONFIG = "/etc/overlaybd/overlaybd.json";
 
-/** Where the daemon listens unless it is told otherwise. */
-export function defaultSocket({ stateDirectory }: Pick<Environment, "stateDirectory">): string {
-  return join(stateDirectory, "daemon.sock");
+/** `--socket`, of the daemon and of its clients. */
+export function socketOption({ stateDirectory }: Pick<Environment, "stateDirectory">, description: string): Option {
+  return new Option("--socket <path>", description).default(join(stateDirectory, "daemon.sock"), "/run/lazylayer/daemon.sock");
 }
 
 export function addDaemonCommand(program: Command, environment: Environment): void {
@@ -21,11 +21,7 @@ export function addDaemonCommand(program: Command, environment: Environment): vo
         "the daemon ends; the next daemon on the same socket finds them. Prints its socket when clients may come.",
     )
     .option("--config <file>", `the service's configuration (default: ${DEFAULT_CONFIG}, if it is there)`)
-    .option(
-      "--socket <path>",
-      "where the API is served, for its owner alone; devices are kept in a directory beside it",
-      defaultSocket(environment),
-    )
+    .addOption(socketOption(environment, "where the API is served, for its owner alone; devices are kept in a directory beside it"))
     .addHelpText(
       "after",
       `

@@ -1,12 +1,13 @@
 import { resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { z } from "zod";
+import { deviceReportSchema, type DeviceReport } from "../daemon/device-report.ts";
 import { deviceStatsSchema, type DeviceStats } from "../daemon/device-stats.ts";
-import { accessSchema, type Access, type Exposure } from "../daemon/exposure-schema.ts";
+import type { Access, Exposure } from "../daemon/exposure-schema.ts";
 import { callJson } from "../daemon/json-client.ts";
 import { messageOf } from "../errors.ts";
 import { parseNbdAddress } from "../export/nbd/nbd-address.ts";
-import { defaultSocket } from "./daemon.ts";
+import { socketOption } from "./daemon.ts";
 import type { Environment } from "./environment.ts";
 
 const OUTPUT_FORMATS = ["text", "json"] as const;
@@ -20,16 +21,6 @@ Examples:
   lazylayer device create --expose nbd=unix:/run/app.sock config.v1.json
   lazylayer device snapshot app /var/lib/app/config.v2.json
   lazylayer device remove app`;
-
-/** Of a device, as the API tells it. */
-const reportSchema = z.object({
-  id: z.string(),
-  state: z.string(),
-  access: accessSchema.optional(),
-  error: z.string().optional(),
-});
-
-type Report = z.infer<typeof reportSchema>;
 
 interface ClientOptions {
   readonly socket: string;
@@ -47,7 +38,7 @@ export function addDeviceCommand(program: Command, environment: Environment): vo
     device
       .command(name)
       .description(summary)
-      .option("--socket <path>", "of the daemon", defaultSocket(environment))
+      .addOption(socketOption(environment, "of the daemon"))
       .addOption(new Option("--output <format>", "what is printed to standard output").choices(OUTPUT_FORMATS).default("text"));
   addCreate(
     add("create", "Creates a device from an image configuration, and prints where it is: a file, a block device, a URI or a directory."),
@@ -55,7 +46,7 @@ export function addDeviceCommand(program: Command, environment: Environment): vo
   );
   add("list", "Lists the devices: id, state, and where each is.").action(async (options: ClientOptions) => {
     const answer = await ask(environment, options, "GET", "/devices");
-    const { devices } = z.object({ devices: z.array(reportSchema) }).parse(answer);
+    const { devices } = z.object({ devices: z.array(deviceReportSchema) }).parse(answer);
     print(environment, options, answer, devices.map((report) => `${report.id}\t${report.state}\t${placeText(report)}\n`).join(""));
   });
   add("stats", "Prints what a device has done.")
@@ -101,7 +92,7 @@ function addCreate(command: Command, environment: Environment): void {
       const { id, expose, readOnly } = options;
       const body = { ...(id !== undefined && { id }), config: resolve(config), expose: { ...expose, ...(readOnly && { readOnly }) } };
       const answer = await ask(environment, options, "POST", "/devices", body);
-      print(environment, options, answer, `${placeText(reportSchema.parse(answer))}\n`);
+      print(environment, options, answer, `${placeText(deviceReportSchema.parse(answer))}\n`);
     });
 }
 
@@ -141,7 +132,7 @@ function pathOf(id: string): string {
   return `/devices/${encodeURIComponent(id)}`;
 }
 
-function placeText({ access, error }: Report): string {
+function placeText({ access, error }: DeviceReport): string {
   return access === undefined ? (error ?? "-").split("\n", 1)[0] : accessText(access);
 }
 

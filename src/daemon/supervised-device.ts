@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { LazyError, messageOf } from "../errors.ts";
 import { startDeviceProcess, type Launcher } from "./device-child.ts";
 import { clearDevice, devicePlaces, isServing, readState, removeDeviceDirectory } from "./device-directory.ts";
+import type { DeviceReport } from "./device-report.ts";
 import { deviceStatsSchema, type DeviceStats } from "./device-stats.ts";
 import type { DeviceSpec, DeviceState } from "./exposure-schema.ts";
 import { callJson } from "./json-client.ts";
@@ -17,22 +18,6 @@ const STATS_TIMEOUT_MS = 5_000;
 /** Stopping writes what has not been written yet. */
 const STOP_TIMEOUT_MS = 120_000;
 const END_TIMEOUT_MS = 10_000;
-
-/** - `starting`: not usable yet, or not known. - `running`. - `restarting`: its process ended, and another one is to come. */
-type Phase = "starting" | "running" | "restarting";
-
-/** What is told of a device. */
-export interface DeviceReport extends Partial<Omit<DeviceState, "pid">> {
-  readonly id: string;
-  readonly state: Phase;
-  readonly pid: number | undefined;
-  readonly config: string;
-  readonly expose: DeviceSpec["expose"];
-  /** How often its process was started again since the daemon knows it. */
-  readonly restarts: number;
-  /** Why it is not running. */
-  readonly error?: string;
-}
 
 export interface Supervision {
   readonly parent: string;
@@ -49,7 +34,7 @@ export class SupervisedDevice {
   readonly over: Promise<void>;
   readonly #supervision: Supervision;
   readonly #stop = new AbortController();
-  #phase: Phase = "starting";
+  #phase: DeviceReport["state"] = "starting";
   #pid: number | undefined;
   #state: DeviceState | undefined;
   #error: string | undefined;
@@ -76,7 +61,7 @@ export class SupervisedDevice {
     return {
       id,
       state: this.#phase,
-      pid: this.#pid,
+      ...(this.#pid !== undefined && { pid: this.#pid }),
       config: configPath,
       expose,
       ...(this.#phase === "running" && state),
