@@ -5,8 +5,10 @@ import { openDevice, type Device } from "../device/device.ts";
 import { messageOf } from "../errors.ts";
 import { nbdUri, parseNbdAddress, type NbdAddress } from "../export/nbd/nbd-address.ts";
 import { NbdServer } from "../export/nbd/nbd-server.ts";
+import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { DEFAULT_CACHE_GB, parseGigabytes } from "./mount.ts";
 import type { MountEnvironment } from "./mount-request.ts";
+import { openOnTop, readOnlyExport, type UpperFiles } from "./served-device.ts";
 
 const CHUNK_BYTES = 64 * 1024;
 const OUTPUT_FORMATS = ["text", "json"] as const;
@@ -15,15 +17,17 @@ const EXAMPLES = `
 Examples:
   lazylayer serve registry.example/app:1-obd --nbd unix:/run/app.sock
   qemu-system-x86_64 -drive 'file=nbd+unix:///?socket=/run/app.sock,format=raw,if=virtio,readonly=on' …
+  lazylayer serve registry.example/app:1-obd --nbd unix:/run/app.sock --upper changes.data:changes.index
   lazylayer serve --output json oci:layout:app --nbd 127.0.0.1:10809
-  nbd-client -readonly -unix /run/app.sock /dev/nbd0 && mount -o ro,norecovery /dev/nbd0 /mnt/app
+  nbd-client -readonly -unix /run/app.sock /dev/nbd0 && mount -o ro /dev/nbd0 /mnt/app
 
 NBD has no passwords and no encryption: a unix socket is for its owner alone, a port for everybody who reaches it.
 lazylayer doctor says which ways of showing an image this machine offers.`;
 
 interface ServeOptions {
   readonly nbd: NbdAddress;
-  readonly name: string;
+  readonly upper?: UpperFiles | undefined;
+  readonly name?: string | undefined;
   readonly cacheDir: string;
   readonly cacheSize: number;
   readonly output: (typeof OUTPUT_FORMATS)[number];
@@ -34,15 +38,21 @@ export function addServeCommand(program: Command, environment: MountEnvironment)
     .command("serve")
     .summary("serve a converted image's block device over NBD")
     .description(
-      "Serves the read-only block device of an overlaybd image over NBD, for QEMU, nbd-client, qemu-img and libnbd's tools, until SIGINT or\n" +
-        "SIGTERM; the status is 0 then. Blocks are fetched when they are read, and kept in the cache. Needs no root. Prints the address\n" +
-        "when clients may come.",
+      "Serves the block device of an overlaybd image over NBD, for QEMU, nbd-client, qemu-img and libnbd's tools, until SIGINT or SIGTERM;\n" +
+        "the status is 0 then. Blocks are fetched when they are read, and kept in the cache. Needs no root. Prints the address when clients\n" +
+        "may come. What is written goes into a writable layer; without one the device is read-only.",
     )
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .addOption(
       new Option("--nbd <address>", "unix:/PATH, HOST:PORT, or HOST:0 for a free port").argParser(parseAddress).makeOptionMandatory(),
     )
-    .option("--name <name>", "what clients call the device; without a name they get it, too", "")
+    .addOption(
+      new Option(
+        "--upper <data:index>",
+        "the files of an append-only writable layer that takes what is written; made if both are missing",
+      ).argParser(parseUpper),
+    )
+    .option("--name <name>", "what clients call the device; without a name they get it, too")
     .option("--cache-dir <directory>", "where fetched blocks are kept", environment.cacheDirectory)
     .addOption(
       new Option("--cache-size <GB>", "disk space for fetched blocks")
@@ -54,10 +64,10 @@ export function addServeCommand(program: Command, environment: MountEnvironment)
   command.addHelpText("after", EXAMPLES);
   command.action(async (image: string, options: ServeOptions & Readonly<Record<string, unknown>>) => {
     await using cleanup = new AsyncDisposableStack();
-    const device = await openImageDevice(image, options, environment, cleanup);
-    const server = await serveDevice(device, options, environment);
+    const served = await openExport(image, options, environment, cleanup);
+    const server = await serveExport(served, options, environment);
     cleanup.defer(async () => await server.close());
-    environment.stdout.write(`${readyText(server, device, options)}\n`);
+    environment.stdout.write(`${readyText(server, served, options)}\n`);
     if (!environment.signal.aborted) await once(environment.signal, "abort");
   });
 }
@@ -68,6 +78,29 @@ function parseAddress(text: string): NbdAddress {
   } catch (error) {
     throw new InvalidArgumentError(messageOf(error));
   }
+}
+
+function parseUpper(text: string): UpperFiles {
+  const [data, index, ...rest] = text.split(":");
+  if (!data || !index || rest.length > 0)
+    throw new InvalidArgumentError("expected DATA:INDEX, two files with exactly one colon between them");
+  return { data, index };
+}
+
+async function openExport(
+  image: string,
+  options: ServeOptions & Readonly<Record<string, unknown>>,
+  environment: MountEnvironment,
+  cleanup: AsyncDisposableStack,
+): Promise<NbdExport> {
+  const { name = "", upper } = options;
+  const opened = await openImageDevice(image, options, environment, cleanup);
+  let close = async (): Promise<void> => await opened.close();
+  cleanup.defer(async () => await close());
+  if (upper === undefined) return readOnlyExport(opened, name);
+  const { content, extentsOf } = await openOnTop(opened, upper);
+  close = async () => await content.close();
+  return { name, content, extentsOf };
 }
 
 async function openImageDevice(
@@ -84,15 +117,13 @@ async function openImageDevice(
   const storeOptions = (await environment.readStoreOptions?.(options)) ?? options;
   const { store, dataPlace, manifest, close } = await environment.openImage(image, storeOptions);
   cleanup.defer(close);
-  const device = await openDevice(store, manifest, { cache, dataPlace });
-  cleanup.defer(async () => await device.close());
-  return device;
+  return await openDevice(store, manifest, { cache, dataPlace });
 }
 
-async function serveDevice(device: Device, { nbd, name }: ServeOptions, { stderr }: MountEnvironment): Promise<NbdServer> {
+async function serveExport(served: NbdExport, { nbd }: ServeOptions, { stderr }: MountEnvironment): Promise<NbdServer> {
   const say = unlessRepeated((line) => stderr.write(`${line}\n`));
   return await NbdServer.listen({
-    served: { name, content: device, reader: device.cachedReader, extentAt: (offset) => device.extentAt(offset) },
+    served,
     address: nbd,
     onFailure: (error, request) => {
       const range = request.kind === "flush" ? "" : ` of [${request.offset}, ${request.offset + request.length})`;
@@ -111,8 +142,7 @@ function unlessRepeated(write: (line: string) => void): (what: string, why: stri
   };
 }
 
-function readyText({ address }: NbdServer, device: Device, { name, output }: ServeOptions): string {
+function readyText({ address }: NbdServer, { name, content }: NbdExport, { output, upper }: ServeOptions): string {
   const uri = nbdUri(address, name);
-  if (output === "text") return uri;
-  return JSON.stringify({ uri, address, name, sizeBytes: device.size, readOnly: true, layers: device.layerCount });
+  return output === "text" ? uri : JSON.stringify({ uri, address, name, sizeBytes: content.size, readOnly: upper === undefined });
 }

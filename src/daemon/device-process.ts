@@ -2,10 +2,15 @@ import { readFile, rm } from "node:fs/promises";
 import type { Server } from "node:http";
 import type { ByteSource } from "../bytes/source.ts";
 import type { BlobPlace } from "../device/blob-place.ts";
+import type { Device } from "../device/device.ts";
 import { openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
+import { hasUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
+import type { Extent } from "../export/nbd/nbd-export.ts";
+import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import { ZEROS } from "../formats/lsmt/segment-table.ts";
 import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
 import { openServicePlaces, type ServiceMachine, type ServicePlaces } from "./config/service-places.ts";
 import { controlRoutes, type ControlledDevice } from "./control-api.ts";
@@ -17,6 +22,7 @@ import { createJsonServer } from "./json-server.ts";
 import { takeSnapshot } from "./live-snapshot.ts";
 import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
 import { listenOnSocket } from "./unix-listener.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 const ANSWER_TIMEOUT_MS = 1_000;
 
@@ -66,6 +72,7 @@ class ServedDevice implements ControlledDevice {
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
+  #lock: Server | undefined;
   readonly #exposed: ExposedDevice;
   #isHidden = false;
   #stopping: Promise<void> | undefined;
@@ -77,6 +84,7 @@ class ServedDevice implements ControlledDevice {
     this.#image = opened.image;
     this.#config = opened.config;
     this.#meters = opened.meters;
+    this.#lock = opened.lock;
     this.#exposed = exposed;
   }
 
@@ -85,12 +93,14 @@ class ServedDevice implements ControlledDevice {
     const services = await openServicePlaces(await readServiceConfig(spec, machine), machine);
     cleanup.defer(async () => await services.close());
     const config = await readImageConfig(spec.configPath, machine);
+    const lock = hasUpper(config.upper) ? await lockUpper(config.upper.data) : undefined;
+    cleanup.defer(() => void lock?.close());
     const meters: Meters = { reads: new Stopwatch(), downloads: new Stopwatch(), errors: {} };
     const image = await openImageConfig(config, withMeter(services, meters));
     cleanup.defer(async () => await image.device.close());
     const exposed = await exposeDevice(shownDevice(spec, image, meters, machine), spec.expose, places);
     cleanup.move();
-    return new ServedDevice({ spec, services, config, meters, image }, exposed);
+    return new ServedDevice({ spec, services, config, meters, image, lock }, exposed);
   }
 
   state(): Pick<DeviceStats, "sizeBytes" | "readOnly" | "layers"> & { readonly access: ExposedDevice["access"] } {
@@ -159,7 +169,9 @@ class ServedDevice implements ControlledDevice {
     if (this.#image.isReadOnly) throw new LazyError("USAGE", `device ${this.#spec.id} has no upper layer, so there is nothing to snapshot`);
     if (this.#stopping !== undefined) throw new LazyError("UNAVAILABLE", `device ${this.#spec.id} is being removed`);
     const { configPath } = this.#spec;
-    this.#config = await takeSnapshot(this.#image, { config: this.#config, configPath, newConfigPath }, this.#services);
+    const taken = await takeSnapshot(this.#image, { config: this.#config, configPath, newConfigPath }, this.#services);
+    this.#lock?.close();
+    [this.#config, this.#lock] = [taken.config, taken.lock];
   }
 
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
@@ -167,6 +179,7 @@ class ServedDevice implements ControlledDevice {
     this.#isHidden = true;
     await this.#image.device.close();
     await this.#services.close();
+    this.#lock?.close();
   }
 
   #layerCount(): number {
@@ -180,6 +193,8 @@ interface OpenedDevice {
   readonly image: OpenedImage;
   readonly config: ImageConfig;
   readonly meters: Meters;
+  /** Of the upper layer. */
+  readonly lock: Server | undefined;
 }
 
 interface Meters {
@@ -237,7 +252,7 @@ function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Me
   if (!image.isReadOnly) {
     const { device } = image;
     const timed = new TimedSource(device, reads);
-    if (spec.expose.readOnly === true) return { id, content: readOnly(timed), reader: undefined, extentAt: undefined, onFailure };
+    if (spec.expose.readOnly === true) return { id, content: readOnly(timed), reader: undefined, extentsOf: undefined, onFailure };
     const writable = {
       name: device.name,
       size: device.size,
@@ -247,7 +262,7 @@ function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Me
       flush: async () => await device.flush(),
       close: async () => {},
     };
-    return { id, content: writable, reader: undefined, extentAt: undefined, onFailure };
+    return { id, content: writable, reader: undefined, extentsOf: undefined, onFailure };
   }
   if (spec.expose.kind === "mount" && spec.expose.readOnly === false) {
     throw new LazyError("USAGE", "expose: readOnly is false, but the image has no upper layer that takes what is written");
@@ -257,9 +272,20 @@ function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Me
     id,
     content: readOnly(new TimedSource(device, reads)),
     reader: device.cachedReader,
-    extentAt: (offset) => device.extentAt(offset),
+    extentsOf: (offset, length) => extentsOf(device, offset, length),
     onFailure,
   };
+}
+
+/** The stretches of a range of a device: what some layer holds there, or a hole. */
+function extentsOf({ segments }: Device, offset: number, length: number): Extent[] {
+  const extents: Extent[] = [];
+  const end = offset + length;
+  segments.forRange(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), (first, sectors, mappedSector) => {
+    const start = Math.max(first * SECTOR_BYTES, offset);
+    extents.push({ bytes: Math.min((first + sectors) * SECTOR_BYTES, end) - start, isHole: mappedSector === ZEROS });
+  });
+  return extents;
 }
 
 /** Whoever shows a device does not close it. */

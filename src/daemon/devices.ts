@@ -4,7 +4,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
-import { hasUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { startDeviceProcess } from "./device-child.ts";
 import {
@@ -17,7 +16,6 @@ import {
   type NewDevice,
 } from "./device-directory.ts";
 import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
-import { isSameFile } from "./live-snapshot.ts";
 import { SupervisedDevice, type Supervision } from "./supervised-device.ts";
 
 export interface DeviceRequest {
@@ -38,8 +36,8 @@ const DEFAULT_EXPOSURE: Exposure = exposureSchema.parse({ kind: "fuse" });
 export class Devices {
   readonly #options: DevicesOptions;
   readonly #devices = new Map<string, SupervisedDevice>();
-  /** Ids, and upper layers by their id, of devices that are being created. */
-  readonly #creating = new Map<string, string | undefined>();
+  /** Ids of devices that are being created. */
+  readonly #creating = new Set<string>();
 
   private constructor(options: DevicesOptions) {
     this.#options = options;
@@ -77,10 +75,8 @@ export class Devices {
   }: DeviceRequest): Promise<SupervisedDevice> {
     const { image, kept } = await readImage(config);
     if (this.#devices.has(id) || this.#creating.has(id)) throw await duplicate(id, image, this.#options);
-    const upper = hasUpper(image.upper) ? image.upper.data : undefined;
-    this.#creating.set(id, upper);
+    this.#creating.add(id);
     try {
-      await this.#refuseSharedUpper(id, upper);
       return await this.#start({ id, config: kept, serviceConfigPath: this.#options.serviceConfigPath, expose });
     } finally {
       this.#creating.delete(id);
@@ -123,21 +119,6 @@ export class Devices {
       (error: unknown) => this.#options.log(`device ${spec.id}: is not watched any more: ${messageOf(error)}`),
     );
     return device;
-  }
-
-  /** Two devices that write to one file destroy it. */
-  async #refuseSharedUpper(id: string, upper: string | undefined): Promise<void> {
-    if (upper === undefined) return;
-    const others = [...this.#creating].filter(([other]) => other !== id);
-    for (const { spec } of this.#devices.values()) {
-      const config = await readImage(spec.configPath).catch(() => undefined);
-      if (config !== undefined && hasUpper(config.image.upper)) others.push([spec.id, config.image.upper.data]);
-    }
-    for (const [other, data] of others) {
-      if (data !== undefined && (await isSameFile(data, upper))) {
-        throw new LazyError("USAGE", `upper.data is ${upper}, which device ${other} writes to; a layer can have one writer only`);
-      }
-    }
   }
 }
 

@@ -11,7 +11,7 @@ import { dismantle, mountFilesystem, takeFromKernel, type MountPlaces } from "..
 import { CONTENT_NAME, FuseServer } from "../export/fuse/fuse-server.ts";
 import type { SyncReaderModule } from "../export/fuse/sync-reader.ts";
 import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
-import type { Extent } from "../export/nbd/nbd-export.ts";
+import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { NbdServer } from "../export/nbd/nbd-server.ts";
 import { attachLoop } from "../native/loop.ts";
 import type { DevicePlaces } from "./device-directory.ts";
@@ -20,7 +20,8 @@ import type { Access, Exposure } from "./exposure-schema.ts";
 const MAX_WORKERS = 2;
 const SECTOR_BYTES = 512;
 const O_RDONLY_EXCLUSIVE = constants.O_RDONLY | constants.O_EXCL;
-const RELEASE_TIMEOUT_MS = 10_000;
+/** How long the kernel may take to let go of the file. */
+const RELEASE_TIMEOUT_MS = { plain: 10_000, lazy: 2_000 } as const;
 
 /** What is shown, and who is told when it fails. */
 export interface Shown {
@@ -28,7 +29,7 @@ export interface Shown {
   /** Can be written if it has a `write`. */
   readonly content: ByteSource | BlockDevice;
   readonly reader: SyncReaderModule | undefined;
-  readonly extentAt: ((offset: number) => Extent) | undefined;
+  readonly extentsOf: NbdExport["extentsOf"];
   readonly onFailure: (error: unknown, what: string) => void;
 }
 
@@ -143,7 +144,7 @@ async function takeDown(server: FuseServer, places: MountPlaces, mode: "plain" |
   // What the kernel has not written yet comes now: the connection must not be cut before.
   await takeFromKernel(places, mode);
   const late = new AbortController();
-  await Promise.race([server.released(), sleep(RELEASE_TIMEOUT_MS, undefined, late).catch(() => {})]);
+  await Promise.race([server.released(), sleep(RELEASE_TIMEOUT_MS[mode], undefined, late).catch(() => {})]);
   late.abort();
   await server.close();
 }
@@ -178,9 +179,9 @@ function inUse(id: string, how: string): LazyError {
 }
 
 async function exposeByNbd(shown: Shown, expose: Extract<Exposure, { kind: "nbd" }>, { nbdSocket }: DevicePlaces): Promise<ExposedDevice> {
-  const { id, content, reader, extentAt, onFailure } = shown;
+  const { id, content, reader, extentsOf, onFailure } = shown;
   const server = await NbdServer.listen({
-    served: { name: id, content, reader, extentAt },
+    served: { name: id, content, reader, extentsOf },
     address: expose.address === undefined ? { kind: "unix", path: nbdSocket } : parseNbdAddress(expose.address),
     onFailure: (error, request) => onFailure(error, request.kind),
     onMisbehaviour: (error) => onFailure(error, "a client"),

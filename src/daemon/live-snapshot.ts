@@ -1,10 +1,12 @@
 import { copyFile, open, readFile, rename, rm, stat } from "node:fs/promises";
+import type { Server } from "node:net";
 import { dirname } from "node:path";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import type { WritableImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
 import { hasUpper, openUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 /** A live snapshot that is asked for. */
 export interface Snapshot {
@@ -15,25 +17,41 @@ export interface Snapshot {
   readonly newConfigPath: string;
 }
 
+interface Taken {
+  readonly config: ImageConfig;
+  readonly lock: Server;
+}
+
 /** Where a layer's directory may hold it, as images are opened. */
 const NAMES_IN_DIRECTORY = ["overlaybd.commit", ".commit", "overlaybd.sealed"] as const;
 
 /**
  * Makes the upper layer of a running device its top lower, and the new configuration's upper layer the one that is written to. The new
- * configuration must say exactly that: whoever opens the device later goes by it. Answers it, once it has taken the place of the old.
+ * configuration must say exactly that: whoever opens the device later goes by it. Answers it, and the lock of the new upper layer, once
+ * it has taken the place of the old.
  */
-export async function takeSnapshot(image: WritableImage, snapshot: Snapshot, places: ImagePlaces): Promise<ImageConfig> {
+export async function takeSnapshot(image: WritableImage, snapshot: Snapshot, places: ImagePlaces): Promise<Taken> {
   const { config, configPath, newConfigPath } = snapshot;
   const next = parseImageConfig(await readConfig(newConfigPath), newConfigPath).config;
   await checkSuccessor(config, next, newConfigPath);
+  const lock = await lockUpper(next.upper.data);
+  try {
+    await putOnTop(image, next, places, async () => await replaceFile(newConfigPath, configPath));
+    return { config: next, lock };
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+async function putOnTop(image: WritableImage, next: ImageConfig, places: ImagePlaces, publish: () => Promise<void>): Promise<void> {
   const upper = await openUpper(next.upper, places);
   try {
-    await image.device.restack(upper, async () => await replaceFile(newConfigPath, configPath));
+    await image.device.restack(upper, publish);
   } catch (error) {
     if (image.device.upper !== upper) await upper.close();
     throw error;
   }
-  return next;
 }
 
 async function readConfig(path: string): Promise<string> {
@@ -85,7 +103,7 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 /** Whether two paths lead to one file; names of nothing lead nowhere. */
-export async function isSameFile(one: string, other: string): Promise<boolean> {
+async function isSameFile(one: string, other: string): Promise<boolean> {
   try {
     const [a, b] = await Promise.all([stat(one, { bigint: true }), stat(other, { bigint: true })]);
     return a.dev === b.dev && a.ino === b.ino;

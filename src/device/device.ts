@@ -107,18 +107,6 @@ export class Device implements ByteSource {
     );
   }
 
-  /** The stretch that begins at an offset: in one piece in a layer's file, or a hole, which reads as zeros and takes no place anywhere. */
-  extentAt(offset: number): { readonly bytes: number; readonly isHole: boolean } {
-    checkRange(this, offset, 1);
-    const { segments } = this.#stack;
-    const sector = Math.floor(offset / SECTOR_BYTES);
-    const found = segments.find(sector);
-    const isInFront = found === segments.count || segments.firstSector[found] > sector;
-    const start = found === segments.count ? Infinity : segments.firstSector[found];
-    const endSector = isInFront ? start : start + segments.sectors[found];
-    return { bytes: Math.min(endSector * SECTOR_BYTES, this.size) - offset, isHole: isInFront || segments.zeroed[found] === 1 };
-  }
-
   async close(): Promise<void> {
     await this.#stack.close();
   }

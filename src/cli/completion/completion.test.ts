@@ -33,7 +33,7 @@ describe("lazylayer completion", () => {
     assert.deepEqual(await offered("lazylayer", "con"), ["convert"]);
     assert.deepEqual(await offered("lazylayer", "db", ""), ["init", "ls", "gc"]);
     assert.deepEqual(await offered("lazylayer", "completion", ""), [...SHELLS]);
-    assert.deepEqual(await offered("lazylayer", "serve"), [], "what is hidden stays hidden");
+    assert.deepEqual(await offered("lazylayer", "serve-"), [], "what is hidden stays hidden");
   });
 
   it("offers the options of the command that is being typed, and no others", async () => {

@@ -2,12 +2,15 @@ import { setImmediate as otherWork } from "node:timers/promises";
 import type { BlockDevice } from "../../bytes/block-device.ts";
 import { LazyError } from "../../errors.ts";
 import { loadSyncReader, type SyncReader } from "../fuse/sync-reader.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { writableOf, type NbdExport } from "./nbd-export.ts";
 import { encodeExtents, encodeSimpleReply, startReadReply } from "./replies.ts";
 import type { Request } from "./requests.ts";
 
 /** Reads of the cache hold up everything else in the process, so no more is read in one go. */
 const READ_NOW_BYTES = 2 ** 20;
+/** As much as one connection may use. */
+const POOL_BYTES = 32 * 2 ** 20;
 const ZEROS = Buffer.alloc(2 ** 20);
 
 /** What clients have read and written. */
@@ -30,6 +33,8 @@ type ReadRequest = Extract<Request, { kind: "read" }>;
 export class ExportRequests {
   readonly served: NbdExport;
   readonly counts: NbdCounts = { cachedReads: 0, cachedBytes: 0, fetchedReads: 0, fetchedBytes: 0, writes: 0, writtenBytes: 0, failed: 0 };
+  /** Holds what is read and what is to be written. */
+  readonly pool = new BufferPool(POOL_BYTES);
   readonly #reader: SyncReader | undefined;
 
   private constructor(served: NbdExport, reader: SyncReader | undefined) {
@@ -42,10 +47,14 @@ export class ExportRequests {
   }
 
   /** The reply to a read of what is cached; undefined if there is waiting to do. */
-  readNow({ cookie, offset, length }: ReadRequest, structured: boolean): Uint8Array | undefined {
+  readNow(request: ReadRequest, structured: boolean): Uint8Array | undefined {
+    const { offset, length } = request;
     if (this.#reader === undefined || length > READ_NOW_BYTES) return undefined;
-    const { reply, data } = startReadReply(cookie, offset, length, structured);
-    if (!this.#reader.readCached(offset, data)) return undefined;
+    const { reply, data } = startReadReply(request, structured, this.pool);
+    if (!this.#reader.readCached(offset, data)) {
+      this.pool.give(reply);
+      return undefined;
+    }
     this.counts.cachedReads++;
     this.counts.cachedBytes += length;
     return reply;
@@ -68,8 +77,9 @@ export class ExportRequests {
     }
   }
 
-  async #read({ cookie, offset, length }: ReadRequest, structured: boolean): Promise<Uint8Array> {
-    const { reply, data } = startReadReply(cookie, offset, length, structured);
+  async #read(request: ReadRequest, structured: boolean): Promise<Uint8Array> {
+    const { offset, length } = request;
+    const { reply, data } = startReadReply(request, structured, this.pool);
     const cached = length > READ_NOW_BYTES ? await this.#readCachedPieces(offset, data) : 0;
     const { content } = this.served;
     const missing = data.subarray(cached);
@@ -93,9 +103,9 @@ export class ExportRequests {
   }
 
   #extents({ cookie, offset, length, onlyOne }: Extract<Request, { kind: "extents" }>): Uint8Array {
-    const { extentAt, content } = this.served;
-    if (extentAt === undefined) throw new LazyError("UNSUPPORTED", `${content.name}: what of it is stored is not known`);
-    return encodeExtents(cookie, offset, length, onlyOne, extentAt);
+    const { extentsOf, content } = this.served;
+    if (extentsOf === undefined) throw new LazyError("UNSUPPORTED", `${content.name}: what of it is stored is not known`);
+    return encodeExtents(cookie, offset, length, onlyOne, extentsOf);
   }
 
   async #modify(request: Extract<Request, { kind: "write" | "trim" | "zero" }>, data: Uint8Array | undefined): Promise<void> {

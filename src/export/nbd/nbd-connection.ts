@@ -155,7 +155,7 @@ export class NbdConnection {
   }
 
   async #acceptWrite(request: Extract<Request, { kind: "write" }>, bytes: number): Promise<boolean> {
-    const data = Buffer.allocUnsafe(request.length);
+    const data = this.#options.requests.pool.take(request.length);
     if (this.#inbox.fillNow(data) || (await this.#wait(this.#inbox.fill(data)))) return this.#begin(request, bytes, data);
     this.#window.leave(bytes);
     return false;
@@ -184,6 +184,7 @@ export class NbdConnection {
     let reply: Uint8Array;
     try {
       reply = await requests.carryOut(request, this.#structured, data);
+      if (data !== undefined) requests.pool.give(data);
     } catch (error) {
       requests.counts.failed++;
       reply = this.#failure(request.cookie, this.#isStopping ? ERRNO.SHUTDOWN : errnoOf(error));
@@ -198,7 +199,10 @@ export class NbdConnection {
 
   /** The request's place becomes free when the reply has left, or when nobody wants it any more. */
   #send(reply: Uint8Array, bytes: number): void {
-    this.#socket.write(reply, () => this.#window.leave(bytes));
+    this.#socket.write(reply, () => {
+      this.#options.requests.pool.give(reply);
+      this.#window.leave(bytes);
+    });
   }
 }
 

@@ -10,7 +10,7 @@ import { TemporaryDirectory } from "../../../test/support/temporary-directory.ts
 import type { ByteSource } from "../../bytes/source.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import type { NbdAddress } from "./nbd-address.ts";
-import type { NbdExport } from "./nbd-export.ts";
+import type { Extent, NbdExport } from "./nbd-export.ts";
 import { NbdServer, type NbdServerOptions } from "./nbd-server.ts";
 import { ALLOCATION_CONTEXT, CHUNKS, COMMAND_FLAGS, COMMANDS, ERRNO, OPTION_REPLIES, OPTIONS } from "./protocol.ts";
 
@@ -188,8 +188,11 @@ test("a reader of what is cached is asked first, also for the pieces of a long r
 
 test("holes are told to who has asked for them", async () => {
   const device = new HeldDevice(Buffer.alloc(MIB));
-  const extentAt = (offset: number): { bytes: number; isHole: boolean } => ({ bytes: 4096 - (offset % 4096), isHole: offset >= 8192 });
-  await using served = await serve({ content: readOnly(device), extentAt });
+  const extentsOf = (offset: number, length: number): Extent[] => [
+    { bytes: 8192 - offset, isHole: false },
+    { bytes: offset + length - 8192, isHole: true },
+  ];
+  await using served = await serve({ content: readOnly(device), extentsOf });
   await using client = await NbdClient.greeted(served.address);
   await client.option(OPTIONS.STRUCTURED_REPLY);
   const [context] = await client.option(OPTIONS.SET_META_CONTEXT, contextData("disk", [ALLOCATION_CONTEXT]));
@@ -313,24 +316,36 @@ test("more clients than there may be are turned away", async () => {
   for (const client of [first, second]) assert.equal((await client.read(0, 512)).length, 512);
 });
 
-test("closing finishes what is under way, refuses what comes meanwhile, and cuts off what takes for ever", async () => {
+test("closing finishes what is under way, and refuses what comes meanwhile", async () => {
   const device = new HeldDevice(patternBytes(8192));
-  const [slow, never] = [Promise.withResolvers<void>(), new Promise<void>(() => {})];
-  device.gate = (_, offset) => (offset === 0 ? slow.promise : offset === 4096 ? never : undefined);
-  const served = await serve({ content: readOnly(device) }, { stopTimeoutMs: 50 });
+  const slow = Promise.withResolvers<void>();
+  device.gate = () => slow.promise;
+  const served = await serve({ content: readOnly(device) });
   const client = await NbdClient.ready(served.address);
-  const stuck = await NbdClient.ready(served.address);
   client.send(COMMANDS.READ, 1n, 0, 512);
-  stuck.send(COMMANDS.READ, 1n, 4096, 512);
-  await device.called(2);
+  await device.called(1);
   const closing = served.server.close();
   client.send(COMMANDS.READ, 2n, 512, 512);
   assert.deepEqual(await client.reply(), { cookie: 2n, error: ERRNO.SHUTDOWN, isLast: true, payload: Buffer.alloc(0) });
   slow.resolve();
   assert.equal((await client.reply()).cookie, 1n);
   assert.ok(device.bytes.subarray(0, 512).equals(await client.take(512)));
-  await Promise.all([closing, client.closed(), stuck.closed()]);
+  await Promise.all([closing, client.closed()]);
   await assert.rejects(NbdClient.connect(served.address), /ECONNREFUSED/);
+});
+
+test("closing cuts off what takes for ever, also a client that does not take its replies", async () => {
+  const device = new HeldDevice(patternBytes(32 * MIB));
+  device.gate = (_, offset) => (offset === 4096 ? new Promise<void>(() => {}) : undefined);
+  const served = await serve({ content: readOnly(device) }, { stopTimeoutMs: 50 });
+  const [stuck, deaf, idle] = await Promise.all([0, 1, 2].map(async () => await NbdClient.ready(served.address)));
+  stuck.send(COMMANDS.READ, 1n, 4096, 512);
+  deaf.socket.pause();
+  deaf.send(COMMANDS.READ, 1n, 0, 32 * MIB);
+  await device.called(2);
+  await Promise.all([served.server.close(), stuck.closed(), idle.closed()]);
+  deaf.socket.resume();
+  assert.ok((await deaf.closed()).length < 32 * MIB);
 });
 
 test("what fails because of the end is told as such", async () => {

@@ -21,7 +21,7 @@ export interface NbdServerOptions {
   readonly address: NbdAddress;
   /** Called when a request fails that was not at fault; its client gets an error. */
   readonly onFailure: (error: unknown, request: Request) => void;
-  /** Called when a client is cut off because it does not keep to the protocol. */
+  /** Called when a client is cut off because it does not keep to the protocol, or cannot be let in. */
   readonly onMisbehaviour: (error: unknown) => void;
   readonly maxConnections?: number | undefined;
   readonly handshakeTimeoutMs?: number | undefined;
@@ -44,6 +44,7 @@ export class NbdServer {
     this.#options = options;
     this.address = actualAddress(server, options.address);
     server.on("connection", (socket) => this.#receive(socket));
+    server.on("error", options.onMisbehaviour);
   }
 
   /**
@@ -85,8 +86,13 @@ export class NbdServer {
   #receive(socket: Socket): void {
     const { handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, onFailure, onMisbehaviour } = this.#options;
     const connection = new NbdConnection(socket, { requests: this.#requests, handshakeTimeoutMs, onFailure });
-    const end = connection.ended.catch(onMisbehaviour).finally(() => this.#connections.delete(connection));
+    const end = connection.ended.catch(onMisbehaviour).finally(() => this.#forget(connection));
     this.#connections.set(connection, end);
+  }
+
+  #forget(connection: NbdConnection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#requests.pool.clear();
   }
 }
 

@@ -24,7 +24,7 @@ const READ_ONLY_FLAGS =
 const served: NbdExport = {
   name: "disk",
   content: new MemorySource(new Uint8Array(5000), "some device"),
-  extentAt: () => ({ bytes: 1, isHole: false }),
+  extentsOf: (_, bytes) => [{ bytes, isHole: false }],
 };
 
 function replies({ replies: encoded }: OptionOutcome): { type: number; data: Buffer }[] {

@@ -1,5 +1,5 @@
 import { corrupt, LazyError } from "../../errors.ts";
-import { blockSizesOf, transmissionFlags, type NbdExport } from "./nbd-export.ts";
+import { transmissionFlags, type NbdExport } from "./nbd-export.ts";
 import {
   ALLOCATION_CONTEXT,
   ALLOCATION_CONTEXT_ID,
@@ -9,6 +9,7 @@ import {
   exportNameReply,
   INFOS,
   MAX_NAME_BYTES,
+  MAX_PAYLOAD_BYTES,
   number16,
   number32,
   OPTION_REPLIES,
@@ -16,6 +17,9 @@ import {
   optionReply,
   OPTIONS,
 } from "./protocol.ts";
+
+/** Anything may be asked for; the blocks of images have this size. */
+const PREFERRED_BLOCK_BYTES = 4096;
 
 /** What to send for an option, and what comes then: more options, requests, or the end of the connection. */
 export interface OptionOutcome {
@@ -99,10 +103,9 @@ export class Negotiation {
     data.end();
     if (!this.#isOurs(name)) return this.#unknown(option, name);
     const { content } = this.#served;
-    const { minimum, preferred, maximum } = blockSizesOf(this.#served);
     const replies = [
       exportInfo.encode({ type: INFOS.EXPORT, size: content.size, flags: this.#flags }),
-      blockSizeInfo.encode({ type: INFOS.BLOCK_SIZE, minimum, preferred, maximum }),
+      blockSizeInfo.encode({ type: INFOS.BLOCK_SIZE, minimum: 1, preferred: PREFERRED_BLOCK_BYTES, maximum: MAX_PAYLOAD_BYTES }),
     ];
     if (wanted.includes(INFOS.NAME)) replies.push(namedInfo(INFOS.NAME, this.#served.name));
     if (wanted.includes(INFOS.DESCRIPTION)) replies.push(namedInfo(INFOS.DESCRIPTION, content.name.slice(0, MAX_NAME_BYTES / 4)));
@@ -130,7 +133,7 @@ export class Negotiation {
     if (isChoice) this.#allocation = false;
     if (!this.#isOurs(name)) return this.#unknown(option, name);
     const matches = queries.includes(ALLOCATION_CONTEXT) || (!isChoice && (queries.length === 0 || queries.includes("base:")));
-    const found = matches && this.#served.extentAt !== undefined;
+    const found = matches && this.#served.extentsOf !== undefined;
     if (isChoice) this.#allocation = found;
     if (!found) return { replies: [acknowledge(option)], next: "options" };
     const context = Buffer.concat([number32.encode({ value: isChoice ? ALLOCATION_CONTEXT_ID : 0 }), Buffer.from(ALLOCATION_CONTEXT)]);

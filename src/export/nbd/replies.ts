@@ -1,3 +1,4 @@
+import type { BufferPool } from "./buffer-pool.ts";
 import type { Extent } from "./nbd-export.ts";
 import {
   ALLOCATION_CONTEXT_ID,
@@ -16,8 +17,8 @@ import {
 
 /** Extents in one reply; a client asks again for what comes behind. */
 const MAX_EXTENTS = 1024;
-/** Stretches that are looked at for one reply, before neighbours of the same kind are joined. */
-const MAX_STRETCHES = 16 * MAX_EXTENTS;
+/** What is looked at in one go: few bytes hold few stretches, and a full reply needs no more. */
+const WINDOW_BYTES = 2 ** 20;
 
 export function encodeSimpleReply(cookie: bigint, error = 0): Uint8Array {
   return simpleReply.encode({ magic: SIMPLE_REPLY_MAGIC, error, cookie });
@@ -31,16 +32,20 @@ export function encodeErrorChunk(cookie: bigint, error: number): Uint8Array {
   return bytes;
 }
 
-/** A successful reply to a read: complete but for the data, which belongs at its end. */
-export function startReadReply(cookie: bigint, offset: number, length: number, structured: boolean): { reply: Buffer; data: Buffer } {
+/** A successful reply to a read, in memory of the pool: complete but for the data, which belongs at its end. */
+export function startReadReply(
+  { cookie, offset, length }: { readonly cookie: bigint; readonly offset: number; readonly length: number },
+  structured: boolean,
+  pool: BufferPool,
+): { reply: Buffer; data: Buffer } {
   if (!structured) {
-    const reply = Buffer.allocUnsafe(simpleReply.size + length);
+    const reply = pool.take(simpleReply.size + length);
     simpleReply.encodeInto(reply, { magic: SIMPLE_REPLY_MAGIC, error: 0, cookie });
     return { reply, data: reply.subarray(simpleReply.size) };
   }
   const isEmpty = length === 0; // data chunks are not
   const headBytes = chunkHeader.size + (isEmpty ? 0 : dataPlace.size);
-  const reply = Buffer.allocUnsafe(headBytes + length);
+  const reply = pool.take(headBytes + length);
   encodeChunkHeader(reply, isEmpty ? CHUNKS.NONE : CHUNKS.OFFSET_DATA, cookie);
   if (!isEmpty) dataPlace.encodeInto(reply, { offset }, chunkHeader.size);
   return { reply, data: reply.subarray(headBytes) };
@@ -52,9 +57,9 @@ export function encodeExtents(
   offset: number,
   length: number,
   onlyOne: boolean,
-  extentAt: (offset: number) => Extent,
+  extentsOf: (offset: number, length: number) => readonly Extent[],
 ): Uint8Array {
-  const extents = joinExtents(offset, length, onlyOne ? 1 : MAX_EXTENTS, extentAt);
+  const extents = joinExtents(offset, length, onlyOne ? 1 : MAX_EXTENTS, extentsOf);
   const bytes = new Uint8Array(chunkHeader.size + number32.size + extents.length * extentRecord.size);
   encodeChunkHeader(bytes, CHUNKS.BLOCK_STATUS, cookie);
   number32.encodeInto(bytes, { value: ALLOCATION_CONTEXT_ID }, chunkHeader.size);
@@ -67,17 +72,22 @@ export function encodeExtents(
   return bytes;
 }
 
-function joinExtents(offset: number, length: number, maxExtents: number, extentAt: (offset: number) => Extent): Extent[] {
+/** Neighbours of the same kind are one; stops where one more would be too many. */
+function joinExtents(
+  offset: number,
+  length: number,
+  maxExtents: number,
+  extentsOf: (offset: number, length: number) => readonly Extent[],
+): Extent[] {
   const extents: { bytes: number; isHole: boolean }[] = [];
   const end = offset + length;
-  for (let at = offset, stretches = 0; at < end && stretches < MAX_STRETCHES; stretches++) {
-    const { bytes, isHole } = extentAt(at);
-    const taken = Math.min(bytes, end - at);
-    const last = extents.at(-1);
-    if (last?.isHole === isHole) last.bytes += taken;
-    else if (extents.length === maxExtents) break;
-    else extents.push({ bytes: taken, isHole });
-    at += taken;
+  for (let at = offset; at < end; at += WINDOW_BYTES) {
+    for (const { bytes, isHole } of extentsOf(at, Math.min(WINDOW_BYTES, end - at))) {
+      const last = extents.at(-1);
+      if (last?.isHole === isHole) last.bytes += bytes;
+      else if (extents.length === maxExtents) return extents;
+      else extents.push({ bytes, isHole });
+    }
   }
   return extents;
 }

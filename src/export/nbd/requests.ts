@@ -1,4 +1,4 @@
-import { blockSizesOf, writableOf, type NbdExport } from "./nbd-export.ts";
+import { writableOf, type NbdExport } from "./nbd-export.ts";
 import { COMMAND_FLAGS, COMMANDS, ERRNO, MAX_PAYLOAD_BYTES, REQUEST_MAGIC, requestHeader } from "./protocol.ts";
 
 /** What a client has agreed on with the server. */
@@ -71,12 +71,10 @@ function refusal(flags: number, command: number, offset: number, length: number,
   return rangeRefusal(command, offset, length, served);
 }
 
-function rangeRefusal(command: number, offset: number, length: number, served: NbdExport): number {
-  const { minimum, maximum } = blockSizesOf(served);
-  if (offset + length > served.content.size)
-    return command === COMMANDS.WRITE || command === COMMANDS.WRITE_ZEROES ? ERRNO.NOSPC : ERRNO.INVAL;
-  if (offset % minimum !== 0 || length % minimum !== 0) return ERRNO.INVAL;
-  if (command === COMMANDS.READ && length > maximum) return ERRNO.INVAL;
+function rangeRefusal(command: number, offset: number, length: number, { content }: NbdExport): number {
+  const grows = command === COMMANDS.WRITE || command === COMMANDS.WRITE_ZEROES;
+  if (offset + length > content.size) return grows ? ERRNO.NOSPC : ERRNO.INVAL;
+  if (command === COMMANDS.READ && length > MAX_PAYLOAD_BYTES) return ERRNO.INVAL;
   return command === COMMANDS.BLOCK_STATUS && length === 0 ? ERRNO.INVAL : 0;
 }
 

@@ -1,0 +1,138 @@
+import { once } from "node:events";
+import { stat } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import type { BlockDevice } from "../bytes/block-device.ts";
+import { DiskFile } from "../bytes/file.ts";
+import type { Device } from "../device/device.ts";
+import { LazyError, unsupported } from "../errors.ts";
+import type { Extent, NbdExport } from "../export/nbd/nbd-export.ts";
+import { AppendLayer } from "../formats/lsmt/append-layer.ts";
+import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
+import { HOLE, ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
+import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
+import { openWritableStack } from "../formats/lsmt/writable-stack.ts";
+
+/** The two files of a writable layer. */
+export interface UpperFiles {
+  readonly data: string;
+  readonly index: string;
+}
+
+/** An image's device as clients see it: as it is, and what is cached of it at once. */
+export function readOnlyExport(device: Device, name: string): NbdExport {
+  return {
+    name,
+    content: device,
+    reader: device.cachedReader,
+    extentsOf: (offset, length) => extentsOf([device.segments], offset, length),
+  };
+}
+
+/** The stretches of a range of a device: what the uppermost of the layers that knows of it holds there, or a hole. */
+export function extentsOf(layers: readonly Pick<SegmentTable, "forRange">[], offset: number, length: number): Extent[] {
+  const extents: Extent[] = [];
+  const end = offset + length;
+  const visit = (firstSector: number, endSector: number, level: number): void => {
+    layers[level].forRange(firstSector, endSector, (first, sectors, mappedSector, tag) => {
+      if (tag === HOLE && level + 1 < layers.length) return visit(first, first + sectors, level + 1);
+      const start = Math.max(first * SECTOR_BYTES, offset);
+      extents.push({ bytes: Math.min((first + sectors) * SECTOR_BYTES, end) - start, isHole: mappedSector === ZEROS });
+    });
+  };
+  visit(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), 0);
+  return extents;
+}
+
+/**
+ * Puts an append-only writable layer on top of a device; one whose files are both missing is made. Closing its content closes the layer and
+ * the device; when this fails, the device stays open.
+ * Throws `USAGE` where only one of the files is there, `UNAVAILABLE` where another process writes to the layer.
+ */
+export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick<NbdExport, "extentsOf"> & { content: BlockDevice }> {
+  const files = await openUpperFiles(upper);
+  let lock: Server | undefined;
+  try {
+    lock = await lockFile(upper.data);
+    const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
+    const content = closing(await openWritableStack(device, layer), lock);
+    return { content, extentsOf: (offset, length) => extentsOf([layer.segments, device.segments], offset, length) };
+  } catch (error) {
+    lock?.close();
+    for (const file of [files.data, files.index]) await file.close();
+    throw error;
+  }
+}
+
+interface OpenedFiles {
+  readonly data: DiskFile;
+  readonly index: DiskFile;
+  readonly isNew: boolean;
+}
+
+async function openUpperFiles({ data, index }: UpperFiles): Promise<OpenedFiles> {
+  const [hasData, hasIndex] = [await exists(data), await exists(index)];
+  if (hasData !== hasIndex) {
+    const [found, missing] = hasData ? [data, index] : [index, data];
+    throw new LazyError("USAGE", `--upper: ${found} exists, ${missing} does not; name both files of a writable layer, or two new ones`);
+  }
+  const open = async (path: string): Promise<DiskFile> => await (hasData ? DiskFile.open(path) : DiskFile.create(path));
+  const dataFile = await open(data);
+  try {
+    return { data: dataFile, index: await open(index), isNew: !hasData };
+  } catch (error) {
+    await dataFile.close();
+    throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function createUpper({ data, index }: OpenedFiles, virtualSize: number): Promise<AppendLayer> {
+  return await AppendLayer.create(data, index, { virtualSize });
+}
+
+async function openUpper({ data, index }: OpenedFiles): Promise<AppendLayer> {
+  if ((await writableFormOf(data)) === "sparse") {
+    throw unsupported(`--upper: ${data.name} is a sparse layer; only append-only ones can be served`);
+  }
+  return await AppendLayer.open(data, index);
+}
+
+/** Two writers would spoil a layer. The lock is an address without a file, which goes away with its process, however that ends. */
+async function lockFile(path: string): Promise<Server> {
+  const { dev, ino } = await stat(path);
+  const server = createServer((socket) => socket.destroy()).listen(`\0lazylayer-upper-${dev}-${ino}`);
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    throw new LazyError("UNAVAILABLE", `--upper: another process writes to ${path}; two would spoil it`, { cause });
+  }
+  server.unref();
+  return server;
+}
+
+function closing(device: BlockDevice, lock: Server): BlockDevice {
+  return {
+    name: device.name,
+    size: device.size,
+    read: async (offset, length) => await device.read(offset, length),
+    write: async (offset, bytes) => await device.write(offset, bytes),
+    discard: async (offset, length) => await device.discard(offset, length),
+    flush: async () => await device.flush(),
+    close: async () => {
+      try {
+        await device.close();
+      } finally {
+        lock.close();
+      }
+    },
+  };
+}
