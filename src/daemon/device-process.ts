@@ -22,7 +22,7 @@ import { createJsonServer } from "./json-server.ts";
 import { takeSnapshot } from "./live-snapshot.ts";
 import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
 import { listenOnSocket } from "./unix-listener.ts";
-import { lockUpper } from "./upper-lock.ts";
+import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
 const ANSWER_TIMEOUT_MS = 1_000;
 
@@ -72,7 +72,7 @@ class ServedDevice implements ControlledDevice {
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
-  #lock: Server | undefined;
+  #lock: UpperLock | undefined;
   readonly #exposed: ExposedDevice;
   #isHidden = false;
   #stopping: Promise<void> | undefined;
@@ -194,7 +194,7 @@ interface OpenedDevice {
   readonly config: ImageConfig;
   readonly meters: Meters;
   /** Of the upper layer. */
-  readonly lock: Server | undefined;
+  readonly lock: UpperLock | undefined;
 }
 
 interface Meters {

@@ -1,12 +1,11 @@
 import { copyFile, open, readFile, rename, rm, stat } from "node:fs/promises";
-import type { Server } from "node:net";
 import { dirname } from "node:path";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import type { WritableImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
 import { hasUpper, openUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
-import { lockUpper } from "./upper-lock.ts";
+import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
 /** A live snapshot that is asked for. */
 export interface Snapshot {
@@ -19,7 +18,7 @@ export interface Snapshot {
 
 interface Taken {
   readonly config: ImageConfig;
-  readonly lock: Server;
+  readonly lock: UpperLock;
 }
 
 /** Where a layer's directory may hold it, as images are opened. */

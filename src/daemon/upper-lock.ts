@@ -1,13 +1,17 @@
 import { once } from "node:events";
 import { stat } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
+import { createServer } from "node:net";
 import { LazyError, messageOf } from "../errors.ts";
+
+export interface UpperLock {
+  close(): unknown;
+}
 
 /**
  * Keeps other processes from writing to a layer: two writers would spoil it. The lock is an address without a file, the same that
  * `lazylayer serve --upper` takes, and goes away with the process, however that ends. Throws `UNAVAILABLE` where another one has it.
  */
-export async function lockUpper(path: string): Promise<Server> {
+export async function lockUpper(path: string): Promise<UpperLock> {
   const server = createServer((socket) => socket.destroy());
   try {
     const { dev, ino } = await stat(path);

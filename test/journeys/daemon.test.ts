@@ -117,7 +117,7 @@ test("what cannot be done is refused with a reason, and leaves nothing behind", 
   assert.deepEqual(await refusal(bench, "POST", "/devices", { id: "taken", config }), [409, "USAGE", "duplicated dev id: taken"]);
   assert.equal(await readFile(bench.join("result"), "utf8"), "failed:duplicated dev id: taken");
 
-  const missing = { lowers: [{ file: bench.join("nothing") }], resultFile: bench.join("result") };
+  const missing = { lowers: [{ file: bench.join("nothing"), digest: digestOf(Buffer.from("nothing")) }], resultFile: bench.join("result") };
   assert.equal((await refusal(bench, "POST", "/devices", { id: "missing", config: missing }))[0], 400);
   assert.equal(await readFile(bench.join("result"), "utf8"), "failed:empty repoBlobUrl");
   const writable = { kind: "mount", directory: bench.join("tree"), readOnly: false };
