@@ -15,7 +15,7 @@ const NO_DEVICE = { 404: "There is no such device." };
 const absolutePath = z.string({ error: "expected a path" }).regex(/^\/[^\0]*$/, { error: "expected an absolute path" });
 
 /** What a device is created from. */
-export const createSchema = z.strictObject({
+const createSchema = z.strictObject({
   id: deviceIdSchema.optional(),
   config: z.union([absolutePath, z.record(z.string(), z.unknown())], {
     error: "expected the absolute path of an image configuration, or the configuration as an object",
@@ -23,7 +23,7 @@ export const createSchema = z.strictObject({
   expose: exposureSchema.optional(),
 });
 
-export const snapshotSchema = z.strictObject({ config: absolutePath });
+const snapshotSchema = z.strictObject({ config: absolutePath });
 
 /** A route with what its description needs; docs/openapi.json is held against it. */
 export interface DescribedRoute extends Route {

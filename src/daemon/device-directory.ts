@@ -12,7 +12,7 @@ export const SERVE_DEVICE_COMMAND = "serve-device";
 const SPEC_NAME = "device.json";
 const STATE_NAME = "state.json";
 const CONFIG_NAME = "config.json";
-export const LOG_NAME = "device.log";
+const LOG_NAME = "device.log";
 const NEW_PREFIX = ".new-";
 /** The kernel's limit for the path of a unix socket, without the NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;

@@ -38,6 +38,7 @@ export class Devices {
   readonly #devices = new Map<string, SupervisedDevice>();
   /** Ids of devices that are being created. */
   readonly #creating = new Set<string>();
+  #isClosed = false;
 
   private constructor(options: DevicesOptions) {
     this.#options = options;
@@ -57,13 +58,13 @@ export class Devices {
   }
 
   list(): SupervisedDevice[] {
-    return [...this.#devices.values()];
+    return [...this.#devices.values()].filter((device) => device.isThere());
   }
 
   /** Throws `NOT_FOUND`. */
   get(id: string): SupervisedDevice {
     const device = this.#devices.get(id);
-    if (device === undefined) throw new LazyError("NOT_FOUND", `there is no device ${JSON.stringify(id)}`);
+    if (device?.isThere() !== true) throw new LazyError("NOT_FOUND", `there is no device ${JSON.stringify(id)}`);
     return device;
   }
 
@@ -74,6 +75,7 @@ export class Devices {
     expose = DEFAULT_EXPOSURE,
   }: DeviceRequest): Promise<SupervisedDevice> {
     const { image, kept } = await readImage(config);
+    await this.#forgetEnded(id);
     if (this.#devices.has(id) || this.#creating.has(id)) throw await duplicate(id, image, this.#options);
     this.#creating.add(id);
     try {
@@ -83,6 +85,15 @@ export class Devices {
     }
   }
 
+  /** A device that has ended in good order, just now, gives its id free. */
+  async #forgetEnded(id: string): Promise<void> {
+    const device = this.#devices.get(id);
+    if (device === undefined || device.isThere()) return;
+    device.unwatch();
+    await device.over;
+    if (this.#devices.get(id) === device) this.#devices.delete(id);
+  }
+
   async remove(id: string, force: boolean): Promise<void> {
     await this.get(id).remove(force);
     this.#devices.delete(id);
@@ -90,6 +101,7 @@ export class Devices {
 
   /** Stops watching; devices go on. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const device of this.#devices.values()) device.unwatch();
     await Promise.all([...this.#devices.values()].map(async ({ over }) => await over));
   }
@@ -112,6 +124,8 @@ export class Devices {
   #supervise(spec: DeviceSpec, pid: number | undefined): SupervisedDevice {
     const device = new SupervisedDevice(spec, pid, this.#options);
     this.#devices.set(spec.id, device);
+    // Made while the daemon ends: the next one finds it.
+    if (this.#isClosed) device.unwatch();
     device.over.then(
       () => {
         if (this.#devices.get(spec.id) === device && !device.isThere()) this.#devices.delete(spec.id);

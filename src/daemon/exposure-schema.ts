@@ -38,7 +38,7 @@ export const accessSchema = z.discriminatedUnion("kind", [
 
 export type Access = z.infer<typeof accessSchema>;
 
-export const MAX_ID_LENGTH = 64;
+const MAX_ID_LENGTH = 64;
 
 export const deviceIdSchema = z
   .string({ error: "expected a text" })

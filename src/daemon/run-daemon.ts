@@ -26,7 +26,7 @@ export interface DaemonOptions extends Pick<Supervision, "launcher" | "log"> {
 }
 
 /** Where the devices of a daemon are. */
-export function devicesDirectory(socketPath: string): string {
+function devicesDirectory(socketPath: string): string {
   return `${socketPath.replace(/\.sock$/, "")}.devices`;
 }
 

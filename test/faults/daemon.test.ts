@@ -66,7 +66,7 @@ test("a device whose process is killed comes back, and has what was synced", asy
     const { pid } = await bench.running("disk");
     assert.ok(pid !== undefined);
     await shell('echo "$2" >"$1/synced$2"; sync "$1/synced$2"; sync -f "$1"', mnt, String(round));
-    const writer = execute("sh", ["-c", 'while cat /proc/version >>"$1/unsynced" 2>/dev/null; do :; done', "sh", mnt]);
+    const writer = execute("timeout", ["0.6", "sh", "-c", 'while cat /proc/version >>"$1/unsynced" 2>/dev/null; do :; done', "sh", mnt]);
     await sleep(chance.below(400));
     process.kill(pid, "SIGKILL");
     await writer;

@@ -57,19 +57,16 @@ function operation({ operation: operationId, summary, path, method, schema, succ
     ...[...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({ name, in: "path", required: true, schema: { type: "string" } })),
     ...(method === "DELETE" ? [{ name: "force", in: "query", required: false, schema: { type: "boolean", default: false } }] : []),
   ];
-  const failures = Object.entries({ ...EVERY_REFUSAL, ...refusals }).map(([status, description]) => [
-    status,
-    { description, content: jsonOf(failureSchema) },
-  ]);
+  const responses: Record<string, object> = { [success.status]: { description: "Done.", content: jsonOf(success.schema) } };
+  for (const [status, description] of Object.entries({ ...EVERY_REFUSAL, ...refusals })) {
+    responses[status] = { description, content: jsonOf(failureSchema) };
+  }
   return {
     operationId,
     summary,
     ...(parameters.length > 0 && { parameters }),
     ...(schema !== undefined && { requestBody: { required: true, content: jsonOf(schema, "input") } }),
-    responses: {
-      [success.status]: { description: "Done.", content: jsonOf(success.schema) },
-      ...Object.fromEntries(failures),
-    },
+    responses,
   };
 }
 
