@@ -36,6 +36,7 @@ export class DiskFile implements WritableFile {
   readonly name: string;
   readonly #handle: FileHandle;
   #size: number;
+  #lost = false;
 
   private constructor(handle: FileHandle, name: string, size: number) {
     this.#handle = handle;
@@ -88,8 +89,17 @@ export class DiskFile implements WritableFile {
     this.#size = size;
   }
 
+  /** After a failure every later flush fails too: the kernel forgets what it could not write, and would say that all is well. */
   async flush(): Promise<void> {
-    await this.#attempt("flush", () => this.#handle.datasync());
+    if (this.#lost) {
+      throw new LazyError("UNAVAILABLE", `${this.name}: an earlier flush failed, and what it was for may be lost: open the file again`);
+    }
+    try {
+      await this.#attempt("flush", () => this.#handle.datasync());
+    } catch (error) {
+      this.#lost = true;
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
@@ -123,7 +133,7 @@ async function readExactly(handle: FileHandle, file: ByteSource, offset: number,
   let done = 0;
   while (done < length) {
     const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
-    if (bytesRead === 0) throw corrupt(`${file.name}: ends at ${offset + done}, expected ${file.size} bytes`);
+    if (bytesRead === 0) throw corrupt(`${file.name}: ends at ${offset + done}, was ${file.size} bytes`);
     done += bytesRead;
   }
   return bytes;

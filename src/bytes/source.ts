@@ -14,6 +14,8 @@ export interface ByteSource {
   read(offset: number, length: number): Promise<Uint8Array>;
   /** Like `read`, and fills memory that the caller has; where large sources are gone through, garbage would cost more than the reading. */
   readInto?(offset: number, target: Uint8Array): Promise<void>;
+  /** Says that bytes which were read are wrong: where there is another way to get them, reads go that way from now on. */
+  distrust?(): void;
   /** Frees what the source holds. Idempotent; a source made from another closes it. */
   close(): Promise<void>;
 }

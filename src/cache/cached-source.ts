@@ -60,6 +60,7 @@ export class CachedSource implements ByteSource {
   /** Forgets what is stored of a range, so that it is fetched anew: for content that turned out to be wrong. */
   discard(offset: number, length: number): void {
     checkRange(this, offset, length);
+    this.#inner.distrust?.();
     const { chunkBytes } = this.#pool;
     const end = Math.ceil((offset + length) / chunkBytes);
     for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) {

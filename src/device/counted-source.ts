@@ -27,6 +27,10 @@ export class CountedSource implements ByteSource {
     return bytes;
   }
 
+  distrust(): void {
+    this.#source.distrust?.();
+  }
+
   async close(): Promise<void> {
     await this.#source.close();
   }

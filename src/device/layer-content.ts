@@ -167,6 +167,7 @@ class LayerContent implements ByteSource {
       if (!(error instanceof LazyError && error.code === "CORRUPT")) throw error;
     }
     const range = this.#index.storedRange(span);
+    this.#blob.distrust?.();
     const again = await this.#fetch(range);
     try {
       return this.#verified(span, again);

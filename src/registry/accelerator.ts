@@ -49,10 +49,16 @@ export class Accelerator {
       return await readRangeAnswer(response, range, size);
     } catch (error) {
       signal?.throwIfAborted();
-      this.#usableAtMs = performance.now() + this.#pauseMs;
-      this.#notice(`${this.#address}: ${withoutQueries(messageOf(error))}; the registry is asked directly`);
+      this.distrust(messageOf(error));
       return undefined;
     }
+  }
+
+  /** Leaves it alone for a while, for that reason. Does nothing while it is left alone. */
+  distrust(reason: string): void {
+    if (!this.isUsable) return;
+    this.#usableAtMs = performance.now() + this.#pauseMs;
+    this.#notice(`${this.#address}: ${withoutQueries(reason)}; the registry is asked directly`);
   }
 
   async close(): Promise<void> {

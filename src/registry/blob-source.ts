@@ -36,6 +36,10 @@ export class RegistryBlobSource implements ByteSource {
     return await this.#client.backoff.run(attempt, { what: this.name, signal: this.#signal });
   }
 
+  distrust(): void {
+    this.#client.accelerator?.distrust(`gave wrong bytes of ${this.name}`);
+  }
+
   async close(): Promise<void> {
     this.#closed.abort(new RegistryError("UNAVAILABLE", `${this.name}: was closed`, { url: this.name, retryable: false }));
   }

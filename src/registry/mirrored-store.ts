@@ -81,10 +81,17 @@ export class MirroredStore implements ImageStore {
         }
       }
     };
+    const distrust = (): void => {
+      const { store, source } = sources[at];
+      source.distrust?.();
+      if (at === sources.length - 1) return;
+      at++;
+      this.#giveUp(store, corrupt(`gave wrong bytes of blob ${descriptor.digest}`));
+    };
     const close = async (): Promise<void> => {
       for (const { source } of sources) await source.close();
     };
-    return { name: `${this.name}: blob ${descriptor.digest}`, size: descriptor.size, read, close };
+    return { name: `${this.name}: blob ${descriptor.digest}`, size: descriptor.size, read, distrust, close };
   }
 
   async blobSize(digest: Digest): Promise<number | undefined> {

@@ -157,6 +157,19 @@ describe("a mirror", () => {
     await source.close();
   });
 
+  it("that gave wrong bytes is replaced when the reader says so, and the registry is not", async () => {
+    const source = await (await openMirrored(PULL)).blobSource(layer);
+    mirror.inject(() => ({ kind: "corrupt", at: 0 }), Infinity);
+    assert.notDeepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
+    source.distrust?.();
+    assert.deepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
+    source.distrust?.();
+    assert.deepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
+    assert.match(notices.join(), /gave wrong bytes of blob/);
+    assert.equal(notices.length, 1);
+    await source.close();
+  });
+
   it("is not asked once reading was stopped", async () => {
     const store = await openMirrored(PULL);
     const controller = new AbortController();

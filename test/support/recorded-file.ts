@@ -27,50 +27,68 @@ export function chanceOf(seed: number): Chance {
   };
 }
 
-/** What a file holds: its bytes, and which blocks its filesystem has room for. */
+/** What a file holds, in the blocks that its filesystem has room for. */
 class Content {
-  bytes = new Uint8Array(0);
   size = 0;
-  readonly blocks = new Set<number>();
+  /** Never changed, only replaced. */
+  #blocks = new Map<number, Uint8Array>();
 
   clone(): Content {
     const copy = new Content();
-    copy.bytes = this.bytes.slice(0, this.size);
     copy.size = this.size;
-    for (const block of this.blocks) copy.blocks.add(block);
+    copy.#blocks = new Map(this.#blocks);
     return copy;
   }
 
+  has(block: number): boolean {
+    return this.#blocks.has(block);
+  }
+
+  read(offset: number, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    for (const { block, from, to, at } of pieces(offset, length)) {
+      const held = this.#blocks.get(block);
+      if (held !== undefined) bytes.set(held.subarray(from, to), at);
+    }
+    return bytes;
+  }
+
   write(offset: number, bytes: Uint8Array): void {
-    this.#reserve(offset + bytes.length);
-    this.bytes.set(bytes, offset);
+    for (const { block, from, to, at } of pieces(offset, bytes.length)) {
+      const held = this.#blocks.get(block)?.slice() ?? new Uint8Array(BLOCK);
+      held.set(bytes.subarray(at, at + to - from), from);
+      this.#blocks.set(block, held);
+    }
     this.size = Math.max(this.size, offset + bytes.length);
-    if (bytes.length === 0) return;
-    for (let block = Math.floor(offset / BLOCK); block * BLOCK < offset + bytes.length; block++) this.blocks.add(block);
   }
 
   truncate(size: number): void {
-    this.#reserve(size);
-    if (size < this.size) this.bytes.fill(0, size, this.size);
+    const last = Math.floor(size / BLOCK);
+    for (const block of this.#blocks.keys()) if (block * BLOCK >= size) this.#blocks.delete(block);
+    const held = this.#blocks.get(last)?.slice();
+    if (held !== undefined && size < this.size) this.#blocks.set(last, held.fill(0, size - last * BLOCK));
     this.size = size;
-    for (const block of this.blocks) if (block * BLOCK >= size) this.blocks.delete(block);
   }
 
   extents(): Extent[] {
     const found: { offset: number; length: number }[] = [];
-    for (const block of [...this.blocks].sort((a, b) => a - b)) {
+    for (const block of [...this.#blocks.keys()].sort((a, b) => a - b)) {
       const last = found.at(-1);
       if (last !== undefined && last.offset + last.length === block * BLOCK) last.length += BLOCK;
       else found.push({ offset: block * BLOCK, length: BLOCK });
     }
     return found;
   }
+}
 
-  #reserve(size: number): void {
-    if (size <= this.bytes.length) return;
-    const grown = new Uint8Array(Math.max(size, this.bytes.length * 2));
-    grown.set(this.bytes);
-    this.bytes = grown;
+/** The parts of blocks that a range is made of; `at` is the place in the range. */
+function* pieces(offset: number, length: number): Generator<{ block: number; from: number; to: number; at: number }> {
+  for (let at = 0; at < length;) {
+    const block = Math.floor((offset + at) / BLOCK);
+    const from = offset + at - block * BLOCK;
+    const to = Math.min(BLOCK, from + length - at);
+    yield { block, from, to, at };
+    at += to - from;
   }
 }
 
@@ -82,39 +100,32 @@ type Operation =
 /** Files in memory, and everything that was done to them, in its order. */
 export class RecordedDisk {
   readonly operations: Operation[] = [];
-  readonly #files: RecordedFile[] = [];
+  readonly #delays = chanceOf(4711);
 
-  file(name: string): RecordedFile {
-    const file = new RecordedFile(this, name, new Content());
-    this.#files.push(file);
-    return file;
+  /** Some time passes, so that what runs at once overlaps in many ways. */
+  async delay(): Promise<void> {
+    for (let turns = this.#delays.below(4) ** 3; turns >= 0; turns--) await Promise.resolve();
+  }
+
+  /** A new file, which holds `bytes` already. */
+  file(name: string, bytes: Uint8Array = new Uint8Array(0)): RecordedFile {
+    const content = new Content();
+    content.write(0, bytes);
+    return new RecordedFile(this, name, content);
   }
 
   /**
-   * The files as they may be after a power cut behind the first `count` operations: what was flushed is there; of the rest any part is, in
-   * any order, down to single sectors. Only a block that the file had no room for before appears whole or not at all: filesystems make
-   * it part of a file when it has been written.
+   * A file as it may be after a power cut behind the first `count` operations, on a disk of its own: what was flushed is there; of the rest
+   * any part is, in any order, down to single sectors. Only a block that the file had no room for before appears whole or not at all:
+   * filesystems make it part of a file when it has been written.
    */
-  cut(count: number, chance: Chance): Map<RecordedFile, RecordedFile> {
-    const after = new RecordedDisk();
-    const result = new Map<RecordedFile, RecordedFile>();
-    for (const file of this.#files) result.set(file, after.#adopt(file.name, this.#surviving(file, count, chance)));
-    return result;
-  }
-
-  #adopt(name: string, content: Content): RecordedFile {
-    const file = new RecordedFile(this, name, content);
-    this.#files.push(file);
-    return file;
-  }
-
-  #surviving(file: RecordedFile, count: number, chance: Chance): Content {
+  cut(file: RecordedFile, count: number, chance: Chance, onto: RecordedDisk): RecordedFile {
     const done = this.operations.slice(0, count);
     let flushed = 0;
     for (const operation of done) {
       if (operation.kind === "flush" && operation.file === file) flushed = Math.max(flushed, operation.began);
     }
-    const content = new Content();
+    const content = file.initial.clone();
     for (const operation of done.slice(0, flushed)) if (operation.file === file) apply(content, operation);
     const loose = done.slice(flushed).filter((operation) => operation.file === file && operation.kind !== "flush");
     // Mostly everything or a prefix is there; sometimes any part in any order.
@@ -128,7 +139,7 @@ export class RecordedDisk {
       }
       for (const operation of loose) if (chance.below(4) > 0) applyPartly(content, operation, chance);
     }
-    return content;
+    return new RecordedFile(onto, file.name, content);
   }
 }
 
@@ -144,12 +155,12 @@ function applyPartly(content: Content, operation: Operation, chance: Chance): vo
   }
   const { offset, bytes } = operation;
   const grows = chance.below(2) === 0;
-  const known = new Set(content.blocks);
+  const before = content.clone();
   const refused = new Set<number>();
   for (let at = offset; at < offset + bytes.length;) {
     const end = Math.min((Math.floor(at / SECTOR) + 1) * SECTOR, offset + bytes.length);
     const block = Math.floor(at / BLOCK);
-    const isNew = !known.has(block);
+    const isNew = !before.has(block);
     if (isNew && at % BLOCK === 0 && chance.below(2) === 0) refused.add(block);
     if (isNew ? !refused.has(block) : chance.below(2) === 0) content.write(at, bytes.subarray(at - offset, end - offset));
     at = end;
@@ -162,12 +173,19 @@ export class RecordedFile implements WritableFile, ByteSource {
   readonly name: string;
   readonly #disk: RecordedDisk;
   readonly #content: Content;
+  /** What it held before the first operation. */
+  readonly initial: Content;
   closed = false;
+  /** Writes wait for it. */
+  held: Promise<void> = Promise.resolve();
+  /** What the next write fails with. */
+  failure: Error | undefined;
 
   constructor(disk: RecordedDisk, name: string, content: Content) {
     this.#disk = disk;
     this.name = name;
     this.#content = content;
+    this.initial = content.clone();
   }
 
   get size(): number {
@@ -181,21 +199,26 @@ export class RecordedFile implements WritableFile, ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     this.#checkOpen();
-    await turn();
+    await this.#disk.delay();
     checkRange(this, offset, length);
-    return this.#content.bytes.slice(offset, offset + length);
+    return this.#content.read(offset, length);
   }
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     this.#checkOpen();
-    await turn();
+    await this.held;
+    const { failure } = this;
+    this.failure = undefined;
+    if (failure !== undefined) throw failure;
+    await this.#disk.delay();
     this.#content.write(offset, bytes);
     this.#disk.operations.push({ file: this, kind: "write", offset, bytes: bytes.slice() });
-    await turn();
+    await this.#disk.delay();
   }
 
   async truncate(size: number): Promise<void> {
     this.#checkOpen();
+    await this.#disk.delay();
     this.#content.truncate(size);
     this.#disk.operations.push({ file: this, kind: "truncate", size });
   }
@@ -203,7 +226,7 @@ export class RecordedFile implements WritableFile, ByteSource {
   async flush(): Promise<void> {
     this.#checkOpen();
     const began = this.#disk.operations.length;
-    await turn();
+    await this.#disk.delay();
     this.#disk.operations.push({ file: this, kind: "flush", began });
   }
 
@@ -214,8 +237,4 @@ export class RecordedFile implements WritableFile, ByteSource {
   #checkOpen(): void {
     if (this.closed) throw new Error(`${this.name} is closed`);
   }
-}
-
-async function turn(): Promise<void> {
-  await Promise.resolve();
 }

@@ -30,7 +30,7 @@ describe("lazylayer completion", () => {
   }
 
   it("offers commands, and those below them", async () => {
-    assert.deepEqual(await offered("lazylayer", "con"), ["convert"]);
+    assert.deepEqual(await offered("lazylayer", "con"), ["convert", "config"]);
     assert.deepEqual(await offered("lazylayer", "db", ""), ["init", "ls", "gc"]);
     assert.deepEqual(await offered("lazylayer", "completion", ""), [...SHELLS]);
     assert.deepEqual(await offered("lazylayer", "serve-"), [], "what is hidden stays hidden");

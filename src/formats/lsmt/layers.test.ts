@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { gunzipSync, zstdDecompressSync } from "node:zlib";
+import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import * as z from "zod";
+import { lsmtBytes, SparseSource } from "../../../test/support/lsmt-files.ts";
 import { MemorySink } from "../../bytes/sink.ts";
-import { checkRange, MemorySource, SubSource, type ByteSource } from "../../bytes/source.ts";
+import { MemorySource, SubSource, type ByteSource } from "../../bytes/source.ts";
 import { compressInline } from "../../compression/block-codec.ts";
 import { LazyError } from "../../errors.ts";
 import { openTarPayload, payloadHead, payloadTail } from "../../tar/payload.ts";
@@ -17,14 +17,7 @@ import { openLayer, type LsmtLayer } from "./lsmt-reader.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
 import { MappingList } from "./mapping-list.ts";
 import { stackLayers, type StackSource } from "./stack.ts";
-import { openUnsealedLayer, type FileExtent } from "./unsealed-layer.ts";
-
-const testdata = new URL("../../../testdata/lsmt/", import.meta.url);
-
-function load(name: string): Buffer {
-  const bytes = readFileSync(new URL(name, testdata));
-  return name.endsWith(".zst") ? zstdDecompressSync(bytes) : bytes;
-}
+import { openUnsealedLayer } from "./unsealed-layer.ts";
 
 /** Opens a layer in whatever it is wrapped in. */
 async function open(source: ByteSource): Promise<LsmtLayer> {
@@ -34,7 +27,7 @@ async function open(source: ByteSource): Promise<LsmtLayer> {
 }
 
 async function openFile(name: string): Promise<LsmtLayer> {
-  return await open(new MemorySource(load(name), name));
+  return await open(new MemorySource(lsmtBytes(name), name));
 }
 
 const GIB = 1 << 30;
@@ -120,7 +113,7 @@ test("every mapped byte of layers for a 64 GiB device is readable", async () => 
 });
 
 test("the base layer of 2021, whose headers hold garbage, is read", async () => {
-  const tar = gunzipSync(load("ext4_64.tar.gz"));
+  const tar = gunzipSync(lsmtBytes("ext4_64.tar.gz"));
   const zfile = await openZFile(new SubSource(new MemorySource(tar), 512, 4_737_695));
   assert.equal(zfile.size, 541_937_664);
   assert.equal(zfile.blocks.offsets.length, 132_309 + 1);
@@ -136,53 +129,22 @@ test("the base layer of 2021, whose headers hold garbage, is read", async () => 
 
 test("a writable append-only layer is replayed from its index", async () => {
   const opened = await openUnsealedLayer(
-    new MemorySource(load("append/writable_data.zst"), "data"),
-    new MemorySource(load("append/writable_index"), "index"),
+    new MemorySource(lsmtBytes("append/writable_data.zst"), "data"),
+    new MemorySource(lsmtBytes("append/writable_index"), "index"),
   );
   assert.equal(await contentOf(stackLayers([opened])), await oneLayerContent);
-  const empty = await openUnsealedLayer(new MemorySource(load("append/empty_data.zst")), new MemorySource(load("append/empty_index")));
+  const empty = await openUnsealedLayer(
+    new MemorySource(lsmtBytes("append/empty_data.zst")),
+    new MemorySource(lsmtBytes("append/empty_index")),
+  );
   assert.equal(empty.segments.count, 0);
   assert.equal(empty.virtualSize, GIB);
   const formatted = await openUnsealedLayer(
-    new MemorySource(load("append/mkfsonly_data.zst")),
-    new MemorySource(load("append/mkfsonly_index")),
+    new MemorySource(lsmtBytes("append/mkfsonly_data.zst")),
+    new MemorySource(lsmtBytes("append/mkfsonly_index")),
   );
   assert.equal(Buffer.from(await stackLayers([formatted]).read(1024, 1024)).readUInt16LE(56), 0xef53);
 });
-
-const packed = z
-  .record(z.string(), z.object({ size: z.number(), extents: z.array(z.object({ offset: z.number(), length: z.number() })) }))
-  .parse(JSON.parse(load("sparse/extents.json").toString()));
-
-/** A sparse file, kept as the bytes of its data extents one after the other. */
-class SparseSource implements ByteSource {
-  readonly name: string;
-  readonly size: number;
-  readonly extents: readonly FileExtent[];
-  readonly #bytes: Buffer;
-
-  constructor(name: string) {
-    this.name = name;
-    this.size = packed[name].size;
-    this.extents = packed[name].extents;
-    this.#bytes = load(`sparse/${name}.extents.zst`);
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    checkRange(this, offset, length);
-    const output = Buffer.alloc(length);
-    let at = 0;
-    for (const extent of this.extents) {
-      const start = Math.max(extent.offset, offset);
-      const end = Math.min(extent.offset + extent.length, offset + length);
-      if (start < end) this.#bytes.copy(output, start - offset, at + start - extent.offset, at + end - extent.offset);
-      at += extent.length;
-    }
-    return output;
-  }
-
-  async close(): Promise<void> {}
-}
 
 test("a writable sparse layer maps what its file has data for", async () => {
   const source = new SparseSource("writable_data");
@@ -205,28 +167,28 @@ test("a sparse layer that was sealed in place is read", async () => {
 });
 
 test("a writable layer without what it needs, or with another's index, is refused", async () => {
-  const data = (bytes = load("append/writable_data.zst")) => new MemorySource(bytes, "data");
-  const index = (bytes = load("append/writable_index")) => new MemorySource(bytes, "index");
+  const data = (bytes = lsmtBytes("append/writable_data.zst")) => new MemorySource(bytes, "data");
+  const index = (bytes = lsmtBytes("append/writable_index")) => new MemorySource(bytes, "index");
   await assert.rejects(openUnsealedLayer(data(), undefined), { code: "USAGE" });
   await assert.rejects(openUnsealedLayer(new SparseSource("writable_data"), undefined), { code: "USAGE" });
   await assert.rejects(openUnsealedLayer(index(), index()), { code: "CORRUPT" });
   await assert.rejects(openUnsealedLayer(data(), data()), { code: "CORRUPT" });
-  await assert.rejects(openUnsealedLayer(data(), index(load("append/empty_index"))), /belongs to layer/);
-  await assert.rejects(openUnsealedLayer(data(load("append/writable_data.zst").subarray(0, 100_000)), index()), /maps to \[/);
-  const late = load("append/writable_index");
+  await assert.rejects(openUnsealedLayer(data(), index(lsmtBytes("append/empty_index"))), /belongs to layer/);
+  await assert.rejects(openUnsealedLayer(data(lsmtBytes("append/writable_data.zst").subarray(0, 100_000)), index()), /maps to \[/);
+  const late = lsmtBytes("append/writable_index");
   late.writeUInt32LE(8192, 32);
   await assert.rejects(openUnsealedLayer(data(), index(late)), /begins at 8192, expected 4096/);
   await assert.rejects(openLayer(data()), { code: "CORRUPT" });
 });
 
 test("an index record that was torn off is not there yet", async () => {
-  const index = load("append/writable_index");
+  const index = lsmtBytes("append/writable_index");
   const torn = await openUnsealedLayer(
-    new MemorySource(load("append/writable_data.zst")),
+    new MemorySource(lsmtBytes("append/writable_data.zst")),
     new MemorySource(index.subarray(0, index.length - 5)),
   );
   const shorter = await openUnsealedLayer(
-    new MemorySource(load("append/writable_data.zst")),
+    new MemorySource(lsmtBytes("append/writable_data.zst")),
     new MemorySource(index.subarray(0, index.length - 16)),
   );
   assert.equal(await contentOf(stackLayers([torn])), await contentOf(stackLayers([shorter])));
@@ -249,11 +211,11 @@ const damagedFiles = z
       reference: z.string(),
     }),
   )
-  .parse(JSON.parse(load("damaged.json").toString()));
+  .parse(JSON.parse(lsmtBytes("damaged.json").toString()));
 
 for (const file of damagedFiles) {
   test(`damaged file ${file.name} is refused (the reference ${file.reference})`, async () => {
-    const bytes = Buffer.concat([load(file.base), Buffer.from(file.appended ?? "", "hex")]).subarray(0, file.bytes);
+    const bytes = Buffer.concat([lsmtBytes(file.base), Buffer.from(file.appended ?? "", "hex")]).subarray(0, file.bytes);
     for (const { at, hex } of file.edits) bytes.write(hex, at, "hex");
     assert.equal(createHash("sha256").update(bytes).digest("hex"), file.sha256);
     await assert.rejects(open(new MemorySource(bytes, file.name)), (error: LazyError) => {
@@ -265,13 +227,13 @@ for (const file of damagedFiles) {
 test("our ZFile of a committed layer is byte for byte the reference's, in the tar and out of it", async () => {
   const sink = new MemorySink();
   const writer = new ZFileWriter(sink, { algorithm: "lz4", blockSize: 4096, compress: compressInline, overwriteHeader: true });
-  await writer.write(load("append/plain.commit.zst"));
+  await writer.write(lsmtBytes("append/plain.commit.zst"));
   const { header } = await writer.close();
   const bytes = sink.bytes();
   bytes.set(header, 0);
-  assert.equal(Buffer.compare(bytes, load("append/lz4-4k.commit")), 0);
+  assert.equal(Buffer.compare(bytes, lsmtBytes("append/lz4-4k.commit")), 0);
 
-  const wrapped = load("append/lz4-4k-tar.commit");
+  const wrapped = lsmtBytes("append/lz4-4k-tar.commit");
   const payload = await openTarPayload(new MemorySource(wrapped));
   const again = Buffer.concat([payloadHead(payload.size), await payload.read(0, payload.size), payloadTail(payload.size)]);
   assert.equal(Buffer.compare(again, wrapped), 0);
@@ -308,7 +270,7 @@ test("a layer written again with its blocks in random order reads the same, and 
 });
 
 test("every field that a layer states twice is held against the other", async () => {
-  const plain = load("append/plain.commit.zst");
+  const plain = lsmtBytes("append/plain.commit.zst");
   for (const [at, what] of [
     [48, "virtualSize"],
     [56, "uuid"],
@@ -326,7 +288,7 @@ test("every field that a layer states twice is held against the other", async ()
 });
 
 test("impossible trailers and mappings are refused", async () => {
-  const plain = load("append/plain.commit.zst");
+  const plain = lsmtBytes("append/plain.commit.zst");
   const trailerAt = plain.length - 4096;
   const { indexOffset } = lsmtRecord.decode(plain, trailerAt);
   const edits: [name: string, edit: (bytes: Buffer) => void][] = [
@@ -348,7 +310,7 @@ test("impossible trailers and mappings are refused", async () => {
 });
 
 test("layers damaged in records and index are refused, or their device is readable", async () => {
-  const plain = load("append/plain.commit.zst");
+  const plain = lsmtBytes("append/plain.commit.zst");
   const trailerAt = plain.length - 4096;
   const { indexOffset } = lsmtRecord.decode(plain, trailerAt);
   const place = fc.oneof(
@@ -376,8 +338,8 @@ test("layers damaged in records and index are refused, or their device is readab
 });
 
 test("random indexes of a writable layer replay or are refused", async () => {
-  const head = load("append/writable_index").subarray(0, 4096);
-  const data = load("append/writable_data.zst");
+  const head = lsmtBytes("append/writable_index").subarray(0, 4096);
+  const data = lsmtBytes("append/writable_data.zst");
   const word = fc.oneof(fc.nat(5000), fc.nat());
   await fc.assert(
     fc.asyncProperty(fc.array(fc.tuple(word, word, word, word), { maxLength: 30 }), async (entries) => {
