@@ -2,6 +2,7 @@ import { LazyError, messageOf } from "../errors.ts";
 import type { DeviceReply } from "../daemon/device-child.ts";
 import { serveDevice } from "../daemon/device-process.ts";
 import type { Environment } from "./environment.ts";
+import { findDataExtents } from "./tools/data-extents.ts";
 
 /**
  * The hidden command that the daemon starts: the process that serves one device until it is stopped. It has an entry of its own, as each
@@ -13,7 +14,7 @@ export async function runServeDevice(args: readonly string[], environment: Envir
   const notice = (message: string): void => void environment.stderr.write(`${message}\n`);
   let isReady = false;
   try {
-    await serveDevice(directory, { ...environment, notice }, async () => {
+    await serveDevice(directory, { ...environment, notice, findDataExtents }, async () => {
       isReady = true;
       await reply({ kind: "ready" });
       // The daemon may end before, or without a word.

@@ -16,36 +16,38 @@ async function shell(script: string, ...args: string[]): Promise<string> {
   return await run("sh", ["-euc", script, "sh", ...args]);
 }
 
-test("a new device is formatted through its loop device, and has everything after it was removed and made again", async () => {
-  await using bench = await DaemonBench.start();
-  const config = { upper: await bench.newUpper("upper", DEVICE_BYTES) };
-  const mnt = bench.join("mnt");
-  await mkdir(mnt);
-  const { access, readOnly } = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
-  assert.ok(access?.kind === "loop" && readOnly === false);
-  await shell('mkfs.ext4 -q "$1"; mount "$1" "$2"', access.device, mnt);
-  const sums = await shell(
-    `cd "$1"; mkdir -p a/b; for i in 1 2 3 4 5 6 7 8; do head -c "$((i * 300000))" /dev/urandom >"a/b/$i"; done; sync a/b/8
+for (const form of ["append-only", "sparse"]) {
+  test(`a new ${form} device is formatted through its loop device, and has everything after it was removed and made again`, async () => {
+    await using bench = await DaemonBench.start();
+    const config = { upper: await bench.newUpper("upper", DEVICE_BYTES, form === "sparse") };
+    const mnt = bench.join("mnt");
+    await mkdir(mnt);
+    const { access, readOnly } = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
+    assert.ok(access?.kind === "loop" && readOnly === false);
+    await shell('mkfs.ext4 -q "$1"; mount "$1" "$2"', access.device, mnt);
+    const sums = await shell(
+      `cd "$1"; mkdir -p a/b; for i in 1 2 3 4 5 6 7 8; do head -c "$((i * 300000))" /dev/urandom >"a/b/$i"; done; sync a/b/8
      rm a/b/3; truncate -s 100 a/b/4; fallocate -p -o 4096 -l 8192 a/b/5; ln a/b/6 six; find . -type f | sort | xargs sha256sum`,
-    mnt,
-  );
-  await shell('fstrim "$1"; umount "$1"', mnt);
-  await run("e2fsck", ["-fn", access.device]);
-  const { writes } = deviceStatsSchema.parse(await bench.call("GET", "/devices/disk/stats"));
-  assert.ok(writes.requests > 0 && writes.discards > 0 && writes.flushes > 0, JSON.stringify(writes));
-  await bench.remove("disk");
+      mnt,
+    );
+    await shell('fstrim "$1"; umount "$1"', mnt);
+    await run("e2fsck", ["-fn", access.device]);
+    const { writes } = deviceStatsSchema.parse(await bench.call("GET", "/devices/disk/stats"));
+    assert.ok(writes.requests > 0 && writes.discards > 0 && writes.flushes > 0, JSON.stringify(writes));
+    await bench.remove("disk");
 
-  await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt } });
-  assert.equal(await shell('cd "$1"; find . -type f | sort | xargs sha256sum', mnt), sums);
-  await shell('echo more >"$1/a/more"', mnt);
-  await bench.remove("disk");
+    await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt } });
+    assert.equal(await shell('cd "$1"; find . -type f | sort | xargs sha256sum', mnt), sums);
+    await shell('echo more >"$1/a/more"', mnt);
+    await bench.remove("disk");
 
-  await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt, readOnly: true } });
-  assert.equal(await readFile(bench.join("mnt", "a", "more"), "utf8"), "more\n");
-  await assert.rejects(shell('echo no >"$1/a/more"', mnt), /Read-only file system/);
-  await bench.remove("disk");
-  await bench.allGone();
-});
+    await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt, readOnly: true } });
+    assert.equal(await readFile(bench.join("mnt", "a", "more"), "utf8"), "more\n");
+    await assert.rejects(shell('echo no >"$1/a/more"', mnt), /Read-only file system/);
+    await bench.remove("disk");
+    await bench.allGone();
+  });
+}
 
 test("an image is written to through its upper layer, and stays as it was below", async () => {
   await using bench = await DaemonBench.start();

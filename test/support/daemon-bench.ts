@@ -9,6 +9,7 @@ import { DiskFile } from "../../src/bytes/file.ts";
 import { deviceReportSchema, type DeviceReport } from "../../src/daemon/device-report.ts";
 import { callJson } from "../../src/daemon/json-client.ts";
 import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
+import { SparseLayer } from "../../src/formats/lsmt/sparse-layer.ts";
 import { parseMountInfo } from "../../src/native/mounts.ts";
 import type { CommandResult } from "./command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "./programs.ts";
@@ -106,10 +107,12 @@ export class DaemonBench implements AsyncDisposable {
   }
 
   /** Makes a new writable layer, and answers how a configuration names it. */
-  async newUpper(name: string, virtualSize: number): Promise<{ data: string; index: string }> {
+  async newUpper(name: string, virtualSize: number, isSparse = false): Promise<{ data: string; index: string }> {
     const upper = { data: this.join(`${name}.data`), index: this.join(`${name}.index`) };
-    const layer = await AppendLayer.create(await DiskFile.create(upper.data), await DiskFile.create(upper.index), { virtualSize });
+    const [data, index] = [await DiskFile.create(upper.data), await DiskFile.create(upper.index)];
+    const layer = isSparse ? await SparseLayer.create(data, { virtualSize }) : await AppendLayer.create(data, index, { virtualSize });
     await layer.close();
+    if (isSparse) await index.close();
     return upper;
   }
 

@@ -1,0 +1,128 @@
+import { readFile } from "node:fs/promises";
+import { FileSource } from "../../bytes/file.ts";
+import { openLower } from "../../device/image-config-lower.ts";
+import { writeResult } from "../../device/image-config-result.ts";
+import { parseImageConfig, type ImageConfig } from "../../device/image-config-schema.ts";
+import { openLayers } from "../../device/native-layer.ts";
+import { LazyError, messageOf } from "../../errors.ts";
+import type { LsmtLayer } from "../../formats/lsmt/lsmt-reader.ts";
+import { stackLayers } from "../../formats/lsmt/stack.ts";
+import { openUnsealedWarpLayer } from "../../formats/lsmt/unsealed-warp-layer.ts";
+import { openWritableStack, type WritableStack } from "../../formats/lsmt/writable-stack.ts";
+import type { Environment } from "../environment.ts";
+import { openImagePlaces } from "./image-places.ts";
+import { openCommitSource, openWarpUpper, openWritable } from "./layer-files.ts";
+import { openFailure } from "./tool.ts";
+
+export interface ImageOptions {
+  /** Of the image. */
+  readonly configPath: string;
+  /** Of the service; undefined: where it usually is, if it is there. */
+  readonly servicePath: string | undefined;
+}
+
+/** All layers of an image, the lowest first, the writable one as it is on disk. */
+export interface ImageLayers {
+  readonly layers: readonly LsmtLayer[];
+  readonly close: () => Promise<void>;
+}
+
+/** Opens an image to read its layers. */
+export async function openImageLayers(options: ImageOptions, environment: Environment): Promise<ImageLayers> {
+  return await opening(options, environment, async (config, lowers, closePlaces) => {
+    const { data, index, target } = config.upper;
+    const layers = [...lowers];
+    if (hasUpper(config))
+      layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
+    if (layers.length === 0) throw new LazyError("USAGE", `${options.configPath}: has neither lowers nor an upper`);
+    const close = async (): Promise<void> => {
+      for (const layer of layers) await layer.close();
+      await closePlaces();
+    };
+    return { layers, close };
+  });
+}
+
+/** An image that is written to. */
+export interface WritableImage {
+  readonly device: WritableStack;
+  readonly hasLowers: boolean;
+  readonly close: () => Promise<void>;
+}
+
+/** Opens an image as a device that its writable layer takes writes for. */
+export async function openWritableImage(options: ImageOptions, environment: Environment): Promise<WritableImage> {
+  return await opening(options, environment, async (config, lowers, closePlaces) => {
+    if (!hasUpper(config))
+      throw new LazyError("USAGE", `${options.configPath}: upper.data and upper.index are missing: the image is read-only`);
+    const { data, index, target } = config.upper;
+    const upper = target === "" ? await openWritable(data, index) : await openWarpUpper(data, index, target);
+    try {
+      const hasLowers = lowers.length > 0;
+      const device = await openWritableStack(hasLowers ? stackLayers(lowers) : undefined, upper);
+      const close = async (): Promise<void> => {
+        await device.close();
+        await closePlaces();
+      };
+      return { device, hasLowers, close };
+    } catch (error) {
+      await upper.close();
+      throw error;
+    }
+  });
+}
+
+function hasUpper({ upper }: ImageConfig): boolean {
+  return upper.data !== "" && upper.index !== "";
+}
+
+/** Opens the lower layers, then what `open` makes of them, and writes the result file. */
+async function opening<R>(
+  { configPath, servicePath }: ImageOptions,
+  environment: Environment,
+  open: (config: ImageConfig, lowers: readonly LsmtLayer[], closePlaces: () => Promise<void>) => Promise<R>,
+): Promise<R> {
+  const config = await readImageConfig(configPath, environment);
+  const { places, close } = await openImagePlaces(config.repoBlobUrl, servicePath, environment);
+  const lowers: LsmtLayer[] = [];
+  try {
+    const opened = await openLayers(config.lowers, async (lower, index) => await openLower(lower, index, places));
+    lowers.push(...opened.map(({ lsmt }) => lsmt));
+    const image = await open(config, lowers, close);
+    await writeResult(config.resultFile, undefined, places.notice);
+    return image;
+  } catch (error) {
+    for (const layer of lowers) await layer.close();
+    await close();
+    await writeResult(config.resultFile, error, places.notice);
+    throw error;
+  }
+}
+
+async function readImageConfig(path: string, { stderr }: Environment): Promise<ImageConfig> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw openFailure(path, error);
+  }
+  try {
+    const { config, notices } = parseImageConfig(text, path);
+    for (const notice of notices) stderr.write(`${path}: ${notice}\n`);
+    return config;
+  } catch (error) {
+    throw new LazyError("USAGE", `failed to parse image config: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+async function openUnsealedWarp(data: string, index: string, target: string): Promise<LsmtLayer> {
+  const files: FileSource[] = [];
+  try {
+    for (const path of [data, index, target]) files.push(await FileSource.open(path));
+    const [metadata, indexFile, targetFile] = files;
+    return await openUnsealedWarpLayer(metadata, indexFile, targetFile);
+  } catch (error) {
+    for (const file of files) await file.close();
+    throw error;
+  }
+}
