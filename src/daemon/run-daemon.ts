@@ -83,18 +83,21 @@ async function listenOnPorts(
     );
   }
   if (exporterConfig.enable) {
-    servers.push(await listenOnPort(createExporter(devices, exporterConfig.uriPrefix), "::", exporterConfig.port, "exporterConfig.port"));
+    servers.push(
+      await listenOnPort(createExporter(devices, exporterConfig.uriPrefix), undefined, exporterConfig.port, "exporterConfig.port"),
+    );
   }
   return servers;
 }
 
-async function listenOnPort(server: Server, host: string, port: number, key: string): Promise<Server> {
+async function listenOnPort(server: Server, host: string | undefined, port: number, key: string): Promise<Server> {
   try {
+    // Without a host: all addresses that the machine has.
     server.listen(port, host === "localhost" ? "127.0.0.1" : host);
     await once(server, "listening");
     return server;
   } catch (cause) {
-    throw new LazyError("UNAVAILABLE", `${key}: cannot listen on port ${port} of ${host}: ${messageOf(cause)}`, { cause });
+    throw new LazyError("UNAVAILABLE", `${key}: cannot listen on ${host ?? "port"} ${port}: ${messageOf(cause)}`, { cause });
   }
 }
 
