@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
@@ -79,7 +79,7 @@ export class Devices {
     if (this.#devices.has(id) || this.#creating.has(id)) throw await duplicate(id, image, this.#options);
     this.#creating.add(id);
     try {
-      return await this.#start({ id, config: kept, serviceConfigPath: this.#options.serviceConfigPath, expose });
+      return await this.#start({ id, config: kept, serviceConfigPath: this.#options.serviceConfigPath, expose: await atRealPath(expose) });
     } finally {
       this.#creating.delete(id);
     }
@@ -133,6 +133,16 @@ export class Devices {
       (error: unknown) => this.#options.log(`device ${spec.id}: is not watched any more: ${messageOf(error)}`),
     );
     return device;
+  }
+}
+
+/** The kernel knows mounts by their real path. */
+async function atRealPath(expose: Exposure): Promise<Exposure> {
+  if (expose.kind !== "mount") return expose;
+  try {
+    return { ...expose, directory: await realpath(expose.directory) };
+  } catch (cause) {
+    throw new LazyError("NOT_FOUND", `expose: ${expose.directory}: ${messageOf(cause)}`, { cause });
   }
 }
 

@@ -14,6 +14,7 @@ import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { NbdServer } from "../export/nbd/nbd-server.ts";
 import { attachLoop } from "../native/loop.ts";
+import { mountAt } from "../native/mounts.ts";
 import type { DevicePlaces } from "./device-directory.ts";
 import type { Access, Exposure } from "./exposure-schema.ts";
 
@@ -130,6 +131,10 @@ async function exposeByFuse(
 /** Mounting waits for reads; when nobody answers them the connection is cut, and they fail. */
 async function mountShown(server: FuseServer, filesystem: Filesystem, places: MountPlaces, isReadOnly: boolean): Promise<void> {
   const { type, sectorBytes, needsRecovery } = filesystem;
+  const busy = mountAt(places.directory);
+  if (busy !== undefined) {
+    throw new LazyError("USAGE", `expose: ${busy.type} from ${busy.source} is mounted on ${places.directory}; name another directory`);
+  }
   if (type === "erofs" && !isReadOnly) throw new LazyError("USAGE", `expose: EROFS cannot be written; mount it with readOnly`);
   const ext4 = ["errors=continue", ...(isReadOnly && needsRecovery ? ["noload"] : [])];
   const options = [isReadOnly ? "ro" : "rw", "nosuid", "nodev", ...(type === "ext4" ? ext4 : [])];

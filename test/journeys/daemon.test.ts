@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { test } from "node:test";
 import { once } from "node:events";
@@ -37,6 +37,7 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
   const path = bench.join("config.json");
   await writeFile(path, JSON.stringify(config));
   await mkdir(bench.join("mnt"));
+  await symlink(bench.join("mnt"), bench.join("link"));
 
   const created = await bench.device("create", path, "--id", "file");
   assert.deepEqual([created.status, created.stderr], [0, ""]);
@@ -59,7 +60,7 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
   ]);
   assert.equal(copied, await frontOf(file));
 
-  const mounted = await bench.device("create", "--id", "mount", "--expose", `mount=${bench.join("mnt")}`, path);
+  const mounted = await bench.device("create", "--id", "mount", "--expose", `mount=${bench.join("link")}`, path);
   assert.equal(mounted.stdout.toString(), `${bench.join("mnt")}\n`);
   assert.deepEqual(await listTree(bench.join("mnt")), stackTree());
 
@@ -120,6 +121,7 @@ test("what cannot be done is refused with a reason, and leaves nothing behind", 
   const missing = { lowers: [{ file: bench.join("nothing"), digest: digestOf(Buffer.from("nothing")) }], resultFile: bench.join("result") };
   assert.equal((await refusal(bench, "POST", "/devices", { id: "missing", config: missing }))[0], 400);
   assert.equal(await readFile(bench.join("result"), "utf8"), "failed:empty repoBlobUrl");
+  await mkdir(bench.join("mnt"));
   const writable = { kind: "mount", directory: bench.join("tree"), readOnly: false };
   for (const [status, method, path, body] of [
     [404, "GET", "/devices/none", undefined],
@@ -131,7 +133,9 @@ test("what cannot be done is refused with a reason, and leaves nothing behind", 
     [400, "POST", "/devices", { id: "a", config: "relative.json" }],
     [404, "POST", "/devices", { id: "a", config: bench.join("missing.json") }],
     [400, "POST", "/devices", { id: "a", config, expose: { kind: "tcmu" } }],
-    [400, "POST", "/devices", { id: "a", config, expose: writable }],
+    [404, "POST", "/devices", { id: "a", config, expose: writable }],
+    [400, "POST", "/devices", { id: "a", config, expose: { ...writable, directory: bench.join("mnt") } }],
+    [400, "POST", "/devices", { id: "a", config, expose: { kind: "mount", directory: "/proc" } }],
     [400, "POST", "/devices", { id: "a", config, more: 1 }],
     [400, "POST", "/devices/taken/snapshot", { config: bench.join("missing.json") }],
   ] as const) {
@@ -154,7 +158,7 @@ test("a device that is in use goes on, unless its removal is forced", async () =
   await mkdir(bench.join("tree"));
   await run("mount", ["-o", "ro", loop.access.device, bench.join("tree")]);
   {
-    const user = await (await import("node:fs/promises")).open(bench.join("mnt", "bin"), "r");
+    const user = await open(bench.join("mnt", "bin"), "r");
     assert.equal((await refusal(bench, "DELETE", "/devices/mount"))[0], 409);
     await user.close();
   }
