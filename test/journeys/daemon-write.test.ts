@@ -128,3 +128,23 @@ test("a snapshot is taken while files are written, by either API", async () => {
   await bench.remove("disk");
   await bench.allGone();
 });
+
+test("a device is written over NBD, and read-only where that is asked for", async () => {
+  await using bench = await DaemonBench.start();
+  const config = { upper: await bench.newUpper("upper", 16 << 20) };
+  const input = bench.join("input");
+  await shell('head -c 16777216 /dev/urandom >"$1"', input);
+  const open = async (readOnly: boolean): Promise<string> => {
+    const { access } = await bench.create({ id: "disk", config, expose: { kind: "nbd", readOnly } });
+    assert.ok(access?.kind === "nbd");
+    return access.uri;
+  };
+  await run("nbdcopy", ["--flush", input, await open(false)]);
+  await bench.remove("disk");
+  const uri = await open(true);
+  await run("nbdcopy", [uri, bench.join("output")]);
+  await run("cmp", [input, bench.join("output")]);
+  await assert.rejects(run("nbdcopy", [input, uri]), /read-only|permission/i);
+  await bench.remove("disk");
+  await bench.allGone();
+});
