@@ -6,7 +6,7 @@ import type { ImageStore } from "../oci/image-store.ts";
 import type { MediaTypeFamily } from "../oci/media-types.ts";
 import type { WantedLayer } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";
-import { readLayer, unreadLayer } from "./known-layer.ts";
+import { readLayer, unreadLayer } from "./stored-layer.ts";
 import type { OutputLayer } from "./output-image.ts";
 
 /** A layer that was converted before, and that is in the destination. */

@@ -9,7 +9,7 @@ import type { ConvertOptions, ConvertTarget } from "./convert-options.ts";
 import { ANNOTATION, isConvertedLayer } from "../oci/overlaybd-layer.ts";
 import type { ImageFormat } from "./image-format.ts";
 import type { ImageNode } from "./image-graph.ts";
-import { readLayer, unreadLayer } from "./known-layer.ts";
+import { readLayer, unreadLayer } from "./stored-layer.ts";
 import type { KnownLayers } from "./known-layers.ts";
 import { wantedLayers } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";

@@ -4,7 +4,7 @@ import { gzipped } from "../compression/gzip-stream.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { ImageStore } from "../oci/image-store.ts";
 import type { BlobSpool } from "./blob-spool.ts";
-import { storedLayer } from "./known-layer.ts";
+import { storedLayer } from "./stored-layer.ts";
 import type { ScanThreads } from "./scan-threads.ts";
 import type { RecompressedLayer } from "./turbo-layer.ts";
 

@@ -8,7 +8,7 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash } from "../oci/digest.ts";
 import { ARCHIVE_END, memberHead, memberPadding } from "../tar/member-head.ts";
 import { turboDescriptor } from "./image-format.ts";
-import { storedLayer } from "./known-layer.ts";
+import { storedLayer } from "./stored-layer.ts";
 import type { LayerIndex } from "./layer-index.ts";
 import { appendMetadata } from "./layer-metadata.ts";
 import type { ConvertedLayer, FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
