@@ -5,7 +5,9 @@ import { parsePlatform } from "../oci/platform.ts";
 import { addCompletionCommand } from "./completion/completion.ts";
 import { addConfigCommand } from "./config.ts";
 import { addConvertCommand } from "./convert.ts";
+import { addDaemonCommand } from "./daemon.ts";
 import { addDbCommand } from "./db.ts";
+import { addDeviceCommand } from "./device.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import type { Environment } from "./environment.ts";
 import { addFileCommands } from "./file-commands.ts";
@@ -44,6 +46,8 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addUmountCommand(program, mounts);
   addServeMountCommand(program, mounts);
   addServeCommand(program, mounts);
+  addDaemonCommand(program, environment);
+  addDeviceCommand(program, environment);
   addDoctorCommand(program, environment, setStatus);
   addTraceCommand(program, environment, mounts, setStatus);
   addFileCommands(program, environment);

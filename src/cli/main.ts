@@ -1,11 +1,23 @@
-import { readEnvironment } from "./environment.ts";
+import { SERVE_DEVICE_COMMAND } from "../daemon/device-directory.ts";
+import { readEnvironment, type Environment } from "./environment.ts";
 import { interruptSignal, runToExit } from "./exit-status.ts";
-import { createLazylayer } from "./lazylayer.ts";
 
 const signal = interruptSignal();
 
 await runToExit("lazylayer", signal, async () => {
-  let status = 0;
-  await createLazylayer(readEnvironment(signal), (found) => (status = found)).parseAsync();
-  return status;
+  const environment = readEnvironment(signal);
+  const [name, ...args] = process.argv.slice(2);
+  return name === SERVE_DEVICE_COMMAND ? await serveDevice(args, environment) : await runCommand(environment);
 });
+
+async function serveDevice(args: readonly string[], environment: Environment): Promise<number> {
+  const { runServeDevice } = await import("./serve-device.ts");
+  return await runServeDevice(args, environment);
+}
+
+async function runCommand(environment: Environment): Promise<number> {
+  const { createLazylayer } = await import("./lazylayer.ts");
+  let status = 0;
+  await createLazylayer(environment, (found) => (status = found)).parseAsync();
+  return status;
+}

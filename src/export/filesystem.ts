@@ -21,7 +21,7 @@ export interface FilesystemOptions {
 
 /** Mounts the file system in the served file on the user's directory. The loop device goes away with the mount. */
 export async function mountFilesystem(places: MountPlaces, { type, options, sectorBytes }: FilesystemOptions): Promise<void> {
-  const device = await attachLoop(join(places.exportDirectory, CONTENT_NAME), sectorBytes);
+  const device = await attachLoop(join(places.exportDirectory, CONTENT_NAME), sectorBytes, !options.includes("rw"));
   try {
     await mountDevice(device, places.directory, type, options);
   } finally {
@@ -36,12 +36,17 @@ export async function mountFilesystem(places: MountPlaces, { type, options, sect
  * With `plain` it fails, having changed nothing, while somebody uses the file system; `lazy` makes their reads fail.
  */
 export async function dismantle(places: MountPlaces, mode: Exclude<UnmountMode, "forced">): Promise<void> {
+  await takeFromKernel(places, mode);
+  await unmountIfMounted(places.exportDirectory, "forced");
+  await ifThere(rmdir(places.exportDirectory));
+}
+
+/** The first half of it, which the served file must still answer to: file system and loop device write what they have not yet written. */
+export async function takeFromKernel(places: MountPlaces, mode: Exclude<UnmountMode, "forced">): Promise<void> {
   const devices = loopsOf(join(places.exportDirectory, CONTENT_NAME));
   const mounted = mountAt(places.directory);
   if (mounted !== undefined && devices.includes(mounted.source)) await unmountIfMounted(places.directory, mode);
   for (const device of devices) await detachIfAttached(device, places.exportDirectory);
-  await unmountIfMounted(places.exportDirectory, "forced");
-  await ifThere(rmdir(places.exportDirectory));
 }
 
 /** Nothing was there to undo if it is not there afterwards. */

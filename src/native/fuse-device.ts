@@ -17,9 +17,19 @@ export function openFuseDevice(): number {
   }
 }
 
-/** Mounts the connection read-only on a directory. The kernel's first request waits on the descriptor afterwards. */
-export async function mountFuse(descriptor: number, directory: string, maxReadBytes: number): Promise<void> {
-  const options = ["fd=3", "rootmode=40000", "user_id=0", "group_id=0", `max_read=${maxReadBytes}`, "ro", "nosuid", "nodev", "noexec"];
+/** Mounts the connection on a directory. The kernel's first request waits on the descriptor afterwards. */
+export async function mountFuse(descriptor: number, directory: string, maxReadBytes: number, isReadOnly: boolean): Promise<void> {
+  const options = [
+    "fd=3",
+    "rootmode=40000",
+    "user_id=0",
+    "group_id=0",
+    `max_read=${maxReadBytes}`,
+    isReadOnly ? "ro" : "rw",
+    "nosuid",
+    "nodev",
+    "noexec",
+  ];
   await runTool("mount", ["-i", "-t", "fuse.lazylayer", "-o", options.join(","), "lazylayer", directory], {
     inheritedDescriptor: descriptor,
   });

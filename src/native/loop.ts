@@ -2,9 +2,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { LazyError } from "../errors.ts";
 import { runTool } from "./tool.ts";
 
-/** Attaches a file read-only to a free loop device, with direct I/O, and answers the device's path. */
-export async function attachLoop(file: string, sectorBytes: number): Promise<string> {
-  const output = await runTool("losetup", ["--find", "--show", "--read-only", "--direct-io=on", `--sector-size=${sectorBytes}`, file]);
+/** Attaches a file to a free loop device, with direct I/O, and answers the device's path. */
+export async function attachLoop(file: string, sectorBytes: number, isReadOnly = true): Promise<string> {
+  const access = isReadOnly ? ["--read-only"] : [];
+  const output = await runTool("losetup", ["--find", "--show", ...access, "--direct-io=on", `--sector-size=${sectorBytes}`, file]);
   const device = output.trim();
   if (!/^\/dev\/loop\d+$/.test(device))
     throw new LazyError("UNAVAILABLE", `losetup ${file}: printed ${JSON.stringify(device)}, expected a device`);

@@ -54,7 +54,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
   },
   { modules: /^(node:sqlite|mysql2(\/promise)?|pg)$/, allowed: ["dedup/"] },
   { modules: /^node:worker_threads$/, allowed: ["workers/", "export/", "device/"] },
-  { modules: /^node:child_process$/, allowed: ["native/", "registry/credential", "cli/"] },
+  { modules: /^node:child_process$/, allowed: ["native/", "registry/credential", "daemon/", "cli/"] },
 ];
 
 /** Rooms that must give the same answer anywhere and at any time. */

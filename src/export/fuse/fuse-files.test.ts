@@ -9,21 +9,29 @@ import {
   directoryEntry,
   entryOut,
   ERRNO,
+  FALLOCATE_MODES,
+  fallocateIn,
+  FATTR_SIZE,
   inHeader,
   INIT_FLAGS,
   initIn,
   initOut,
   MAX_READ_BYTES,
+  MAX_WRITE_BYTES,
   OPCODES,
   openOut,
   outHeader,
   readIn,
+  setAttributesIn,
   statfsOut,
+  writeIn,
+  writeOut,
 } from "./protocol.ts";
 
 const FILES: FuseFile[] = [
-  { name: "disk", size: 10_000, live: false },
-  { name: "stats", size: 0, live: true },
+  { name: "disk", size: 10_000, live: false, writable: false },
+  { name: "stats", size: 0, live: true, writable: false },
+  { name: "upper", size: 10_000, live: false, writable: true },
 ];
 
 function request(opcode: number, node: number, body: Uint8Array = new Uint8Array(0), unique = 8): Uint8Array {
@@ -36,7 +44,7 @@ function answer(opcode: number, node: number, body?: Uint8Array): Answer {
 
 /** The body of a reply, after a look at its header. */
 function bodyOf(reply: Answer): Uint8Array {
-  assert.ok(reply.kind !== "none" && reply.kind !== "read");
+  assert.ok(reply.kind !== "none" && reply.kind !== "read" && reply.kind !== "change");
   const { length, error, unique } = outHeader.decode(reply.bytes);
   assert.deepEqual([length, error, unique], [reply.bytes.length, 0, 8]);
   return reply.bytes.subarray(outHeader.size);
@@ -49,10 +57,25 @@ function errnoOf(reply: Answer): number {
 }
 
 test("structures have the sizes that the kernel's header states", () => {
-  const sizes = [inHeader, outHeader, initOut, attribute, attributeOut, entryOut, openOut, readIn, statfsOut, directoryEntry];
+  const sizes = [
+    inHeader,
+    outHeader,
+    initOut,
+    attribute,
+    attributeOut,
+    entryOut,
+    openOut,
+    readIn,
+    statfsOut,
+    directoryEntry,
+    writeIn,
+    writeOut,
+    fallocateIn,
+    setAttributesIn,
+  ];
   assert.deepEqual(
     sizes.map(({ size }) => size),
-    [40, 16, 64, 88, 104, 128, 16, 40, 80, 24],
+    [40, 16, 64, 88, 104, 128, 16, 40, 80, 24, 40, 8, 32, 88],
   );
 });
 
@@ -97,8 +120,8 @@ test("LOOKUP finds files by name, with their attributes", () => {
 
 test("GETATTR tells the directory from the files, and unknown nodes from both", () => {
   const modeOf = (node: number): number => attribute.decode(bodyOf(answer(OPCODES.GETATTR, node)), 16).mode;
-  assert.deepEqual([1, 2, 3].map(modeOf), [0o040500, 0o100400, 0o100400]);
-  assert.equal(errnoOf(answer(OPCODES.GETATTR, 4)), ERRNO.NOENT);
+  assert.deepEqual([1, 2, 3, 4].map(modeOf), [0o040500, 0o100400, 0o100400, 0o100600]);
+  assert.equal(errnoOf(answer(OPCODES.GETATTR, 5)), ERRNO.NOENT);
 });
 
 test("READ is clamped to a fixed file's size, and passed on as it is for a live one", () => {
@@ -127,7 +150,7 @@ test("READDIR lists every name once, however little room each call has", () => {
         offset = nextOffset;
       }
     }
-    assert.deepEqual(names, [".", "..", "disk", "stats"], `room ${room}`);
+    assert.deepEqual(names, [".", "..", "disk", "stats", "upper"], `room ${room}`);
   }
 });
 
@@ -139,11 +162,60 @@ test("opening and releasing a file are told apart from other replies", () => {
 
 test("requests without a reply get none; unknown ones are not implemented", () => {
   for (const opcode of [OPCODES.FORGET, OPCODES.BATCH_FORGET, OPCODES.INTERRUPT]) assert.equal(answer(opcode, 0).kind, "none");
-  for (const opcode of [16, 25, 22, 46, 999]) assert.equal(errnoOf(answer(opcode, 2)), ERRNO.NOSYS);
+  for (const opcode of [12, 25, 22, 46, 999]) assert.equal(errnoOf(answer(opcode, 2)), ERRNO.NOSYS);
 });
 
 test("an error reply carries the negated errno and nothing else", () => {
   assert.deepEqual([...encodeReply(3, undefined, 5)], [16, 0, 0, 0, 0xfb, 0xff, 0xff, 0xff, 3, 0, 0, 0, 0, 0, 0, 0]);
+});
+
+test("a WRITE inside of a writable file carries its data; others are refused", () => {
+  const data = Buffer.from("data to write");
+  const write = (node: number, offset: number, size: number): Answer =>
+    answer(OPCODES.WRITE, node, Buffer.concat([writeIn.encode({ offset, size }), data]));
+  assert.deepEqual(write(4, 512, data.length), { kind: "change", file: 2, change: { kind: "write", unique: 8, offset: 512, data } });
+  assert.equal(write(4, 10_000 - data.length, data.length).kind, "change");
+  assert.equal(errnoOf(write(4, 10_001 - data.length, data.length)), ERRNO.NOSPC);
+  assert.equal(errnoOf(write(4, 0, data.length + 1)), ERRNO.INVAL);
+  assert.equal(errnoOf(write(2, 0, data.length)), ERRNO.ROFS);
+  assert.equal(errnoOf(write(1, 0, data.length)), ERRNO.ISDIR);
+});
+
+test("punched holes and zero ranges are discards inside of the file; other allocations are not done", () => {
+  const { KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE } = FALLOCATE_MODES;
+  const allocate = (mode: number, offset: number, bytes: number): Answer =>
+    answer(OPCODES.FALLOCATE, 4, fallocateIn.encode({ offset, bytes, mode }));
+  const discard = (offset: number, length: number): Answer => ({
+    kind: "change",
+    file: 2,
+    change: { kind: "discard", unique: 8, offset, length },
+  });
+  assert.deepEqual(allocate(KEEP_SIZE | PUNCH_HOLE, 4096, 4096), discard(4096, 4096));
+  assert.deepEqual(allocate(KEEP_SIZE | PUNCH_HOLE, 8192, 4096), discard(8192, 1808));
+  assert.deepEqual(allocate(KEEP_SIZE | PUNCH_HOLE, 20_000, 4096), discard(10_000, 0));
+  assert.deepEqual(allocate(ZERO_RANGE, 0, 10_000), discard(0, 10_000));
+  assert.equal(errnoOf(allocate(ZERO_RANGE, 0, 10_001)), ERRNO.FBIG);
+  for (const mode of [0, KEEP_SIZE, PUNCH_HOLE | ZERO_RANGE, 0x08]) assert.equal(errnoOf(allocate(mode, 0, 4096)), ERRNO.OPNOTSUPP);
+  assert.equal(errnoOf(answer(OPCODES.FALLOCATE, 2, fallocateIn.encode({ bytes: 1, mode: PUNCH_HOLE }))), ERRNO.NOSYS);
+});
+
+test("FSYNC of a writable file is a flush", () => {
+  assert.deepEqual(answer(OPCODES.FSYNC, 4), { kind: "change", file: 2, change: { kind: "flush", unique: 8 } });
+});
+
+test("SETATTR leaves a writable file as large as it is", () => {
+  const set = (node: number, size: number): Answer => answer(OPCODES.SETATTR, node, setAttributesIn.encode({ valid: FATTR_SIZE, size }));
+  assert.equal(attribute.decode(bodyOf(set(4, 10_000)), 16).size, 10_000);
+  assert.equal(errnoOf(set(4, 0)), ERRNO.PERM);
+  assert.equal(errnoOf(set(2, 10_000)), ERRNO.ROFS);
+});
+
+test("only where something can be written the kernel may send large writes", () => {
+  const largest = (files: FuseFile[]): number => {
+    const reply = answerRequest(files, request(OPCODES.INIT, 0, initIn.encode({ major: 7, minor: 38 })));
+    return initOut.decode(bodyOf(reply)).maxWrite;
+  };
+  assert.deepEqual([largest(FILES), largest(FILES.slice(0, 2))], [MAX_WRITE_BYTES, 4096]);
 });
 
 test("any bytes give an answer or are refused as corrupt", () => {

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, rmdir } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, rmdir, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { MemorySource, type ByteSource } from "../../bytes/source.ts";
-import { LazyError } from "../../errors.ts";
+import { HeldDevice } from "../../../test/support/held-device.ts";
+import { LazyError, messageOf } from "../../errors.ts";
 import { mountAt } from "../../native/mounts.ts";
 import { FuseServer, type FuseServerOptions } from "./fuse-server.ts";
 
@@ -144,4 +146,53 @@ test("release is told once nobody has the file open any more", async () => {
   await using served = await serve(new MemorySource(content(4096)));
   await readWith(served.directory, "bs=4096", "iflag=direct");
   await served.server.released();
+});
+
+test("writes reach the device, and the kernel's fsync, punched holes and zeros too", async () => {
+  const device = new HeldDevice(Buffer.alloc(4 << 20));
+  await using served = await serve(device);
+  const disk = join(served.directory, "disk");
+  const data = content(3 << 20);
+  const input = join(served.directory, "..", `${basename(served.directory)}-input`);
+  await writeFile(input, data);
+  try {
+    await run("dd", [`if=${input}`, `of=${disk}`, "bs=300001", "seek=1", "conv=notrunc,fsync", "status=none"]);
+  } finally {
+    await unlink(input);
+  }
+  const expected = Buffer.alloc(4 << 20);
+  expected.set(data, 300_001);
+  assert.ok(device.bytes.equals(expected));
+  assert.equal(device.calls.at(-1), "flush 0+0");
+  assert.equal((await run("sha256sum", [disk])).stdout.slice(0, 64), createHash("sha256").update(expected).digest("hex"));
+
+  await run("fallocate", ["--punch-hole", "--keep-size", "--offset", "1048577", "--length", "100000", disk]);
+  await run("fallocate", ["--zero-range", "--offset", "2097152", "--length", "4096", disk]);
+  expected.fill(0, 1_048_577, 1_148_577).fill(0, 2_097_152, 2_101_248);
+  assert.ok(device.bytes.equals(expected));
+  const { writtenBytes, discards, flushes, failedWrites } = served.server.counts();
+  assert.deepEqual([writtenBytes, discards, failedWrites], [data.length, 2, 0]);
+  assert.ok(flushes >= 1, "the kernel may flush more often than it is asked to");
+});
+
+test("a write that fails is an error to whoever wrote, and is told of; the device goes on", async () => {
+  const device = new HeldDevice(Buffer.alloc(1 << 20));
+  const failures: string[] = [];
+  await using served = await serve(device, { onWriteFailure: (error, { kind }) => failures.push(`${kind}: ${messageOf(error)}`) });
+  const write = async (): Promise<unknown> =>
+    await run("dd", ["if=/dev/zero", `of=${join(served.directory, "disk")}`, "bs=4096", "count=1", "conv=notrunc", "status=none"]);
+  device.gate = async () => await Promise.reject(new Error("no room"));
+  await assert.rejects(write(), /Input\/output error/);
+  assert.deepEqual(failures, ["write: no room"]);
+  device.gate = () => undefined;
+  await write();
+  assert.equal(served.server.counts().failedWrites, 1);
+});
+
+test("a device keeps its size, whatever is asked of its file", async () => {
+  await using served = await serve(new HeldDevice(Buffer.alloc(1 << 20)));
+  const disk = join(served.directory, "disk");
+  await assert.rejects(run("truncate", ["--size=4096", disk]), /Operation not permitted/);
+  await assert.rejects(run("dd", ["if=/dev/zero", `of=${disk}`, "bs=4096", "seek=256", "count=1", "conv=notrunc"]), /No space left/);
+  assert.equal((await run("stat", ["--format=%s", disk])).stdout, "1048576\n");
 });

@@ -1,13 +1,14 @@
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
+import type { BlockDevice } from "../../bytes/block-device.ts";
 import type { ByteSource } from "../../bytes/source.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
 import { unmountIfMounted } from "../../native/mounts.ts";
 import { writeReply } from "./fuse-connection.ts";
-import { encodeReply, encodeReplyHeader, type FuseFile, type ReadRequest } from "./fuse-files.ts";
+import { encodeReply, encodeReplyHeader, type Change, type FuseFile, type ReadRequest } from "./fuse-files.ts";
 import type { FuseWorkerData, FuseWorkerMessage } from "./fuse-worker.ts";
-import { ERRNO, MAX_READ_BYTES } from "./protocol.ts";
+import { ERRNO, MAX_READ_BYTES, writeOut } from "./protocol.ts";
 import type { SyncReaderModule } from "./sync-reader.ts";
 
 /** Name of the file that holds the served content. */
@@ -20,7 +21,8 @@ const CONTENT_FILE = 0;
 export interface FuseServerOptions {
   /** An existing directory to mount on. */
   readonly directory: string;
-  readonly content: ByteSource;
+  /** Can be written if it has a `write`. */
+  readonly content: ByteSource | BlockDevice;
   /** Lets workers answer what is cached; without it every read goes through `content`. */
   readonly reader?: SyncReaderModule | undefined;
   /** Threads that read requests. */
@@ -29,9 +31,11 @@ export interface FuseServerOptions {
   readonly stats: () => string;
   /** Called when a read of `content` fails; the reader gets EIO. */
   readonly onReadFailure: (error: unknown, offset: number, length: number) => void;
+  /** Called when a change of `content` fails; the writer gets EIO. */
+  readonly onWriteFailure?: ((error: unknown, change: Change) => void) | undefined;
 }
 
-/** Reads of the content that were answered. */
+/** Reads and writes of the content that were answered. */
 export interface FuseReadCounts {
   /** By workers, from the cache. */
   readonly cachedReads: number;
@@ -40,11 +44,17 @@ export interface FuseReadCounts {
   readonly fetchedReads: number;
   readonly fetchedBytes: number;
   readonly failedReads: number;
+  readonly writes: number;
+  readonly writtenBytes: number;
+  readonly discards: number;
+  readonly flushes: number;
+  readonly failedWrites: number;
 }
 
 /**
  * A directory with a file `disk`, whose bytes are a source's, and a file `stats`, mounted through FUSE.
  * Workers wait for requests and answer what is cached; the main thread answers the rest.
+ * Writes go to the main thread, as they wait for the disk.
  * The main thread must never touch the mount itself: it would wait for its own answer.
  */
 export class FuseServer {
@@ -56,6 +66,7 @@ export class FuseServer {
   readonly #counters: Float64Array[] = [];
   readonly #gate = new Int32Array(new SharedArrayBuffer(4));
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
+  readonly #changes = { writes: 0, writtenBytes: 0, discards: 0, flushes: 0, failedWrites: 0 };
   readonly #openings = new Int32Array(new SharedArrayBuffer(4));
   readonly #release: PromiseWithResolvers<void> = Promise.withResolvers();
   #awaitsRelease = false;
@@ -72,7 +83,7 @@ export class FuseServer {
   static async mount(options: FuseServerOptions): Promise<FuseServer> {
     const server = new FuseServer(options);
     try {
-      await mountFuse(server.#descriptor, options.directory, MAX_READ_BYTES);
+      await mountFuse(server.#descriptor, options.directory, MAX_READ_BYTES, server.#device === undefined);
     } catch (error) {
       server.#openGate(2);
       await Promise.allSettled([server.ended]);
@@ -86,7 +97,12 @@ export class FuseServer {
   counts(): FuseReadCounts {
     const sum = (slot: number): number => this.#counters.reduce((total, counters) => total + counters[slot], 0);
     const { reads, bytes, failed } = this.#main;
-    return { cachedReads: sum(0), cachedBytes: sum(1), fetchedReads: reads, fetchedBytes: bytes, failedReads: failed };
+    return { cachedReads: sum(0), cachedBytes: sum(1), fetchedReads: reads, fetchedBytes: bytes, failedReads: failed, ...this.#changes };
+  }
+
+  /** How often `disk` is open now. */
+  openings(): number {
+    return Atomics.load(this.#openings, 0);
   }
 
   /** Resolves once nobody has `disk` open. Before it is called, openings may come and go. */
@@ -108,6 +124,12 @@ export class FuseServer {
     closeFuseDevice(this.#descriptor);
   }
 
+  /** The content, if it can be written. */
+  get #device(): BlockDevice | undefined {
+    const { content } = this.#options;
+    return "write" in content ? content : undefined;
+  }
+
   #openGate(value: number): void {
     Atomics.store(this.#gate, 0, value);
     Atomics.notify(this.#gate, 0);
@@ -117,8 +139,8 @@ export class FuseServer {
     const counters = new Float64Array(new SharedArrayBuffer(16));
     this.#counters.push(counters);
     const files: FuseFile[] = [
-      { name: CONTENT_NAME, size: this.#options.content.size, live: false },
-      { name: STATS_NAME, size: 0, live: true },
+      { name: CONTENT_NAME, size: this.#options.content.size, live: false, writable: this.#device !== undefined },
+      { name: STATS_NAME, size: 0, live: true, writable: false },
     ];
     const workerData: FuseWorkerData = {
       descriptor: this.#descriptor,
@@ -137,7 +159,42 @@ export class FuseServer {
 
   #receive(message: FuseWorkerMessage): void {
     if (message.kind === "read") void this.#answerRead(message.read);
+    else if (message.kind === "change") void this.#makeChange(message.change);
     else this.#checkRelease();
+  }
+
+  /** Never rejects, as `#answerRead`. */
+  async #makeChange(change: Change): Promise<void> {
+    let body: Uint8Array;
+    try {
+      body = await this.#change(change);
+    } catch (error) {
+      this.#changes.failedWrites++;
+      writeReply(this.#descriptor, [encodeReply(change.unique, new Uint8Array(0), ERRNO.IO)]);
+      this.#options.onWriteFailure?.(error, change);
+      return;
+    }
+    writeReply(this.#descriptor, [encodeReply(change.unique, body)]);
+  }
+
+  async #change(change: Change): Promise<Uint8Array> {
+    const device = this.#device;
+    if (device === undefined) throw new LazyError("UNSUPPORTED", `${this.#options.content.name}: is read-only`);
+    switch (change.kind) {
+      case "write":
+        await device.write(change.offset, change.data);
+        this.#changes.writes++;
+        this.#changes.writtenBytes += change.data.length;
+        return writeOut.encode({ size: change.data.length });
+      case "discard":
+        await device.discard(change.offset, change.length);
+        this.#changes.discards++;
+        return new Uint8Array(0);
+      case "flush":
+        await device.flush();
+        this.#changes.flushes++;
+        return new Uint8Array(0);
+    }
   }
 
   #checkRelease(): void {

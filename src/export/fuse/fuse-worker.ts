@@ -1,7 +1,8 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { readRequest, writeReply } from "./fuse-connection.ts";
-import { answerRequest, encodeReplyHeader, type FuseFile, type ReadRequest } from "./fuse-files.ts";
-import { MAX_READ_BYTES, REQUEST_BUFFER_BYTES } from "./protocol.ts";
+import { LazyError } from "../../errors.ts";
+import { answerRequest, encodeReply, encodeReplyHeader, type Answer, type Change, type FuseFile, type ReadRequest } from "./fuse-files.ts";
+import { ERRNO, inHeader, MAX_READ_BYTES, READ_ONLY_BUFFER_BYTES, WRITABLE_BUFFER_BYTES } from "./protocol.ts";
 import { loadSyncReader, type SyncReader, type SyncReaderModule } from "./sync-reader.ts";
 
 /** What a worker is started with. */
@@ -19,11 +20,34 @@ export interface FuseWorkerData {
   readonly counters: Float64Array;
 }
 
-/** What a worker tells the main thread: a read to answer, or that the content file is open no more. */
-export type FuseWorkerMessage = { readonly kind: "read"; readonly read: ReadRequest } | { readonly kind: "released" };
+/** What a worker tells the main thread: a read to answer, a change to make, or that the content file is open no more. */
+export type FuseWorkerMessage =
+  | { readonly kind: "read"; readonly read: ReadRequest }
+  | { readonly kind: "change"; readonly change: Change }
+  | { readonly kind: "released" };
 
-function post(message: FuseWorkerMessage): void {
-  parentPort?.postMessage(message);
+function post(message: FuseWorkerMessage, moved: ArrayBuffer[] = []): void {
+  parentPort?.postMessage(message, moved);
+}
+
+/** The buffer takes the next request while the main thread writes: the data goes there in memory of its own. */
+function postChange(change: Change): void {
+  if (change.kind !== "write") {
+    post({ kind: "change", change });
+    return;
+  }
+  const data = new Uint8Array(change.data);
+  post({ kind: "change", change: { ...change, data } }, [data.buffer]);
+}
+
+/** A request that cannot be understood is refused; the others go on. */
+function answerOrRefuse(files: readonly FuseFile[], request: Uint8Array): Answer {
+  try {
+    return answerRequest(files, request);
+  } catch (error) {
+    if (!(error instanceof LazyError) || request.length < inHeader.size) throw error;
+    return { kind: "reply", bytes: encodeReply(inHeader.decode(request).unique, new Uint8Array(0), ERRNO.INVAL) };
+  }
 }
 
 /** Counted where it happens, and before the kernel hears of it: messages of two workers may pass each other. */
@@ -35,13 +59,17 @@ function countOpening(openings: Int32Array, kind: "opened" | "released"): void {
 /** Answers requests until the file system is unmounted. Blocks in the kernel: nothing else runs on this thread. */
 function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
   const { descriptor, files, contentFile, counters } = data;
-  const buffer = Buffer.alloc(REQUEST_BUFFER_BYTES);
+  const buffer = Buffer.alloc(files.some(({ writable }) => writable) ? WRITABLE_BUFFER_BYTES : READ_ONLY_BUFFER_BYTES);
   const content = Buffer.alloc(MAX_READ_BYTES);
   for (;;) {
     const length = readRequest(descriptor, buffer);
     if (length === undefined) return;
-    const answer = answerRequest(files, buffer.subarray(0, length));
+    const answer = answerOrRefuse(files, buffer.subarray(0, length));
     if (answer.kind === "none") continue;
+    if (answer.kind === "change") {
+      postChange(answer.change);
+      continue;
+    }
     if (answer.kind !== "read") {
       if (answer.kind !== "reply" && answer.file === contentFile) countOpening(data.openings, answer.kind);
       writeReply(descriptor, [answer.bytes]);

@@ -1,6 +1,6 @@
 import { Struct, u16, u32, u64 } from "../../bytes/struct.ts";
 
-/** The kernel's FUSE protocol, version 7, as far as a read-only file system of fixed files needs it (see linux/fuse.h). */
+/** The kernel's FUSE protocol, version 7, as far as a file system of fixed files, which may be written in place, needs it (see linux/fuse.h). */
 export const FUSE_MAJOR = 7;
 /** The minor version whose structures are used; the kernel speaks the lower of both sides. */
 export const FUSE_MINOR = 38;
@@ -11,19 +11,27 @@ export const ROOT_NODE = 1;
 
 /** Largest READ: 256 pages of 4096. */
 export const MAX_READ_BYTES = 2 ** 20;
-/** Nothing is ever written; the kernel wants at least a page. */
-export const MAX_WRITE_BYTES = 4096;
-/** The kernel refuses smaller reads of the device: 8192, or header (40), write header (40) and max_write. */
-export const REQUEST_BUFFER_BYTES = 16384;
+/** Where nothing is written; the kernel wants at least a page. */
+export const MIN_WRITE_BYTES = 4096;
+/** Largest WRITE: 256 pages of 4096. */
+export const MAX_WRITE_BYTES = 2 ** 20;
+/** What comes with the largest WRITE; the kernel refuses reads of the device with less room than this, or 8192. */
+const REQUEST_HEAD_BYTES = 40 + 40;
+/** Room for any request, with some to spare. */
+export const READ_ONLY_BUFFER_BYTES = 16384;
+export const WRITABLE_BUFFER_BYTES = MAX_WRITE_BYTES + REQUEST_HEAD_BYTES + 4096;
 
 export const OPCODES = {
   LOOKUP: 1,
   FORGET: 2,
   GETATTR: 3,
+  SETATTR: 4,
   OPEN: 14,
   READ: 15,
+  WRITE: 16,
   STATFS: 17,
   RELEASE: 18,
+  FSYNC: 20,
   INIT: 26,
   OPENDIR: 27,
   READDIR: 28,
@@ -32,10 +40,12 @@ export const OPCODES = {
   INTERRUPT: 36,
   DESTROY: 38,
   BATCH_FORGET: 42,
+  FALLOCATE: 43,
 } as const;
 
 export const INIT_FLAGS = {
   ASYNC_READ: 1 << 0,
+  BIG_WRITES: 1 << 5,
   ASYNC_DIO: 1 << 15,
   PARALLEL_DIROPS: 1 << 18,
   MAX_PAGES: 1 << 22,
@@ -43,9 +53,30 @@ export const INIT_FLAGS = {
 
 export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
+/** Writes to one file need not wait for each other (Linux 6.0). */
+export const FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6;
+
+/** Which attribute SETATTR changes: the size. */
+export const FATTR_SIZE = 1 << 3;
+
+/** Modes of fallocate(2). */
+export const FALLOCATE_MODES = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
 
 /** errno values of Linux. */
-export const ERRNO = { NOENT: 2, IO: 5, NOTDIR: 20, ISDIR: 21, INVAL: 22, NOSYS: 38, PROTO: 71 } as const;
+export const ERRNO = {
+  PERM: 1,
+  NOENT: 2,
+  IO: 5,
+  NOTDIR: 20,
+  ISDIR: 21,
+  INVAL: 22,
+  FBIG: 27,
+  NOSPC: 28,
+  ROFS: 30,
+  NOSYS: 38,
+  PROTO: 71,
+  OPNOTSUPP: 95,
+} as const;
 
 export const inHeader = new Struct(40, {
   length: [0, u32],
@@ -100,6 +131,15 @@ export const entryOut = new Struct(40 + 88, {
 export const openOut = new Struct(16, { handle: [0, u64], flags: [8, u32] });
 
 export const readIn = new Struct(40, { handle: [0, u64], offset: [8, u64], size: [16, u32] });
+
+/** The data follows. */
+export const writeIn = new Struct(40, { handle: [0, u64], offset: [8, u64], size: [16, u32] });
+
+export const writeOut = new Struct(8, { size: [0, u32] });
+
+export const fallocateIn = new Struct(32, { handle: [0, u64], offset: [8, u64], bytes: [16, u64], mode: [24, u32] });
+
+export const setAttributesIn = new Struct(88, { valid: [0, u32], size: [16, u64] });
 
 export const statfsOut = new Struct(80, {
   blocks: [0, u64],

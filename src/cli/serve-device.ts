@@ -1,0 +1,39 @@
+import { LazyError, messageOf } from "../errors.ts";
+import type { DeviceReply } from "../daemon/device-child.ts";
+import { serveDevice } from "../daemon/device-process.ts";
+import type { Environment } from "./environment.ts";
+import { findDataExtents } from "./tools/data-extents.ts";
+
+/**
+ * The hidden command that the daemon starts: the process that serves one device until it is stopped. It has an entry of its own, as each
+ * device has such a process, and most of the program's parts would only take memory there.
+ */
+export async function runServeDevice(args: readonly string[], environment: Environment): Promise<number> {
+  const [directory] = args;
+  if (directory === undefined || args.length !== 1) throw new LazyError("USAGE", "serve-device: expected one directory, of a device");
+  const notice = (message: string): void => void environment.stderr.write(`${message}\n`);
+  let isReady = false;
+  try {
+    await serveDevice(directory, { ...environment, notice, findDataExtents }, async () => {
+      isReady = true;
+      await reply({ kind: "ready" });
+      // The daemon may end before, or without a word.
+      if (process.connected) process.disconnect();
+    });
+    // Connections that were cut off may linger; everything worth waiting for has been waited for.
+    process.exit();
+  } catch (error) {
+    notice(messageOf(error));
+    const { code, message } = error instanceof LazyError ? error : { code: "UNAVAILABLE" as const, message: messageOf(error) };
+    if (!isReady) await reply({ kind: "failed", code, message });
+    process.exit(1);
+  }
+}
+
+/** Resolves when the parent has the message, or is gone. */
+async function reply(message: DeviceReply): Promise<void> {
+  const sent = Promise.withResolvers<unknown>();
+  if (process.connected) process.send?.(message, undefined, undefined, sent.resolve);
+  else sent.resolve(undefined);
+  await sent.promise;
+}

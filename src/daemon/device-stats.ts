@@ -1,0 +1,36 @@
+import { z } from "zod";
+
+const count = z.number().nonnegative();
+
+/** How long something took, as it adds up. */
+const latency = z.strictObject({
+  seconds: count,
+  /** The longest of the last ten seconds. */
+  maxSeconds: count,
+  /** How many took at most so long; ascending bounds in seconds, each with all that were shorter. */
+  buckets: z.array(z.strictObject({ seconds: count, count })),
+});
+
+/** What a device has done since its process began. */
+export const deviceStatsSchema = z.strictObject({
+  id: z.string(),
+  pid: z.int(),
+  upSeconds: count,
+  rssBytes: count,
+  sizeBytes: count,
+  blobBytes: count,
+  layers: count,
+  readOnly: z.boolean(),
+  /** Reads by whoever uses the device; `cached` ones were answered without waiting. */
+  reads: z.strictObject({ cached: count, cachedBytes: count, waited: count, waitedBytes: count, latency }),
+  writes: z.strictObject({ requests: count, bytes: count, discards: count, flushes: count }),
+  /** Reads of the places where layers are, local files among them. */
+  fetches: z.strictObject({ requests: count, bytes: count }),
+  /** Requests to registries. */
+  downloads: z.strictObject({ requests: count, bytes: count, latency }),
+  /** Failed requests, by code of the error. */
+  errors: z.record(z.string(), count),
+});
+
+export type DeviceStats = z.infer<typeof deviceStatsSchema>;
+export type Latency = z.infer<typeof latency>;

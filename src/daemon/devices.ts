@@ -1,0 +1,170 @@
+import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { readFile, realpath } from "node:fs/promises";
+import { join } from "node:path";
+import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
+import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
+import { LazyError, messageOf } from "../errors.ts";
+import { startDeviceProcess } from "./device-child.ts";
+import {
+  clearDevice,
+  createDeviceDirectory,
+  DuplicateDeviceError,
+  findDeviceProcesses,
+  listDevices,
+  removeDeviceDirectory,
+  type NewDevice,
+} from "./device-directory.ts";
+import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
+import { SupervisedDevice, type Supervision } from "./supervised-device.ts";
+
+export interface DeviceRequest {
+  /** By default one is made up. */
+  readonly id?: string | undefined;
+  /** A path, or the configuration itself. */
+  readonly config: string | object;
+  readonly expose?: Exposure | undefined;
+}
+
+export interface DevicesOptions extends Supervision {
+  readonly serviceConfigPath: string | undefined;
+}
+
+const DEFAULT_EXPOSURE: Exposure = exposureSchema.parse({ kind: "fuse" });
+
+/** All devices of a daemon. They go on without it, and it finds them again. */
+export class Devices {
+  readonly #options: DevicesOptions;
+  readonly #devices = new Map<string, SupervisedDevice>();
+  /** Ids of devices that are being created. */
+  readonly #creating = new Set<string>();
+  #isClosed = false;
+
+  private constructor(options: DevicesOptions) {
+    this.#options = options;
+  }
+
+  /** Finds the devices that an earlier daemon started; those whose process is gone are started again. */
+  static open(options: DevicesOptions): Devices {
+    mkdirSync(options.parent, { recursive: true, mode: 0o700 });
+    const devices = new Devices(options);
+    const processes = findDeviceProcesses();
+    for (const spec of listDevices(options.parent)) {
+      const pid = processes.get(join(options.parent, spec.id));
+      options.log(`device ${spec.id}: ${pid === undefined ? "is there, but no process that serves it" : `is served by process ${pid}`}`);
+      devices.#supervise(spec, pid);
+    }
+    return devices;
+  }
+
+  list(): SupervisedDevice[] {
+    return [...this.#devices.values()].filter((device) => device.isThere());
+  }
+
+  /** Throws `NOT_FOUND`. */
+  get(id: string): SupervisedDevice {
+    const device = this.#devices.get(id);
+    if (device?.isThere() !== true) throw new LazyError("NOT_FOUND", `there is no device ${JSON.stringify(id)}`);
+    return device;
+  }
+
+  /** Starts a device and answers it when it can be used; when this fails nothing is left of it. */
+  async create({
+    id = `device-${randomBytes(4).toString("hex")}`,
+    config,
+    expose = DEFAULT_EXPOSURE,
+  }: DeviceRequest): Promise<SupervisedDevice> {
+    const { image, kept } = await readImage(config);
+    await this.#forgetEnded(id);
+    if (this.#devices.has(id) || this.#creating.has(id)) throw await duplicate(id, image, this.#options);
+    this.#creating.add(id);
+    try {
+      return await this.#start({ id, config: kept, serviceConfigPath: this.#options.serviceConfigPath, expose: await atRealPath(expose) });
+    } finally {
+      this.#creating.delete(id);
+    }
+  }
+
+  /** A device that has ended in good order, just now, gives its id free. */
+  async #forgetEnded(id: string): Promise<void> {
+    const device = this.#devices.get(id);
+    if (device === undefined || device.isThere()) return;
+    device.unwatch();
+    await device.over;
+    if (this.#devices.get(id) === device) this.#devices.delete(id);
+  }
+
+  async remove(id: string, force: boolean): Promise<void> {
+    await this.get(id).remove(force);
+    this.#devices.delete(id);
+  }
+
+  /** Stops watching; devices go on. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const device of this.#devices.values()) device.unwatch();
+    await Promise.all([...this.#devices.values()].map(async ({ over }) => await over));
+  }
+
+  async #start(wanted: NewDevice): Promise<SupervisedDevice> {
+    const { parent, launcher, log } = this.#options;
+    const spec = createDeviceDirectory(parent, wanted);
+    const directory = join(parent, spec.id);
+    try {
+      const pid = await startDeviceProcess(directory, launcher);
+      log(`device ${spec.id}: process ${pid} serves it`);
+      return this.#supervise(spec, pid);
+    } catch (error) {
+      await clearDevice(directory, spec.expose, "lazy");
+      removeDeviceDirectory(directory);
+      throw error;
+    }
+  }
+
+  #supervise(spec: DeviceSpec, pid: number | undefined): SupervisedDevice {
+    const device = new SupervisedDevice(spec, pid, this.#options);
+    this.#devices.set(spec.id, device);
+    // Made while the daemon ends: the next one finds it.
+    if (this.#isClosed) device.unwatch();
+    device.over.then(
+      () => {
+        if (this.#devices.get(spec.id) === device && !device.isThere()) this.#devices.delete(spec.id);
+      },
+      (error: unknown) => this.#options.log(`device ${spec.id}: is not watched any more: ${messageOf(error)}`),
+    );
+    return device;
+  }
+}
+
+/** The kernel knows mounts by their real path. */
+async function atRealPath(expose: Exposure): Promise<Exposure> {
+  if (expose.kind !== "mount") return expose;
+  try {
+    return { ...expose, directory: await realpath(expose.directory) };
+  } catch (cause) {
+    throw new LazyError("NOT_FOUND", `expose: ${expose.directory}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** The configuration, and how a device keeps it. */
+async function readImage(config: string | object): Promise<{ readonly image: ImageConfig; readonly kept: NewDevice["config"] }> {
+  if (typeof config !== "string") {
+    const text = JSON.stringify(config, undefined, 2);
+    return { image: parseImageConfig(text, "config").config, kept: { text } };
+  }
+  let text: string;
+  try {
+    text = await readFile(config, "utf8");
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
+    throw new LazyError(code, `${config}: cannot be read: ${messageOf(cause)}`, { cause });
+  }
+  return { image: parseImageConfig(text, config).config, kept: { path: config } };
+}
+
+/** Whoever waits for a result file hears of it there. */
+async function duplicate(id: string, image: ImageConfig, { log }: DevicesOptions): Promise<DuplicateDeviceError> {
+  const error = new DuplicateDeviceError(id);
+  await writeResult(image.resultFile, new ImageOpenError(error.message, "id", error), log);
+  return error;
+}

@@ -1,0 +1,204 @@
+import { constants, mkdirSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BlockDevice } from "../bytes/block-device.ts";
+import type { ByteSource } from "../bytes/source.ts";
+import { probeFilesystem, type Filesystem } from "../device/filesystem.ts";
+import { LazyError, messageOf } from "../errors.ts";
+import { dismantle, mountFilesystem, takeFromKernel, type MountPlaces } from "../export/filesystem.ts";
+import { CONTENT_NAME, FuseServer } from "../export/fuse/fuse-server.ts";
+import type { SyncReaderModule } from "../export/fuse/sync-reader.ts";
+import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
+import type { NbdExport } from "../export/nbd/nbd-export.ts";
+import { NbdServer } from "../export/nbd/nbd-server.ts";
+import { attachLoop } from "../native/loop.ts";
+import { mountAt } from "../native/mounts.ts";
+import type { DevicePlaces } from "./device-directory.ts";
+import type { Access, Exposure } from "./exposure-schema.ts";
+
+const MAX_WORKERS = 2;
+const SECTOR_BYTES = 512;
+const O_RDONLY_EXCLUSIVE = constants.O_RDONLY | constants.O_EXCL;
+/** How long the kernel may take to let go of the file. */
+const RELEASE_TIMEOUT_MS = { plain: 10_000, lazy: 2_000 } as const;
+
+/** What is shown, and who is told when it fails. */
+export interface Shown {
+  readonly id: string;
+  /** Can be written if it has a `write`. */
+  readonly content: ByteSource | BlockDevice;
+  readonly reader: SyncReaderModule | undefined;
+  readonly extentsOf: NbdExport["extentsOf"];
+  readonly onFailure: (error: unknown, what: string) => void;
+}
+
+/** What users of a device have done. */
+export interface UseCounts {
+  readonly cachedReads: number;
+  readonly cachedBytes: number;
+  readonly writes: number;
+  readonly writtenBytes: number;
+  readonly discards: number;
+  readonly flushes: number;
+}
+
+/** A device that the kernel, or NBD's clients, can use. */
+export interface ExposedDevice {
+  readonly access: Access;
+  /** Resolves when somebody else took the device down; rejects when what serves it fails. */
+  readonly ended: Promise<void>;
+  counts(): UseCounts;
+  /** Throws `UNAVAILABLE`, having changed nothing, while somebody uses the device; `lazy` makes their requests fail. */
+  stop(mode: "plain" | "lazy"): Promise<void>;
+}
+
+/** Shows a device. When this fails nothing is left of it. */
+export async function exposeDevice(shown: Shown, expose: Exposure, places: DevicePlaces): Promise<ExposedDevice> {
+  if (expose.kind === "nbd") return await exposeByNbd(shown, expose, places);
+  mkdirSync(places.exportDirectory, { recursive: true, mode: 0o700 });
+  const server = await serveFuse(shown, places);
+  try {
+    return await exposeByFuse(server, shown, expose, places);
+  } catch (error) {
+    await dismantle({ directory: "", exportDirectory: places.exportDirectory }, "lazy");
+    await server.close();
+    throw error;
+  }
+}
+
+async function serveFuse({ content, reader, onFailure }: Shown, { exportDirectory }: DevicePlaces): Promise<FuseServer> {
+  return await FuseServer.mount({
+    directory: exportDirectory,
+    content,
+    reader,
+    workers: Math.min(MAX_WORKERS, availableParallelism()),
+    stats: () => "",
+    onReadFailure: (error, offset, length) => onFailure(error, `read of [${offset}, ${offset + length})`),
+    onWriteFailure: (error, change) => onFailure(error, change.kind),
+  });
+}
+
+async function exposeByFuse(
+  server: FuseServer,
+  shown: Shown,
+  expose: Exclude<Exposure, { kind: "nbd" }>,
+  places: DevicePlaces,
+): Promise<ExposedDevice> {
+  const path = join(places.exportDirectory, CONTENT_NAME);
+  const isReadOnly = !("write" in shown.content);
+  const counts = (): UseCounts => server.counts();
+  switch (expose.kind) {
+    case "fuse":
+      return {
+        access: { kind: "fuse", path },
+        ended: server.ended,
+        counts,
+        stop: async (mode) => {
+          if (mode === "plain" && server.openings() > 0) throw inUse(shown.id, `${path} is open`);
+          await server.close();
+        },
+      };
+    case "loop": {
+      const sectorBytes = (await filesystemOf(shown.content))?.sectorBytes ?? SECTOR_BYTES;
+      const device = await attachLoop(path, sectorBytes, isReadOnly);
+      return {
+        access: { kind: "loop", path, device },
+        ended: server.ended,
+        counts,
+        stop: async (mode) => {
+          if (mode === "plain") await refuseClaimed(shown.id, device);
+          await takeDown(server, { directory: "", exportDirectory: places.exportDirectory }, mode);
+        },
+      };
+    }
+    case "mount": {
+      const filesystem = await probeFilesystem(shown.content);
+      const mount = { directory: expose.directory, exportDirectory: places.exportDirectory };
+      await mountShown(server, filesystem, mount, isReadOnly);
+      return {
+        access: { kind: "mount", directory: expose.directory, filesystem: filesystem.type, path },
+        // Unmounting by hand is as good a way to end it as any.
+        ended: Promise.race([server.ended, server.released()]),
+        counts,
+        stop: async (mode) => await unlessBusy(shown.id, takeDown(server, mount, mode)),
+      };
+    }
+  }
+}
+
+/** Mounting waits for reads; when nobody answers them the connection is cut, and they fail. */
+async function mountShown(server: FuseServer, filesystem: Filesystem, places: MountPlaces, isReadOnly: boolean): Promise<void> {
+  const { type, sectorBytes, needsRecovery } = filesystem;
+  const busy = mountAt(places.directory);
+  if (busy !== undefined) {
+    throw new LazyError("USAGE", `expose: ${busy.type} from ${busy.source} is mounted on ${places.directory}; name another directory`);
+  }
+  if (type === "erofs" && !isReadOnly) throw new LazyError("USAGE", `expose: EROFS cannot be written; mount it with readOnly`);
+  const ext4 = ["errors=continue", ...(isReadOnly && needsRecovery ? ["noload"] : [])];
+  const options = [isReadOnly ? "ro" : "rw", "nosuid", "nodev", ...(type === "ext4" ? ext4 : [])];
+  const failure = server.ended.then(() => {
+    throw new LazyError("UNAVAILABLE", `${places.exportDirectory}: was unmounted by somebody else`);
+  });
+  failure.catch(() => {});
+  await Promise.race([mountFilesystem(places, { type, sectorBytes, options }), failure]);
+}
+
+async function takeDown(server: FuseServer, places: MountPlaces, mode: "plain" | "lazy"): Promise<void> {
+  // What the kernel has not written yet comes now: the connection must not be cut before.
+  await takeFromKernel(places, mode);
+  const late = new AbortController();
+  await Promise.race([server.released(), sleep(RELEASE_TIMEOUT_MS[mode], undefined, late).catch(() => {})]);
+  late.abort();
+  await server.close();
+}
+
+async function unlessBusy(id: string, work: Promise<void>): Promise<void> {
+  await work.catch((error: unknown) => {
+    throw /\bbusy\b/.test(messageOf(error)) ? inUse(id, messageOf(error)) : error;
+  });
+}
+
+async function filesystemOf(content: ByteSource): Promise<Filesystem | undefined> {
+  return await probeFilesystem(content).catch((error: unknown) => {
+    if (error instanceof LazyError && error.code === "UNSUPPORTED") return undefined;
+    throw error;
+  });
+}
+
+/** What is mounted from a block device, or used by another driver, has claimed it. */
+async function refuseClaimed(id: string, device: string): Promise<void> {
+  try {
+    // In another thread: opening may read the device, which this process serves.
+    await (await open(device, O_RDONLY_EXCLUSIVE)).close();
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EBUSY")
+      throw inUse(id, `${device} is mounted or used by another driver`);
+    throw error;
+  }
+}
+
+function inUse(id: string, how: string): LazyError {
+  return new LazyError("UNAVAILABLE", `device ${id} is in use: ${how}; end what uses it, or force the removal`);
+}
+
+async function exposeByNbd(shown: Shown, expose: Extract<Exposure, { kind: "nbd" }>, { nbdSocket }: DevicePlaces): Promise<ExposedDevice> {
+  const { id, content, reader, extentsOf, onFailure } = shown;
+  const server = await NbdServer.listen({
+    served: { name: id, content, reader, extentsOf },
+    address: expose.address === undefined ? { kind: "unix", path: nbdSocket } : parseNbdAddress(expose.address),
+    onFailure: (error, request) => onFailure(error, request.kind),
+    onMisbehaviour: (error) => onFailure(error, "a client"),
+  });
+  return {
+    access: { kind: "nbd", uri: nbdUri(server.address, id) },
+    ended: new Promise(() => {}),
+    counts: () => ({ discards: 0, flushes: 0, ...server.counts() }),
+    stop: async (mode) => {
+      const { connections } = server.counts();
+      if (mode === "plain" && connections > 0) throw inUse(id, `${connections} NBD clients are connected`);
+      await server.close();
+    },
+  };
+}

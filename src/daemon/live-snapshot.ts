@@ -1,0 +1,137 @@
+import { copyFile, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { ImagePlaces } from "../device/image-config-places.ts";
+import type { WritableImage } from "../device/image-config.ts";
+import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
+import { hasUpper, openUpper } from "../device/image-config-upper.ts";
+import { LazyError, messageOf } from "../errors.ts";
+import { lockUpper, type UpperLock } from "./upper-lock.ts";
+
+/** A live snapshot that is asked for. */
+export interface Snapshot {
+  /** Of the image as it is open. */
+  readonly config: ImageConfig;
+  readonly configPath: string;
+  /** The configuration that is to take its place; the file goes away. */
+  readonly newConfigPath: string;
+}
+
+interface Taken {
+  readonly config: ImageConfig;
+  readonly lock: UpperLock;
+}
+
+/** Where a layer's directory may hold it, as images are opened. */
+const NAMES_IN_DIRECTORY = ["overlaybd.commit", ".commit", "overlaybd.sealed"] as const;
+
+/**
+ * Makes the upper layer of a running device its top lower, and the new configuration's upper layer the one that is written to. The new
+ * configuration must say exactly that: whoever opens the device later goes by it. Answers it, and the lock of the new upper layer, once
+ * it has taken the place of the old.
+ */
+export async function takeSnapshot(image: WritableImage, snapshot: Snapshot, places: ImagePlaces): Promise<Taken> {
+  const { config, configPath, newConfigPath } = snapshot;
+  const next = parseImageConfig(await readConfig(newConfigPath), newConfigPath).config;
+  await checkSuccessor(config, next, newConfigPath);
+  const lock = await lockUpper(next.upper.data);
+  try {
+    await putOnTop(image, next, places, async () => await replaceFile(newConfigPath, configPath));
+    return { config: next, lock };
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+async function putOnTop(image: WritableImage, next: ImageConfig, places: ImagePlaces, publish: () => Promise<void>): Promise<void> {
+  const upper = await openUpper(next.upper, places);
+  try {
+    await image.device.restack(upper, publish);
+  } catch (error) {
+    if (image.device.upper !== upper) await upper.close();
+    throw error;
+  }
+}
+
+async function readConfig(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new LazyError("NOT_FOUND", `${path}: cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+async function checkSuccessor(config: ImageConfig, next: ImageConfig, name: string): Promise<void> {
+  const wrong = (key: string, expected: string): LazyError => new LazyError("USAGE", `${name}: ${key}: expected ${expected}`);
+  if (!hasUpper(next.upper)) throw wrong("upper", "data and index of a new layer");
+  for (const key of ["data", "index"] as const) {
+    const [old, given] = [config.upper[key], next.upper[key]];
+    if (old === given || (await isSameFile(old, given))) throw wrong(`upper.${key}`, `another file than ${old}, which is in use`);
+  }
+  const count = config.lowers.length + 1;
+  const top = next.lowers.at(-1);
+  if (next.lowers.length !== count || top === undefined) {
+    throw wrong("lowers", `${count} layers, those of the device and its upper layer, found ${next.lowers.length}`);
+  }
+  for (const [index, lower] of config.lowers.entries()) {
+    if (!isSameLower(lower, next.lowers[index])) throw wrong(`lowers[${index}]`, "the layer that the device has there");
+  }
+  const file = await firstFile(top);
+  if (file === undefined || !(await isSameFile(file, config.upper.data))) {
+    throw wrong(`lowers[${count - 1}]`, `the file ${config.upper.data}, which the device has written to, found ${file ?? "no file"}`);
+  }
+}
+
+/** A layer may meanwhile be in a file, too; what it is does not change. */
+function isSameLower(one: LowerConfig, other: LowerConfig): boolean {
+  if (one.digest !== "" && other.digest !== "") return one.digest === other.digest;
+  return one.file === other.file && one.dir === other.dir;
+}
+
+async function firstFile({ file, dir }: LowerConfig): Promise<string | undefined> {
+  const candidates = [...(file === "" ? [] : [file]), ...(dir === "" ? [] : NAMES_IN_DIRECTORY.map((name) => `${dir}/${name}`))];
+  for (const path of candidates) if (await isThere(path)) return path;
+  return undefined;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Whether two paths lead to one file; names of nothing lead nowhere. */
+async function isSameFile(one: string, other: string): Promise<boolean> {
+  try {
+    const [a, b] = await Promise.all([stat(one, { bigint: true }), stat(other, { bigint: true })]);
+    return a.dev === b.dev && a.ino === b.ino;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** After a crash the path has the one or the other, whole. */
+async function replaceFile(from: string, to: string): Promise<void> {
+  await syncPath(from);
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "EXDEV")) throw error;
+    await copyFile(from, `${to}.new`);
+    await syncPath(`${to}.new`);
+    await rename(`${to}.new`, to);
+    await rm(from);
+  }
+  await syncPath(dirname(to));
+}
+
+async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,130 @@
+import { once } from "node:events";
+import { mkdirSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import { hostname } from "node:os";
+import { dirname } from "node:path";
+import { LazyError, messageOf } from "../errors.ts";
+import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
+import { daemonRoutes } from "./daemon-api.ts";
+import type { DeviceStats } from "./device-stats.ts";
+import { Devices } from "./devices.ts";
+import { createJsonServer, type Route } from "./json-server.ts";
+import { MetricsPage, type Observation } from "./metrics-page.ts";
+import { createSnapshotService } from "./snapshot-service.ts";
+import type { Supervision } from "./supervised-device.ts";
+import { listenOnSocket } from "./unix-listener.ts";
+
+export interface DaemonOptions extends Pick<Supervision, "launcher" | "log"> {
+  /** Of the API. Beside it is a directory for the devices. */
+  readonly socketPath: string;
+  /** Of the service's configuration; undefined: the defaults count. */
+  readonly configPath: string | undefined;
+  readonly signal: AbortSignal;
+  /** Called once clients may come. */
+  readonly onReady: () => void;
+}
+
+/** Where the devices of a daemon are. */
+function devicesDirectory(socketPath: string): string {
+  return `${socketPath.replace(/\.sock$/, "")}.devices`;
+}
+
+/** Serves the API until the signal is aborted. Devices go on without it, and the next daemon on this socket finds them. */
+export async function runDaemon(options: DaemonOptions): Promise<void> {
+  const { socketPath, configPath, launcher, log, signal } = options;
+  const config = await readServiceConfig(configPath, log);
+  mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
+  const routes: Route[] = [];
+  const api = createJsonServer(routes);
+  // Whoever has the socket has the devices: nothing is done before.
+  await listenOnSocket(api, socketPath);
+  const servers: Server[] = [api];
+  let devices: Devices | undefined;
+  try {
+    devices = Devices.open({ parent: devicesDirectory(socketPath), launcher, log, serviceConfigPath: configPath });
+    routes.push(...daemonRoutes(devices));
+    servers.push(...(await listenOnPorts(config, devices, log)));
+    options.onReady();
+    if (!signal.aborted) await once(signal, "abort");
+  } finally {
+    await devices?.close();
+    await rm(socketPath, { force: true });
+    for (const server of servers) {
+      server.close();
+      server.closeAllConnections();
+    }
+  }
+}
+
+async function readServiceConfig(path: string | undefined, log: (line: string) => void): Promise<ServiceConfig> {
+  if (path === undefined) return parseServiceConfig("{}", "defaults").config;
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (cause) {
+    throw new LazyError("NOT_FOUND", `${path}: cannot be read: ${messageOf(cause)}`, { cause });
+  }
+  const { config, notices } = parseServiceConfig(text, path);
+  for (const notice of notices) log(`${path}: ${notice}`);
+  return config;
+}
+
+async function listenOnPorts(
+  { serviceConfig, exporterConfig }: ServiceConfig,
+  devices: Devices,
+  log: (line: string) => void,
+): Promise<Server[]> {
+  const servers: Server[] = [];
+  if (serviceConfig.enable) {
+    const { hostname: host, port } = new URL(serviceConfig.address);
+    servers.push(
+      await listenOnPort(createSnapshotService(devices, log), host.replace(/^\[|\]$/g, ""), Number(port || 80), "serviceConfig.address"),
+    );
+  }
+  if (exporterConfig.enable) {
+    servers.push(
+      await listenOnPort(createExporter(devices, exporterConfig.uriPrefix), undefined, exporterConfig.port, "exporterConfig.port"),
+    );
+  }
+  return servers;
+}
+
+async function listenOnPort(server: Server, host: string | undefined, port: number, key: string): Promise<Server> {
+  try {
+    // Without a host: all addresses that the machine has.
+    server.listen(port, host === "localhost" ? "127.0.0.1" : host);
+    await once(server, "listening");
+    return server;
+  } catch (cause) {
+    throw new LazyError("UNAVAILABLE", `${key}: cannot listen on ${host ?? "port"} ${port}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function createExporter(devices: Devices, path: string): Server {
+  const page = new MetricsPage();
+  return createServer((request, response) => {
+    request.resume();
+    if (URL.parse(request.url ?? "/", "http://localhost")?.pathname !== path) {
+      response.writeHead(404).end();
+      return;
+    }
+    void observe(devices).then((observation) => {
+      response.writeHead(200, { "content-type": "text/plain; version=0.0.4" }).end(page.render(observation));
+    });
+  });
+}
+
+/** Devices that do not answer are left out, but for their state. Never rejects. */
+async function observe(devices: Devices): Promise<Observation> {
+  const all = devices.list();
+  const answers = await Promise.allSettled(all.map(async (device) => await device.stats()));
+  const states: Record<string, number> = {};
+  let restarts = 0;
+  for (const report of all.map((device) => device.report())) {
+    states[report.state] = (states[report.state] ?? 0) + 1;
+    restarts += report.restarts;
+  }
+  const stats = answers.flatMap((answer): DeviceStats[] => (answer.status === "fulfilled" ? [answer.value] : []));
+  return { hostname: hostname(), unixMs: Date.now(), devices: stats, states, restarts };
+}

@@ -1,0 +1,203 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { LazyError, messageOf } from "../errors.ts";
+import { startDeviceProcess, type Launcher } from "./device-child.ts";
+import { clearDevice, devicePlaces, isServing, readState, removeDeviceDirectory } from "./device-directory.ts";
+import type { DeviceReport } from "./device-report.ts";
+import { deviceStatsSchema, type DeviceStats } from "./device-stats.ts";
+import type { DeviceSpec, DeviceState } from "./exposure-schema.ts";
+import { callJson } from "./json-client.ts";
+
+const POLL_MS = 200;
+const FIRST_DELAY_MS = 250;
+const MAX_DELAY_MS = 30_000;
+/** A process that lived so long is not the cause of the next end. */
+const STEADY_MS = 60_000;
+const STATS_TIMEOUT_MS = 5_000;
+/** Stopping writes what has not been written yet. */
+const STOP_TIMEOUT_MS = 120_000;
+const END_TIMEOUT_MS = 10_000;
+
+export interface Supervision {
+  readonly parent: string;
+  readonly launcher: Launcher;
+  /** Told what happens to devices. */
+  readonly log: (line: string) => void;
+}
+
+/** A device whose process is watched, and started again when it ends without having been told to. */
+export class SupervisedDevice {
+  readonly spec: DeviceSpec;
+  readonly directory: string;
+  /** Resolves when there is nothing to watch any more: the device ended, or its watching was stopped. */
+  readonly over: Promise<void>;
+  readonly #supervision: Supervision;
+  readonly #stop = new AbortController();
+  #phase: DeviceReport["state"] = "starting";
+  #pid: number | undefined;
+  #state: DeviceState | undefined;
+  #error: string | undefined;
+  #restarts = 0;
+  #delayMs = FIRST_DELAY_MS;
+  #startedMs = performance.now();
+  #removing = false;
+  #starting: Promise<void> = Promise.resolve();
+
+  /** `pid`: of the process that serves the device; undefined when there is none. */
+  constructor(spec: DeviceSpec, pid: number | undefined, supervision: Supervision) {
+    this.spec = spec;
+    this.directory = join(supervision.parent, spec.id);
+    this.#supervision = supervision;
+    this.#pid = pid;
+    this.#look();
+    this.over = this.#watch();
+  }
+
+  report(): DeviceReport {
+    this.#look();
+    const { pid: _, ...state } = this.#state ?? {};
+    const { id, configPath, expose } = this.spec;
+    return {
+      id,
+      state: this.#phase,
+      ...(this.#pid !== undefined && { pid: this.#pid }),
+      config: configPath,
+      expose,
+      ...(this.#phase === "running" && state),
+      restarts: this.#restarts,
+      ...(this.#error !== undefined && { error: this.#error }),
+    };
+  }
+
+  /** Whether its directory is: a device that has ended in good order has none. */
+  isThere(): boolean {
+    return existsSync(this.directory);
+  }
+
+  async stats(): Promise<DeviceStats> {
+    return deviceStatsSchema.parse(await this.#control("GET", "/stats", undefined, STATS_TIMEOUT_MS));
+  }
+
+  async snapshot(config: string): Promise<void> {
+    await this.#control("POST", "/snapshot", { config }, STOP_TIMEOUT_MS);
+  }
+
+  /** Takes the device down; nothing is left of it. Throws `UNAVAILABLE`, and the device goes on, while it is in use, unless `force`. */
+  async remove(force: boolean): Promise<void> {
+    if (this.#removing) throw new LazyError("UNAVAILABLE", `device ${this.spec.id} is being removed already`);
+    this.#removing = true;
+    try {
+      await this.#starting;
+      await this.#end(force);
+      // A process that was killed meanwhile has not done it itself.
+      if (this.isThere()) {
+        await clearDevice(this.directory, this.spec.expose, "lazy");
+        removeDeviceDirectory(this.directory);
+      }
+      this.unwatch();
+      await this.over;
+    } finally {
+      this.#removing = false;
+    }
+  }
+
+  /** Stops watching; the device goes on. */
+  unwatch(): void {
+    this.#stop.abort();
+  }
+
+  async #end(force: boolean): Promise<void> {
+    const pid = this.#pid;
+    if (pid === undefined || !isServing(pid, this.directory)) return;
+    try {
+      await this.#control("POST", "/stop", { force }, STOP_TIMEOUT_MS);
+    } catch (error) {
+      if (isServing(pid, this.directory) && !force) throw error;
+      this.#kill(pid, "SIGTERM");
+    }
+    if (await this.#ends(pid)) return;
+    this.#kill(pid, "SIGKILL");
+    if (!(await this.#ends(pid)))
+      throw new LazyError("UNAVAILABLE", `device process ${pid} does not end, although it was killed; the kernel holds it`);
+  }
+
+  async #ends(pid: number): Promise<boolean> {
+    for (let waitedMs = 0; isServing(pid, this.directory); waitedMs += POLL_MS / 4) {
+      if (waitedMs > END_TIMEOUT_MS) return false;
+      await sleep(POLL_MS / 4);
+    }
+    return true;
+  }
+
+  #kill(pid: number, signal: NodeJS.Signals): void {
+    if (isServing(pid, this.directory)) process.kill(pid, signal);
+  }
+
+  async #control(method: "GET" | "POST", path: string, body: object | undefined, timeoutMs: number): Promise<unknown> {
+    if (this.report().state !== "running") {
+      throw new LazyError("UNAVAILABLE", `device ${this.spec.id} is ${this.#phase}${this.#error === undefined ? "" : `: ${this.#error}`}`);
+    }
+    return await callJson({ socketPath: devicePlaces(this.directory).controlSocket, method, path, body, timeoutMs });
+  }
+
+  /** What is known changes when the process says that it is ready, or ends. */
+  #look(): void {
+    if (this.#pid === undefined) return;
+    if (!isServing(this.#pid, this.directory)) {
+      this.#pid = undefined;
+      this.#phase = "restarting";
+      return;
+    }
+    if (this.#phase === "running") return;
+    const state = readState(this.directory);
+    if (state?.pid !== this.#pid) return;
+    this.#state = state;
+    this.#phase = "running";
+  }
+
+  async #watch(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      this.#look();
+      if (this.#pid === undefined && !this.#removing) {
+        if (!this.isThere()) return; // it ended in good order
+        await this.#startAgain();
+      }
+      await pause(POLL_MS, signal);
+    }
+  }
+
+  async #startAgain(): Promise<void> {
+    const { log } = this.#supervision;
+    if (performance.now() - this.#startedMs > STEADY_MS) this.#delayMs = FIRST_DELAY_MS;
+    log(`device ${this.spec.id}: its process has ended; starting another in ${this.#delayMs / 1000} s`);
+    await pause(this.#delayMs, this.#stop.signal);
+    this.#delayMs = Math.min(2 * this.#delayMs, MAX_DELAY_MS);
+    if (this.#stop.signal.aborted || this.#removing) return;
+    this.#restarts++;
+    this.#startedMs = performance.now();
+    this.#starting = this.#start();
+    await this.#starting;
+  }
+
+  /** Never rejects. */
+  async #start(): Promise<void> {
+    const { launcher, log } = this.#supervision;
+    try {
+      await clearDevice(this.directory, this.spec.expose, "lazy");
+      this.#pid = await startDeviceProcess(this.directory, launcher);
+      this.#error = undefined;
+      this.#phase = "starting";
+      log(`device ${this.spec.id}: process ${this.#pid} serves it`);
+    } catch (error) {
+      this.#error = messageOf(error);
+      log(`device ${this.spec.id}: ${this.#error}`);
+    }
+  }
+}
+
+/** Shorter when the signal is aborted. */
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await sleep(milliseconds, undefined, { signal }).catch(() => {});
+}

@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { execute, run } from "../support/command.ts";
+import { DaemonBench } from "../support/daemon-bench.ts";
+import { chanceOf } from "../support/recorded-file.ts";
+
+const SEED = Number(process.env["SEED"] ?? 20_261_121);
+const DEVICE_BYTES = 64 << 20;
+
+async function shell(script: string, ...args: string[]): Promise<string> {
+  return await run("sh", ["-euc", script, "sh", ...args]);
+}
+
+test("devices go on while the daemon is killed, and the next one finds them", async () => {
+  const chance = chanceOf(SEED);
+  await using bench = await DaemonBench.start();
+  const config = await bench.stackConfig();
+  await mkdir(bench.join("mnt"));
+  const mounted = await bench.create({ id: "mount", config, expose: { kind: "mount", directory: bench.join("mnt") } });
+  const loop = await bench.create({ id: "loop", config, expose: { kind: "loop" } });
+  const list = async (): Promise<string> => await shell('cd "$1"; find . | sort | sha256sum', bench.join("mnt"));
+  const before = await list();
+  for (let round = 0; round < 3; round++) {
+    // In the middle of making and removing others.
+    const others = [0, 1, 2].map(async (index) => {
+      await bench.create({ id: `other-${round}-${index}`, config });
+      await bench.remove(`other-${round}-${index}`);
+    });
+    const settled = Promise.allSettled(others);
+    await sleep(chance.below(1500));
+    await bench.endDaemon(round === 2 ? "SIGTERM" : "SIGKILL");
+    await settled;
+    assert.equal(await list(), before, `seed ${SEED}`);
+    await bench.startDaemon();
+    assert.deepEqual(await bench.running("mount"), mounted, `seed ${SEED}`);
+    assert.deepEqual(await bench.running("loop"), loop);
+    for (const index of [0, 1, 2]) await removeIfThere(bench, `other-${round}-${index}`);
+  }
+  await bench.remove("mount");
+  await bench.remove("loop");
+  await bench.allGone();
+});
+
+async function removeIfThere(bench: DaemonBench, id: string): Promise<void> {
+  const { stderr } = await bench.device("list");
+  assert.equal(stderr, "");
+  const result = await bench.running(id).catch((error: unknown) => error);
+  if (result instanceof Error) assert.match(result.message, /there is no device/);
+  else await bench.remove(id);
+}
+
+test("a device whose process is killed comes back, and has what was synced", async () => {
+  const chance = chanceOf(SEED + 1);
+  await using bench = await DaemonBench.start();
+  const mnt = bench.join("mnt");
+  await mkdir(mnt);
+  const config = { upper: await bench.newUpper("upper", DEVICE_BYTES) };
+  const disk = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
+  assert.ok(disk.access?.kind === "loop");
+  await run("mkfs.ext4", ["-q", disk.access.device]);
+  await bench.remove("disk");
+  await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt } });
+  for (let round = 0; round < 4; round++) {
+    const { pid } = await bench.running("disk");
+    assert.ok(pid !== undefined);
+    await shell('echo "$2" >"$1/synced$2"; sync "$1/synced$2"; sync -f "$1"', mnt, String(round));
+    const writer = execute("timeout", ["0.6", "sh", "-c", 'while cat /proc/version >>"$1/unsynced" 2>/dev/null; do :; done', "sh", mnt]);
+    await sleep(chance.below(400));
+    process.kill(pid, "SIGKILL");
+    await writer;
+    const report = await bench.running("disk", pid);
+    assert.equal(report.restarts, round + 1, `seed ${SEED}`);
+    const found = await shell('cat "$1"/synced* | tr "\\n" " "', mnt);
+    assert.equal(found, `${Array.from({ length: round + 1 }, (_, i) => i).join(" ")} `, `seed ${SEED}`);
+  }
+  await bench.remove("disk");
+  const last = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
+  assert.ok(last.access?.kind === "loop");
+  await run("e2fsck", ["-fn", last.access.device]);
+  await bench.remove("disk");
+  await bench.allGone();
+});
+
+test("devices of every kind come back after both were killed, and nothing is left when they are removed", async () => {
+  await using bench = await DaemonBench.start();
+  const config = await bench.stackConfig();
+  await mkdir(bench.join("mnt"));
+  const kinds = [{ kind: "fuse" }, { kind: "loop" }, { kind: "nbd" }, { kind: "mount", directory: bench.join("mnt") }];
+  await Promise.all(kinds.map(async (expose) => await bench.create({ id: expose.kind, config, expose })));
+  const pids = bench.processes();
+  assert.equal(pids.length, 4);
+  await bench.endDaemon("SIGKILL");
+  for (const pid of pids) process.kill(pid, "SIGKILL");
+  await bench.startDaemon();
+  for (const { kind } of kinds) assert.ok((await bench.running(kind)).access !== undefined);
+  await shell('ls "$1/bin" >/dev/null', bench.join("mnt"));
+  for (const { kind } of kinds) await bench.remove(kind);
+  await bench.allGone();
+});
+
+test("a device that cannot come back says why, is tried again, and can be removed", async () => {
+  await using bench = await DaemonBench.start();
+  const config = await bench.stackConfig();
+  const { pid } = await bench.create({ id: "broken", config });
+  assert.ok(pid !== undefined);
+  const layer = config.lowers[1].file;
+  await run("mv", [layer, `${layer}.away`]);
+  process.kill(pid, "SIGKILL");
+  let report = await bench.report("broken");
+  while (report.restarts < 2) {
+    await sleep(50);
+    report = await bench.report("broken");
+  }
+  assert.equal(report.state, "restarting");
+  assert.match(report.error ?? "", /layer1/);
+  await bench.create({ id: "other", config: { lowers: config.lowers.slice(0, 1) } });
+  await run("mv", [`${layer}.away`, layer]);
+  await bench.running("broken");
+  for (const id of ["broken", "other"]) await bench.remove(id);
+
+  const again = await bench.create({ id: "broken", config });
+  await run("mv", [layer, `${layer}.away`]);
+  assert.ok(again.pid !== undefined);
+  process.kill(again.pid, "SIGKILL");
+  await bench.remove("broken");
+  await bench.allGone();
+});
+
+test("a device process that is asked to end by a signal writes everything, and is not started again", async () => {
+  await using bench = await DaemonBench.start();
+  const mnt = bench.join("mnt");
+  await mkdir(mnt);
+  const config = { upper: await bench.newUpper("upper", DEVICE_BYTES) };
+  const disk = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
+  assert.ok(disk.access?.kind === "loop" && disk.pid !== undefined);
+  await run("mkfs.ext4", ["-q", disk.access.device]);
+  process.kill(disk.pid, "SIGTERM");
+  await bench.allGone();
+  const mounted = await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt } });
+  await writeFile(bench.join("mnt", "file"), "not synced");
+  assert.ok(mounted.pid !== undefined);
+  process.kill(mounted.pid, "SIGTERM");
+  await bench.allGone();
+  await bench.create({ id: "disk", config, expose: { kind: "mount", directory: mnt } });
+  assert.equal(await shell('cat "$1/file"', mnt), "not synced");
+  await bench.remove("disk");
+  await bench.allGone();
+});
