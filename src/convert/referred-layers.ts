@@ -1,4 +1,4 @@
-import { MemorySource } from "../bytes/source.ts";
+import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { LazyError } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
@@ -32,7 +32,8 @@ function keepingTag(tag: string): string {
 export class ReferredLayers {
   readonly #source: ImageStore;
   readonly #target: ConvertTarget;
-  readonly #layers = new Map<Digest, Descriptor>();
+  /** Each is settled when the layer is there; images that share one share this too, so that it is asked for and brought once. */
+  readonly #layers = new Map<Digest, Promise<Descriptor>>();
 
   /** Throws `USAGE` for a tag that is too long. */
   constructor(source: ImageStore, target: ConvertTarget) {
@@ -43,14 +44,20 @@ export class ReferredLayers {
 
   /** Makes sure that what these layers refer to is in the destination. */
   async store(layers: readonly Partial<Pick<ConvertedLayer, "data" | "dataContent">>[], signal: AbortSignal): Promise<void> {
-    const { destination, mountFrom } = this.#target;
     for (const { data, dataContent } of layers) {
-      if (data === undefined || this.#layers.has(data.digest)) continue;
+      if (data === undefined) continue;
       signal.throwIfAborted();
-      if (dataContent) await destination.putBlob(data, dataContent, { signal });
-      else await copyBlob(this.#source, destination, data, { mountFrom, signal });
-      this.#layers.set(data.digest, data);
+      const stored = this.#layers.get(data.digest) ?? this.#bring(data, dataContent, signal);
+      this.#layers.set(data.digest, stored);
+      await stored;
     }
+  }
+
+  async #bring(data: Descriptor, content: ByteSource | undefined, signal: AbortSignal): Promise<Descriptor> {
+    const { destination, mountFrom } = this.#target;
+    if (content) await destination.putBlob(data, content, { signal });
+    else await copyBlob(this.#source, destination, data, { mountFrom, signal });
+    return data;
   }
 
   /** Stores the manifest that names all of them. */
@@ -60,7 +67,7 @@ export class ReferredLayers {
     if (tag === undefined) return;
     const config = describe(EMPTY_CONFIG, EMPTY);
     await destination.putBlob(config, new MemorySource(EMPTY, "empty config"), { signal });
-    const layers = [...this.#layers.values()].toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
+    const layers = (await Promise.all(this.#layers.values())).toSorted((a, b) => (a.digest < b.digest ? -1 : 1));
     const manifest = encodeJson({ schemaVersion: 2, mediaType: OCI_MANIFEST, artifactType: ARTIFACT_TYPE, config, layers });
     await destination.putManifest(manifest, OCI_MANIFEST, { tag, signal });
   }
