@@ -15,6 +15,7 @@ import { LazyError, messageOf } from "../errors.ts";
 import { FuseServer } from "../export/fuse/fuse-server.ts";
 import { mountFilesystem } from "../export/filesystem.ts";
 import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
+import { unmountIfMounted } from "../native/mounts.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
 import { writeTimes } from "./trace-times.ts";
@@ -190,7 +191,9 @@ async function mountUnlessAborted(
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
+  let isCut = false;
   const cut = (): void => {
+    isCut = true;
     server.disconnect().catch((error: unknown) => stderr.write(`${messageOf(error)}\n`));
   };
   signal.addEventListener("abort", cut);
@@ -202,6 +205,11 @@ async function mountUnlessAborted(
   try {
     const options = ["ro", "nosuid", "nodev", ...(filesystem.type === "ext4" ? ext4Options(filesystem) : [])];
     await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
+    // It was faster than the cut. The file behind the loop device has lost its path, by which the mount would be found later.
+    if (isCut) {
+      await unmountIfMounted(runtime.directory, "lazy");
+      throw new LazyError("UNAVAILABLE", `${runtime.directory}: the connection was cut while it was being mounted`);
+    }
   } catch (error) {
     throw failure ?? error;
   } finally {
