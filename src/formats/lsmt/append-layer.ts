@@ -1,5 +1,4 @@
 import type { WritableFile } from "../../bytes/writable-file.ts";
-import { LazyError } from "../../errors.ts";
 import { IndexLog, writeVirtualSize } from "./index-log.ts";
 import { checkVirtualSize, identityOf, type LsmtOptions } from "./layer-identity.ts";
 import { encodeRecord, FLAG_DATA, FLAG_HEADER, METADATA_TAG, SECTOR_BYTES, type LsmtRecord, decodeRecord } from "./layout.ts";
@@ -8,7 +7,7 @@ import type { LsmtLayer } from "./lsmt-reader.ts";
 import { sealDataFile } from "./seal-layer.ts";
 import { SegmentMap } from "./segment-map.ts";
 import { readAppendFiles } from "./unsealed-layer.ts";
-import { checkUnits, type WritableLayer } from "./writable-layer.ts";
+import { checkEmpty, checkUnits, type WritableLayer } from "./writable-layer.ts";
 
 /** Data of one entry at most, as existing tools cut their writes. */
 const MAX_APPEND_BYTES = 4 << 20;
@@ -36,9 +35,7 @@ export class AppendLayer implements WritableLayer {
 
   /** Makes a layer of two empty files. Closing it closes them. */
   static async create(data: WritableFile, index: WritableFile, options: LsmtOptions): Promise<AppendLayer> {
-    for (const file of [data, index]) {
-      if (file.size > 0) throw new LazyError("USAGE", `${file.name}: has ${file.size} bytes, expected a new file for an lsmt layer`);
-    }
+    for (const file of [data, index]) checkEmpty(file);
     const identity = identityOf(options, data.name);
     const header = encodeRecord({ ...identity, flags: FLAG_HEADER | FLAG_DATA });
     await data.write(0, header);

@@ -1,5 +1,4 @@
 import type { WritableFile } from "../../bytes/writable-file.ts";
-import { LazyError } from "../../errors.ts";
 import { FlushTurns } from "./flush-turns.ts";
 import { writeVirtualSize } from "./index-log.ts";
 import { checkVirtualSize, identityOf, type LsmtOptions } from "./layer-identity.ts";
@@ -19,7 +18,7 @@ import type { LsmtLayer } from "./lsmt-reader.ts";
 import { sealDataFile } from "./seal-layer.ts";
 import { SegmentMap } from "./segment-map.ts";
 import { readSparseFile, type FileExtent } from "./unsealed-layer.ts";
-import { checkUnits, type WritableLayer } from "./writable-layer.ts";
+import { checkEmpty, checkUnits, type WritableLayer } from "./writable-layer.ts";
 
 /** Zeros that are written at a time. */
 const ZERO_BYTES = 1 << 20;
@@ -46,7 +45,7 @@ export class SparseLayer implements WritableLayer {
 
   /** Makes a layer of an empty file. Closing it closes the file. */
   static async create(data: WritableFile, options: LsmtOptions): Promise<SparseLayer> {
-    if (data.size > 0) throw new LazyError("USAGE", `${data.name}: has ${data.size} bytes, expected a new file for an lsmt layer`);
+    checkEmpty(data);
     const header = encodeRecord({ ...identityOf(options, data.name), flags: FLAG_HEADER | FLAG_DATA | FLAG_SPARSE });
     await data.truncate(LSMT_RECORD_BYTES + options.virtualSize);
     await data.write(0, header);

@@ -8,7 +8,7 @@ import { LoggedSegments } from "./logged-segments.ts";
 import type { LsmtLayer } from "./lsmt-reader.ts";
 import { SegmentMap } from "./segment-map.ts";
 import { readWarpFiles, targetFiles } from "./unsealed-warp-layer.ts";
-import { checkUnits, type WritableLayer } from "./writable-layer.ts";
+import { checkEmpty, checkUnits, type WritableLayer } from "./writable-layer.ts";
 
 /**
  * A warp layer that is being written: a metadata file, which has the device's bytes where they belong and no header, an index file, and
@@ -30,9 +30,7 @@ export class WarpUpper implements WritableLayer {
 
   /** Makes a layer of two empty files; without `target` nothing can be read of what is mapped to it. Closing the layer closes all. */
   static async create(metadata: WritableFile, index: WritableFile, options: LsmtOptions, target?: ByteSource): Promise<WarpUpper> {
-    for (const file of [metadata, index]) {
-      if (file.size > 0) throw new LazyError("USAGE", `${file.name}: has ${file.size} bytes, expected a new file for an lsmt layer`);
-    }
+    for (const file of [metadata, index]) checkEmpty(file);
     const identity = identityOf(options, metadata.name);
     await metadata.truncate(options.virtualSize);
     await metadata.flush();

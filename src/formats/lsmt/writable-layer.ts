@@ -39,6 +39,11 @@ export interface WritableLayer {
   close(): Promise<void>;
 }
 
+/** Throws `USAGE` for a file that has something in it: a layer is made of empty ones. */
+export function checkEmpty({ name, size }: ByteSource): void {
+  if (size > 0) throw new LazyError("USAGE", `${name}: has ${size} bytes, expected a new file for an lsmt layer`);
+}
+
 /** Throws `USAGE` unless the range is inside of the device and of whole units. */
 export function checkUnits(layer: Pick<WritableLayer, "name" | "virtualSize" | "unitBytes">, offset: number, length: number): void {
   const { name, virtualSize, unitBytes } = layer;
