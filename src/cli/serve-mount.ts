@@ -15,7 +15,6 @@ import { LazyError, messageOf } from "../errors.ts";
 import { FuseServer } from "../export/fuse/fuse-server.ts";
 import { mountFilesystem } from "../export/filesystem.ts";
 import type { PrefetchFile } from "../formats/trace/prefetch-file.ts";
-import { unmountIfMounted } from "../native/mounts.ts";
 import { parseMountRequest, SERVE_COMMAND, type MountEnvironment, type MountReply, type MountRequest } from "./mount-request.ts";
 import { removeRuntime, runtimeAt, type MountRuntime } from "./mount-runtime.ts";
 import { writeTimes } from "./trace-times.ts";
@@ -191,31 +190,23 @@ async function mountUnlessAborted(
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
-  let isCut = false;
-  const cut = (): void => {
-    isCut = true;
+  const connection = new AbortController();
+  const cut = (reason: unknown): void => {
+    connection.abort(reason);
     server.disconnect().catch((error: unknown) => stderr.write(`${messageOf(error)}\n`));
   };
-  signal.addEventListener("abort", cut);
-  let failure: unknown;
-  server.ended.catch((error: unknown) => {
-    failure = error;
-    cut();
-  });
+  const onAbort = (): void => cut(signal.reason);
+  signal.addEventListener("abort", onAbort);
+  server.ended.catch(cut);
   try {
     const options = ["ro", "nosuid", "nodev", ...(filesystem.type === "ext4" ? ext4Options(filesystem) : [])];
-    await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options });
-    // It was faster than the cut. The file behind the loop device has lost its path, by which the mount would be found later.
-    if (isCut) {
-      await unmountIfMounted(runtime.directory, "lazy");
-      throw new LazyError("UNAVAILABLE", `${runtime.directory}: the connection was cut while it was being mounted`);
-    }
+    await mountFilesystem(runtime, { type: filesystem.type, sectorBytes: filesystem.sectorBytes, options }, connection.signal);
   } catch (error) {
-    throw failure ?? error;
+    connection.signal.throwIfAborted();
+    throw error;
   } finally {
-    signal.removeEventListener("abort", cut);
+    signal.removeEventListener("abort", onAbort);
   }
-  signal.throwIfAborted();
 }
 
 function ext4Options({ needsRecovery }: Filesystem): string[] {

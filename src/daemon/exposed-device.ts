@@ -141,8 +141,9 @@ async function mountShown(server: FuseServer, filesystem: Filesystem, places: Mo
   const failure = server.ended.then(() => {
     throw new LazyError("UNAVAILABLE", `${places.exportDirectory}: was unmounted by somebody else`);
   });
-  failure.catch(() => {});
-  await Promise.race([mountFilesystem(places, { type, sectorBytes, options }), failure]);
+  const connection = new AbortController();
+  failure.catch((error: unknown) => connection.abort(error));
+  await Promise.race([mountFilesystem(places, { type, sectorBytes, options }, connection.signal), failure]);
 }
 
 async function takeDown(server: FuseServer, places: MountPlaces, mode: "plain" | "lazy"): Promise<void> {

@@ -19,8 +19,15 @@ export interface FilesystemOptions {
   readonly sectorBytes: number;
 }
 
-/** Mounts the file system in the served file on the user's directory. The loop device goes away with the mount. */
-export async function mountFilesystem(places: MountPlaces, { type, options, sectorBytes }: FilesystemOptions): Promise<void> {
+/**
+ * Mounts the file system in the served file on the user's directory. The loop device goes away with the mount. `signal` is aborted when
+ * the connection is cut: a mount that was faster is undone, and the abort's reason thrown.
+ */
+export async function mountFilesystem(
+  places: MountPlaces,
+  { type, options, sectorBytes }: FilesystemOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const device = await attachLoop(join(places.exportDirectory, CONTENT_NAME), sectorBytes, !options.includes("rw"));
   try {
     await mountDevice(device, places.directory, type, options);
@@ -28,6 +35,10 @@ export async function mountFilesystem(places: MountPlaces, { type, options, sect
     // In use, the device is only marked to be detached by whoever closes it last.
     await detachLoop(device);
   }
+  if (!signal.aborted) return;
+  // The file behind the loop device has lost its path, by which `dismantle` finds the mount.
+  await unmountIfMounted(places.directory, "lazy");
+  signal.throwIfAborted();
 }
 
 /**
