@@ -15,9 +15,15 @@ export interface CompressedBatch {
 
 /**
  * Cuts `input` into blocks of `blockSize` bytes (the last may be shorter) and compresses each on its own.
- * `input` must stay unchanged until the promise settles; the result belongs to the caller.
+ * `input` must stay unchanged until the promise settles; the result belongs to the caller. What comes out may go into `spare`, the buffer
+ * of an earlier result, which is used up.
  */
-export type CompressBlocks = (algorithm: BlockAlgorithm, input: Uint8Array, blockSize: number) => Promise<CompressedBatch>;
+export type CompressBlocks = (
+  algorithm: BlockAlgorithm,
+  input: Uint8Array,
+  blockSize: number,
+  spare?: ArrayBuffer,
+) => Promise<CompressedBatch>;
 
 /** The level that ZFile writers use for zstd blocks. */
 const ZSTD_LEVEL = 3;
@@ -53,7 +59,8 @@ export function compressBlocks(algorithm: BlockAlgorithm, input: Uint8Array, blo
 }
 
 /** `compressBlocks` on the calling thread behind the asynchronous seam. */
-export const compressInline: CompressBlocks = async (algorithm, input, blockSize) => compressBlocks(algorithm, input, blockSize);
+export const compressInline: CompressBlocks = async (algorithm, input, blockSize, spare) =>
+  compressBlocks(algorithm, input, blockSize, spare);
 
 /** A run of stored blocks, back to back. */
 export interface StoredBlocks {

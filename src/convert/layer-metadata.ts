@@ -13,9 +13,11 @@ export async function appendMetadata(
   { blocks, metadataBlock }: Pick<FinishedPasses, "blocks" | "metadataBlock">,
   mappings: MappingList,
 ): Promise<void> {
+  const bytes = Buffer.allocUnsafe(METADATA_BATCH * PAYLOAD_BLOCK_BYTES);
   for (let at = 0; at < blocks.metadata.length; at += METADATA_BATCH) {
     const batch = blocks.metadata.slice(at, at + METADATA_BATCH);
-    const sector = await lsmt.append(Buffer.concat(batch.map(metadataBlock)));
+    for (const [index, block] of batch.entries()) bytes.set(metadataBlock(block), index * PAYLOAD_BLOCK_BYTES);
+    const sector = await lsmt.append(bytes.subarray(0, batch.length * PAYLOAD_BLOCK_BYTES));
     for (const [index, block] of batch.entries()) {
       mappings.add(block * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK, sector + index * SECTORS_PER_BLOCK);
     }

@@ -102,12 +102,12 @@ export class ScanThreads {
   }
 
   /** Compresses blocks of anything. */
-  readonly compress: CompressBlocks = async (algorithm, input, blockSize) => {
+  readonly compress: CompressBlocks = async (algorithm, input, blockSize, spare) => {
     this.#checkOpen();
-    if (input.length <= INLINE_BYTES) return compressBlocks(algorithm, input, blockSize);
-    const buffer = new ArrayBuffer(input.length);
+    if (input.length <= INLINE_BYTES) return compressBlocks(algorithm, input, blockSize, spare);
+    const buffer = this.#batchBuffer(input.length);
     new Uint8Array(buffer).set(input);
-    return await this.#compress({ algorithm, blockSize, buffer, bytes: input.length, spare: undefined });
+    return await this.#compress({ algorithm, blockSize, buffer, bytes: input.length, spare: spare ?? this.#batchBuffer(0) });
   };
 
   /** Ends the threads; what is not done fails. Idempotent. */
@@ -134,6 +134,11 @@ export class ScanThreads {
       this.#letGo(thread);
       this.#adjustOffers();
     }
+  }
+
+  #batchBuffer(leastBytes: number): ArrayBuffer {
+    if (leastBytes > BATCH_BUFFER_BYTES) return new ArrayBuffer(leastBytes);
+    return this.#free.batches.pop() ?? new ArrayBuffer(BATCH_BUFFER_BYTES);
   }
 
   #receive(reply: ScanReply): void {

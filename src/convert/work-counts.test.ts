@@ -54,6 +54,20 @@ for (const count of [1, 2]) {
   });
 }
 
+test("metadata goes into a blob in buffers that are used again", async (t) => {
+  await using scratch = await TemporaryDirectory.create();
+  const files = Array.from({ length: 60_000 }, (_, at) => ({ name: `file-${at}` }));
+  await writeImage(scratch.join("source"), "image", { layers: [layerOf(files)] });
+  const threads = new ScanThreads({ threads: 2, script: SCRIPT });
+  const before = work();
+  await convertLayout(scratch.join("source"), "image", scratch.join("converted"), { threads });
+  const after = work();
+  await threads.close();
+  const perInode = (after.bytesAllocated - before.bytesAllocated) / files.length;
+  t.diagnostic(`an inode of 256 bytes: ${perInode.toFixed(0)} allocated`);
+  assert.ok(perInode < 700, `${perInode} bytes allocated for an inode`);
+});
+
 test("a conversion from repository to repository makes few requests, however large the layers", async () => {
   await using scratch = await TemporaryDirectory.create();
   await using registry = await startDockerRegistry();

@@ -54,6 +54,8 @@ export class ZFileWriter {
   #batch: Uint8Array;
   #batchFill = 0;
   readonly #freeBatches: Uint8Array[] = [];
+  /** Of batches that have been written, for what others are compressed to. */
+  readonly #spares: ArrayBuffer[] = [];
   readonly #underway: Promise<void>[] = [];
   #lastWrite: Promise<void>;
   #index = new Uint32Array(1024);
@@ -137,12 +139,13 @@ export class ZFileWriter {
   async #submit(): Promise<void> {
     const buffer = this.#batch;
     const input = buffer.subarray(0, this.#batchFill);
-    const compressed = this.#options.compress(this.#options.algorithm, input, this.#blockSize);
+    const compressed = this.#options.compress(this.#options.algorithm, input, this.#blockSize, this.#spares.pop());
     const before = this.#lastWrite;
     const written = (async () => {
       const [batch] = await Promise.all([compressed, before]);
       if (buffer.length === this.#batchBytes) this.#freeBatches.push(buffer);
       await this.#put(batch, input.length);
+      this.#spares.push(batch.bytes.buffer);
     })();
     written.catch(() => {}); // reported by whoever awaits it in `submit` or `close`
     this.#lastWrite = written;
