@@ -1,25 +1,7 @@
 import { Command } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
-import { selectImage } from "../oci/image-selection.ts";
-import { parsePlatform } from "../oci/platform.ts";
-import { addCompletionCommand } from "./completion/completion.ts";
-import { addConfigCommand } from "./config.ts";
-import { addConvertCommand } from "./convert.ts";
-import { addDaemonCommand } from "./daemon.ts";
-import { addDbCommand } from "./db.ts";
-import { addDeviceCommand } from "./device.ts";
-import { addDoctorCommand } from "./doctor.ts";
 import type { Environment } from "./environment.ts";
-import { addFileCommands } from "./file-commands.ts";
 import type { MountEnvironment } from "./mount-request.ts";
-import { addMountCommand } from "./mount.ts";
-import { absoluteReference } from "./reference-name.ts";
-import { addServeMountCommand } from "./serve-mount.ts";
-import { addServeCommand } from "./serve.ts";
-import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
-import { addTraceCommand } from "./trace.ts";
-import { addUmountCommand } from "./umount.ts";
-import { addVerifyCommand } from "./verify.ts";
 
 const HELP = `
 lazylayer COMMAND --help explains a command, with examples. Images are host[:port]/repository:tag, …@sha256:… or oci:DIRECTORY[:tag].
@@ -29,8 +11,46 @@ Examples:
   lazylayer verify registry.example/app:1 registry.example/app:1-obd
   lazylayer mount registry.example/app:1-obd /mnt/app`;
 
-/** The program with all its commands, as one that has not run yet. `setStatus` gets the exit status of what does not fail. */
-export function createLazylayer(environment: Environment, setStatus: (status: number) => void = () => {}): Command {
+interface Parts {
+  readonly program: Command;
+  readonly environment: Environment;
+  /** Gets the exit status of what does not fail. */
+  readonly setStatus: (status: number) => void;
+}
+
+/** Adds one command, or two. Each loads what it needs, and nobody else does: that is most of the time and memory that a start takes. */
+const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
+  convert: async ({ program, environment }) => (await import("./convert.ts")).addConvertCommand(program, environment),
+  verify: async ({ program, environment, setStatus }) => (await import("./verify.ts")).addVerifyCommand(program, environment, setStatus),
+  db: async ({ program, environment, setStatus }) => (await import("./db.ts")).addDbCommand(program, environment, setStatus),
+  mount: async ({ program, environment }) => (await import("./mount.ts")).addMountCommand(program, await mounts(environment)),
+  umount: async ({ program, environment }) => (await import("./umount.ts")).addUmountCommand(program, environment),
+  "serve-mount": async ({ program, environment }) =>
+    (await import("./serve-mount.ts")).addServeMountCommand(program, await mounts(environment)),
+  serve: async ({ program, environment }) => (await import("./serve.ts")).addServeCommand(program, await mounts(environment)),
+  daemon: async ({ program, environment }) => (await import("./daemon.ts")).addDaemonCommand(program, environment),
+  device: async ({ program, environment }) => (await import("./device.ts")).addDeviceCommand(program, environment),
+  doctor: async ({ program, environment, setStatus }) => (await import("./doctor.ts")).addDoctorCommand(program, environment, setStatus),
+  trace: async ({ program, environment, setStatus }) =>
+    (await import("./trace.ts")).addTraceCommand(program, environment, await mounts(environment), setStatus),
+  "ls cat": async ({ program, environment }) => (await import("./file-commands.ts")).addFileCommands(program, environment),
+  config: async ({ program, environment, setStatus }) => (await import("./config.ts")).addConfigCommand(program, environment, setStatus),
+  completion: async ({ program, environment }) => (await import("./completion/completion.ts")).addCompletionCommand(program, environment),
+};
+
+/** What speaks of all commands although it is one, and what needs none. */
+const OVERVIEWS: readonly (string | undefined)[] = ["help", "completion"];
+const ALONE: readonly (string | undefined)[] = ["-V", "--version"];
+
+/**
+ * The program, as one that has not run yet: with the command `wanted` alone, if there is one of that name, else with all of them.
+ * `setStatus` gets the exit status of what does not fail.
+ */
+export async function createLazylayer(
+  environment: Environment,
+  setStatus: (status: number) => void = () => {},
+  wanted?: string,
+): Promise<Command> {
   const program = new Command("lazylayer")
     .description("Container images that start before they are downloaded.")
     .version(packageJson.version)
@@ -38,46 +58,14 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
     .configureOutput({ writeOut: (text) => environment.stdout.write(text), writeErr: (text) => environment.stderr.write(text) })
     .showHelpAfterError("(lazylayer COMMAND --help explains a command)")
     .addHelpText("after", HELP);
-  addConvertCommand(program, environment);
-  addVerifyCommand(program, environment, setStatus);
-  addDbCommand(program, environment, setStatus);
-  const mounts = mountEnvironment(environment);
-  addMountCommand(program, mounts);
-  addUmountCommand(program, mounts);
-  addServeMountCommand(program, mounts);
-  addServeCommand(program, mounts);
-  addDaemonCommand(program, environment);
-  addDeviceCommand(program, environment);
-  addDoctorCommand(program, environment, setStatus);
-  addTraceCommand(program, environment, mounts, setStatus);
-  addFileCommands(program, environment);
-  addConfigCommand(program, environment, setStatus);
-  addCompletionCommand(program, environment);
+  if (ALONE.includes(wanted)) return program;
+  const found = Object.keys(COMMANDS).find((names) => names.split(" ").includes(wanted ?? ""));
+  const names = found === undefined || OVERVIEWS.includes(wanted) ? Object.keys(COMMANDS) : [found];
+  for (const name of names) await COMMANDS[name]({ program, environment, setStatus });
   return program;
 }
 
-function mountEnvironment(environment: Environment): MountEnvironment {
-  return {
-    ...environment,
-    absoluteReference,
-    addStoreOptions: (command) => {
-      command.option("--platform <os/arch[/variant]>", "of a multi-platform image (default: this machine's)");
-      addReadOptions(command);
-    },
-    readStoreOptions: async (options) => {
-      const platform = options["platform"];
-      return { ...(await readStoreOptions(options, environment)), ...(platform !== undefined && { platform }) };
-    },
-    openImage: async (image, options) => {
-      const places = await openReadPlaces(image, options, environment);
-      try {
-        const platform = typeof options["platform"] === "string" ? options["platform"] : "local";
-        const { manifest } = await selectImage(places.store, places.target, parsePlatform(platform, environment.host));
-        return { ...places, manifest };
-      } catch (error) {
-        await places.close();
-        throw error;
-      }
-    },
-  };
+async function mounts(environment: Environment): Promise<MountEnvironment> {
+  const { mountEnvironment } = await import("./mount-environment.ts");
+  return mountEnvironment(environment);
 }

@@ -18,6 +18,7 @@ async function serveDevice(args: readonly string[], environment: Environment): P
 async function runCommand(environment: Environment): Promise<number> {
   const { createLazylayer } = await import("./lazylayer.ts");
   let status = 0;
-  await createLazylayer(environment, (found) => (status = found)).parseAsync();
+  const program = await createLazylayer(environment, (found) => (status = found), process.argv[2]);
+  await program.parseAsync();
   return status;
 }

@@ -17,7 +17,7 @@ export async function cliPage(): Promise<string> {
   if (!frame.includes(PLACEHOLDER)) throw new Error(`${FRAME}: has no line ${PLACEHOLDER}`);
   // Nothing of whoever runs this.
   const environment: Environment = { ...readEnvironment(new AbortController().signal), cacheDirectory: "the cache directory" };
-  const programs = [createLazylayer(environment), createConvertor(environment)].map(commandTable);
+  const programs = [await createLazylayer(environment), createConvertor(environment)].map(commandTable);
   const registries = registryOptions();
   const sections = programs.flatMap((program) => commandSections(program, "", registries));
   const shared = `## Options for registries\n\nOf every command that says so.\n\n${optionTable(registries)}`;

@@ -21,7 +21,12 @@ export interface InProcessOptions extends Partial<Environment> {
  * `options` say so; the conversion database is in `cacheDirectory`, which a test that wants it has to name.
  */
 export async function lazylayerInProcess(args: readonly string[], options: InProcessOptions = {}): Promise<CommandResult> {
-  return await runInProcess("lazylayer", args, options, (environment, setStatus) => createLazylayer(environment, setStatus));
+  return await runInProcess(
+    "lazylayer",
+    args,
+    options,
+    async (environment, setStatus) => await createLazylayer(environment, setStatus, args[0]),
+  );
 }
 
 export async function convertorInProcess(args: readonly string[], options: InProcessOptions = {}): Promise<CommandResult> {
@@ -32,7 +37,7 @@ async function runInProcess(
   name: "lazylayer" | "convertor",
   args: readonly string[],
   { input = "", ...options }: InProcessOptions,
-  create: (environment: Environment, setStatus: (status: number) => void) => Command,
+  create: (environment: Environment, setStatus: (status: number) => void) => Command | Promise<Command>,
 ): Promise<CommandResult> {
   const [stdout, stderr] = [new Collector(), new Collector()];
   const environment: Environment = {
@@ -49,7 +54,7 @@ async function runInProcess(
   };
   let status = 0;
   try {
-    const program = create(environment, (found) => (status = found));
+    const program = await create(environment, (found) => (status = found));
     await program.parseAsync(name === "convertor" ? plainFlags(args, program.options) : args, { from: "user" });
   } catch (error) {
     status = exitStatus(error);
