@@ -1,4 +1,4 @@
-import { z } from "zod";
+import { LazyError } from "../errors.ts";
 import type { DeviceStats } from "./device-stats.ts";
 import type { JsonReply, Route } from "./json-server.ts";
 
@@ -9,10 +9,7 @@ export interface ControlledDevice {
   snapshot(configPath: string): Promise<void>;
 }
 
-const snapshotSchema = z.strictObject({ config: z.string() });
-const stopSchema = z.strictObject({ force: z.boolean() });
-
-/** The API of a device process, for the daemon alone. */
+/** The API of a device process, for the daemon alone. Parameters are in the query: schemas would take more memory than all the rest. */
 export function controlRoutes(device: ControlledDevice): Route[] {
   const done: JsonReply = { status: 200, body: { success: true } };
   return [
@@ -20,18 +17,18 @@ export function controlRoutes(device: ControlledDevice): Route[] {
     {
       method: "POST",
       path: "/stop",
-      schema: stopSchema,
-      handle: async ({ body }) => {
-        await device.stop(stopSchema.parse(body).force ? "lazy" : "plain");
+      handle: async ({ query }) => {
+        await device.stop(query.get("force") === "true" ? "lazy" : "plain");
         return done;
       },
     },
     {
       method: "POST",
       path: "/snapshot",
-      schema: snapshotSchema,
-      handle: async ({ body }) => {
-        await device.snapshot(snapshotSchema.parse(body).config);
+      handle: async ({ query }) => {
+        const config = query.get("config");
+        if (config === null) throw new LazyError("USAGE", "snapshot: expected the query to name the new config");
+        await device.snapshot(config);
         return done;
       },
     },

@@ -15,7 +15,7 @@ import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { NbdServer } from "../export/nbd/nbd-server.ts";
 import { attachLoop } from "../native/loop.ts";
 import { mountAt } from "../native/mounts.ts";
-import type { DevicePlaces } from "./device-directory.ts";
+import type { DevicePlaces } from "./device-places.ts";
 import type { Access, Exposure } from "./exposure-schema.ts";
 
 const MAX_WORKERS = 2;
