@@ -2,16 +2,15 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
-import { LazyError, messageOf, type ErrorCode } from "../errors.ts";
+import { LazyError, messageOf } from "../errors.ts";
 import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
 import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
-
-const errorCodes = ["USAGE", "NOT_FOUND", "DENIED", "UNSUPPORTED", "CORRUPT", "UNAVAILABLE"] as const satisfies readonly ErrorCode[];
+import { ERROR_CODES } from "./json-client.ts";
 
 const replySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("ready") }),
-  z.strictObject({ kind: z.literal("failed"), code: z.enum(errorCodes), message: z.string() }),
+  z.strictObject({ kind: z.literal("failed"), code: z.enum(ERROR_CODES), message: z.string() }),
 ]);
 
 /** The one thing that a device process says to whoever started it, if both live long enough. */

@@ -67,13 +67,6 @@ export function listDevices(parent: string): DeviceSpec[] {
   return specs;
 }
 
-export function readSpec(directory: string): DeviceSpec {
-  const spec = readJson(devicePlaces(directory).specPath, deviceSpecSchema);
-  if (spec === undefined)
-    throw new LazyError("NOT_FOUND", `${devicePlaces(directory).specPath}: is missing; ${directory} is no device's directory`);
-  return spec;
-}
-
 /** What a device process has said of itself; undefined before it is ready. */
 export function readState(directory: string): DeviceState | undefined {
   return readJson(devicePlaces(directory).statePath, deviceStateSchema);

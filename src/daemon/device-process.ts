@@ -1,29 +1,24 @@
 import { rm } from "node:fs/promises";
-import type { Server } from "node:http";
 import type { ByteSource } from "../bytes/source.ts";
 import type { BlobPlace } from "../device/blob-place.ts";
 import type { Device } from "../device/device.ts";
-import { openImageConfig, type OpenedImage } from "../device/image-config.ts";
+import { hasUpper, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import type { ImageConfig } from "../device/image-config-schema.ts";
-import { hasUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Extent } from "../export/nbd/nbd-export.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
-import { openServicePlaces, type ServiceMachine, type ServicePlaces } from "./config/service-places.ts";
-import { controlRoutes, type ControlledDevice } from "./control-api.ts";
+import { openServicePlaces, type ServicePlaces } from "./config/service-places.ts";
+import type { ServiceMachine } from "./config/service-registries.ts";
+import { ControlServer, type ControlledDevice } from "./control-server.ts";
 import type { DeviceOrder } from "./device-child.ts";
 import { devicePlaces, removeDeviceDirectory, writeState, type DevicePlaces } from "./device-places.ts";
 import type { DeviceStats } from "./device-stats.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
-import { createJsonServer } from "./json-server.ts";
 import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
-import { listenOnSocket } from "./unix-listener.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
-
-const ANSWER_TIMEOUT_MS = 1_000;
 
 /**
  * Opens the device that is ordered, shows it, and serves it until it is told to stop, or its file system is unmounted. When
@@ -42,10 +37,10 @@ export async function serveDevice(
   machine.signal.addEventListener("abort", abortWork);
   if (machine.signal.aborted) abortWork();
   const device = await ServedDevice.open(order, places, { ...machine, signal: work.signal });
-  const server = createJsonServer(controlRoutes(device));
+  let control: ControlServer | undefined;
   try {
     await rm(places.controlSocket, { force: true });
-    await listenOnSocket(server, places.controlSocket);
+    control = await ControlServer.listen(places.controlSocket, device);
     writeState(directory, { pid: process.pid, ...device.state() });
     await onReady();
     // From now on stopping means to write what is to be written, which may take reading what lies below.
@@ -53,17 +48,9 @@ export async function serveDevice(
     await device.ended(machine.signal);
   } finally {
     await device.stop("lazy");
-    await closeServer(server);
+    await control?.close();
   }
   removeDeviceDirectory(directory);
-}
-
-/** Whoever asked for the end still gets the answer. */
-async function closeServer(server: Server): Promise<void> {
-  const closed = new Promise((resolve) => server.close(resolve));
-  const late = setTimeout(() => server.closeAllConnections(), ANSWER_TIMEOUT_MS);
-  await closed;
-  clearTimeout(late);
 }
 
 /** What a device process serves. */

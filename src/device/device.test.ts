@@ -18,7 +18,8 @@ import type { Manifest } from "../oci/manifest.ts";
 import { openTarPayload } from "../tar/payload.ts";
 import { openSyncReader } from "./cached-reader-worker.ts";
 import type { BlobPlace } from "./blob-place.ts";
-import { openDevice, type Device } from "./device.ts";
+import type { Device } from "./device.ts";
+import { openDevice } from "./open-device.ts";
 import { probeFilesystem } from "./filesystem.ts";
 
 const CHUNK_BYTES = 64 * 1024;
