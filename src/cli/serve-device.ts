@@ -22,6 +22,8 @@ export async function runServeDevice(args: readonly string[], environment: Envir
       await reply({ kind: "ready" });
       // It would otherwise be written when the process ends; others start meanwhile, with less to compile and far less memory.
       flushCompileCache();
+      // Opening leaves much behind, and a device may have nothing to do for days.
+      globalThis.gc?.({ type: "major", execution: "sync", flavor: "last-resort" });
       // The daemon may end before, or without a word.
       if (process.connected) process.disconnect();
     });
