@@ -25,6 +25,9 @@ export interface DeviceOrder {
   readonly notices: readonly string[];
 }
 
+/** Node's, for device processes: a second thread that compiles and collects garbage would have nothing to do, and a heap of its own. */
+const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
+
 export type Launcher = readonly [command: string, ...args: string[]];
 
 /**
@@ -39,7 +42,7 @@ export async function startDeviceProcess(spec: DeviceSpec, directory: string, [c
   let child: ChildProcess;
   try {
     const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-    child = spawn(command, [...args, SERVE_DEVICE_COMMAND, directory], { cwd: "/", detached: true, stdio });
+    child = spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, directory], { cwd: "/", detached: true, stdio });
   } finally {
     closeSync(descriptor);
   }

@@ -51,10 +51,13 @@ export class Device implements ByteSource {
     return this.#stack.segments;
   }
 
-  /** A reader of what is cached, for worker threads; undefined when nothing is. */
+  /**
+   * A reader of what is on this machine, for worker threads; undefined when nothing is. It reads open files of the device, which therefore
+   * is closed after the threads have ended.
+   */
   get cachedReader(): { readonly url: string; readonly data: CachedReaderData } | undefined {
     const files = this.#files.map(({ cached }) => cached);
-    if (!files.every((file) => file !== undefined)) return undefined;
+    if (files.every((file) => file === undefined)) return undefined;
     const { shared, count } = this.#stack.segments;
     return {
       url: new URL("cached-reader-worker.ts", import.meta.url).href,
