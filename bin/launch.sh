@@ -48,5 +48,6 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-131072}"
 
 # A small young generation: what lives longer is in typed arrays, and garbage is not worth memory. Nor is an old one of four times of
-# what lives in it, which V8 lets grow by itself: at 1.8 times, it costs no processor time that can be measured.
-exec "$node" --max-semi-space-size=4 --heap-growing-percent=80 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"
+# what lives in it, which V8 lets grow by itself: at 1.8 times, it costs no processor time that can be measured. gc() is for those who
+# begin to wait for a long time.
+exec "$node" --expose-gc --max-semi-space-size=4 --heap-growing-percent=80 --disable-warning=ExperimentalWarning "$root/src/cli/$entry.ts" "$@"

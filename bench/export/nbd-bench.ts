@@ -8,6 +8,7 @@ import { execute, run } from "../../test/support/command.ts";
 import { layerOf, writeImage } from "../../test/support/image-builder.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../../test/support/programs.ts";
 import { startServing } from "../../test/support/serving.ts";
+import { halfNoise } from "../images/half-noise.ts";
 import { markdown, plainText } from "../report/tables.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -43,19 +44,9 @@ interface Figures {
   readonly residentBytes: number;
 }
 
-/** Half of each block can be compressed, as in many a program. */
-function fileContent(): Buffer {
-  const block = Buffer.alloc(FILE_BYTES, "all work and no play makes a dull block of text. ");
-  for (let at = 0, noise = 1; at < FILE_BYTES; at += 4) {
-    noise = Math.imul(noise ^ (noise >>> 15), 0x2c1b3c6d) + at;
-    if ((at & 2048) === 0) block.writeInt32LE(noise | 0, at);
-  }
-  return block;
-}
-
 async function makeImage(): Promise<string> {
   const image = `oci:${join(WORK, "converted")}:v1`;
-  await writeImage(join(WORK, "source"), "v1", { layers: [layerOf([{ name: "big", data: fileContent() }])] });
+  await writeImage(join(WORK, "source"), "v1", { layers: [layerOf([{ name: "big", data: halfNoise(FILE_BYTES) }])] });
   await run(LAZYLAYER, ["convert", "--vsize", "1", `oci:${join(WORK, "source")}:v1`, image], { env: CLEAN_ENVIRONMENT });
   return image;
 }

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { makeDebianImage } from "../demo/debian-image.ts";
-import { type MakeOptions } from "./debian-builder.ts";
+import type { MakeOptions } from "./debian-builder.ts";
 import { keepLayout } from "./kept-layout.ts";
 import { makeLarge, makeSingleLayer } from "./large-image.ts";
 import { LayoutWriter, readLayout, type StoredImage } from "./layout-writer.ts";

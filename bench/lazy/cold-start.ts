@@ -1,7 +1,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../test/support/command.ts";
-import { type MadeImage } from "../images/bench-images.ts";
+import type { MadeImage } from "../images/bench-images.ts";
 import { IMAGE_TAG } from "../images/debian-builder.ts";
 import { conversionCommand, environmentOf, FORMATS, onStage, REPOSITORY, whileMounted, type Stage } from "./places.ts";
 import { SlowLine, type LineCounts } from "./slow-line.ts";

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { run } from "../../test/support/command.ts";
-import { type MadeImage } from "../images/bench-images.ts";
+import type { MadeImage } from "../images/bench-images.ts";
 import { measure, measureFloor } from "../measure/measured.ts";
 import { conversionCommand, environmentOf, FORMATS, onStage, REPOSITORY, type Format } from "./places.ts";
 

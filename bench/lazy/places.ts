@@ -2,7 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execute, run } from "../../test/support/command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../../test/support/programs.ts";
-import { type MadeImage } from "../images/bench-images.ts";
+import type { MadeImage } from "../images/bench-images.ts";
 import { IMAGE_TAG } from "../images/debian-builder.ts";
 import { LoopbackRegistry } from "../registry/loopback-registry.ts";
 import { publishLayout } from "../registry/published-layout.ts";

@@ -2,7 +2,7 @@ import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../test/support/command.ts";
-import { type MadeImage } from "../images/bench-images.ts";
+import type { MadeImage } from "../images/bench-images.ts";
 import { conversionCommand, environmentOf, FORMATS, onStage, REPOSITORY, whileMounted, type Format } from "./places.ts";
 
 const SEQUENTIAL_BYTES = 256 * 2 ** 20;

@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { execute } from "../../test/support/command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../../test/support/programs.ts";
-import { type MadeImage } from "../images/bench-images.ts";
+import type { MadeImage } from "../images/bench-images.ts";
 import { IMAGE_TAG, isRoot } from "../images/debian-builder.ts";
 import { LoopbackRegistry, type RequestCounts } from "../registry/loopback-registry.ts";
 import { publishLayout } from "../registry/published-layout.ts";

@@ -1,7 +1,7 @@
 import { link, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { IMAGE_TAG } from "../images/debian-builder.ts";
-import { type StoredImage } from "../images/layout-writer.ts";
+import type { StoredImage } from "../images/layout-writer.ts";
 import { dataDirectory } from "./loopback-registry.ts";
 
 /**

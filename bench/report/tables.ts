@@ -1,5 +1,5 @@
 import { PEERS, type Peer } from "../measure/round.ts";
-import { type BenchResult, type ImageResult } from "./result.ts";
+import type { BenchResult, ImageResult } from "./result.ts";
 
 /** Rows of cells, the first one being the header; the first column names what the others are about. */
 export interface Table {

@@ -22,6 +22,11 @@ export class FileSource implements ByteSource {
     return new FileSource(handle, path, size);
   }
 
+  /** For threads that read the file on their own; it is valid until the source is closed. */
+  get descriptor(): number {
+    return this.#handle.fd;
+  }
+
   async read(offset: number, length: number): Promise<Uint8Array> {
     return await readExactly(this.#handle, this, offset, length);
   }

@@ -148,8 +148,8 @@ export class SharedChunks {
   }
 }
 
-/** False when the file ends early or the descriptor was closed meanwhile. */
-function readFully(descriptor: number, target: Uint8Array, position: number): boolean {
+/** False when the file ends early, cannot be read, or its descriptor was closed meanwhile. */
+export function readFully(descriptor: number, target: Uint8Array, position: number): boolean {
   try {
     for (let done = 0; done < target.length;) {
       const count = readSync(descriptor, target, done, target.length - done, position + done);

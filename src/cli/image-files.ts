@@ -1,5 +1,6 @@
-import { openDevice, type Device } from "../device/device.ts";
-import { openFilesystem } from "../device/filesystem.ts";
+import type { Device } from "../device/device.ts";
+import { openDevice } from "../device/open-device.ts";
+import { openFilesystem } from "../device/open-filesystem.ts";
 import { LazyError } from "../errors.ts";
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";

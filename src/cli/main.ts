@@ -1,4 +1,4 @@
-import { SERVE_DEVICE_COMMAND } from "../daemon/device-directory.ts";
+import { SERVE_DEVICE_COMMAND } from "../daemon/device-places.ts";
 import { readEnvironment, type Environment } from "./environment.ts";
 import { interruptSignal, runToExit } from "./exit-status.ts";
 

@@ -1,5 +1,7 @@
+import { once } from "node:events";
 import { LazyError, messageOf } from "../errors.ts";
-import type { DeviceReply } from "../daemon/device-child.ts";
+import { flushCompileCache } from "node:module";
+import type { DeviceOrder, DeviceReply } from "../daemon/device-child.ts";
 import { serveDevice } from "../daemon/device-process.ts";
 import type { Environment } from "./environment.ts";
 import { findDataExtents } from "./tools/data-extents.ts";
@@ -14,9 +16,14 @@ export async function runServeDevice(args: readonly string[], environment: Envir
   const notice = (message: string): void => void environment.stderr.write(`${message}\n`);
   let isReady = false;
   try {
-    await serveDevice(directory, { ...environment, notice, findDataExtents }, async () => {
+    const order = await orderOfParent();
+    await serveDevice(directory, order, { ...environment, notice, findDataExtents }, async () => {
       isReady = true;
       await reply({ kind: "ready" });
+      // It would otherwise be written when the process ends; others start meanwhile, with less to compile and far less memory.
+      flushCompileCache();
+      // Opening leaves much behind, and a device may have nothing to do for days.
+      globalThis.gc?.({ type: "major", execution: "sync", flavor: "last-resort" });
       // The daemon may end before, or without a word.
       if (process.connected) process.disconnect();
     });
@@ -28,6 +35,13 @@ export async function runServeDevice(args: readonly string[], environment: Envir
     if (!isReady) await reply({ kind: "failed", code, message });
     process.exit(1);
   }
+}
+
+/** The daemon is this same program, and has checked what it sends. */
+async function orderOfParent(): Promise<DeviceOrder> {
+  if (!process.connected) throw new LazyError("USAGE", "serve-device: is started by lazylayer daemon, which says what to serve");
+  const [order] = (await once(process, "message")) as [DeviceOrder];
+  return order;
 }
 
 /** Resolves when the parent has the message, or is gone. */

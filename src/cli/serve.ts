@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { BlockCache } from "../cache/block-cache.ts";
-import { openDevice, type Device } from "../device/device.ts";
+import type { Device } from "../device/device.ts";
+import { openDevice } from "../device/open-device.ts";
 import { messageOf } from "../errors.ts";
 import { nbdUri, parseNbdAddress, type NbdAddress } from "../export/nbd/nbd-address.ts";
 import { NbdServer } from "../export/nbd/nbd-server.ts";

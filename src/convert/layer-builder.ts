@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import type { BlockCache } from "../cache/block-cache.ts";
 import type { ByteSource } from "../bytes/source.ts";
-import { openDevice } from "../device/device.ts";
+import { openDevice } from "../device/open-device.ts";
 import { LazyError } from "../errors.ts";
 import { ErofsWriter } from "../formats/erofs/erofs-writer.ts";
 import { Ext4Writer } from "../formats/ext4/ext4-writer.ts";

@@ -1,36 +1,54 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
-import { LazyError, type ErrorCode } from "../errors.ts";
-import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-directory.ts";
-
-const errorCodes = ["USAGE", "NOT_FOUND", "DENIED", "UNSUPPORTED", "CORRUPT", "UNAVAILABLE"] as const satisfies readonly ErrorCode[];
+import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
+import { LazyError, messageOf } from "../errors.ts";
+import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
+import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-places.ts";
+import type { DeviceSpec } from "./exposure-schema.ts";
+import { ERROR_CODES } from "./json-client.ts";
 
 const replySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("ready") }),
-  z.strictObject({ kind: z.literal("failed"), code: z.enum(errorCodes), message: z.string() }),
+  z.strictObject({ kind: z.literal("failed"), code: z.enum(ERROR_CODES), message: z.string() }),
 ]);
 
 /** The one thing that a device process says to whoever started it, if both live long enough. */
 export type DeviceReply = z.infer<typeof replySchema>;
 
+/** The one thing that a device process is told by whoever starts it: all that it serves, read and checked. */
+export interface DeviceOrder {
+  readonly spec: DeviceSpec;
+  readonly service: ServiceConfig;
+  readonly image: ImageConfig;
+  /** What the writers of the configurations should know. */
+  readonly notices: readonly string[];
+}
+
+/** Node's, for device processes: a second thread that compiles and collects garbage would have nothing to do, and a heap of its own. */
+const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
+
 export type Launcher = readonly [command: string, ...args: string[]];
 
 /**
- * Starts a process that serves the device of a directory, and answers its id when the device can be used. The process is on its own then.
- * Throws what it says went wrong, or `UNAVAILABLE` with the end of its log when it says nothing; it has ended, or will.
+ * Starts a process that serves a device in its directory, and answers its id when the device can be used. The process is on its own then.
+ * Throws what is wrong with the configurations, what the process says went wrong, or `UNAVAILABLE` with the end of its log when it says
+ * nothing; it has ended, or will.
  */
-export async function startDeviceProcess(directory: string, [command, ...args]: Launcher): Promise<number> {
+export async function startDeviceProcess(spec: DeviceSpec, directory: string, [command, ...args]: Launcher): Promise<number> {
+  const order = readOrder(spec);
   const { log } = devicePlaces(directory);
   const descriptor = openSync(log, "a", 0o600);
   let child: ChildProcess;
   try {
     const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-    child = spawn(command, [...args, SERVE_DEVICE_COMMAND, directory], { cwd: "/", detached: true, stdio });
+    child = spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, directory], { cwd: "/", detached: true, stdio });
   } finally {
     closeSync(descriptor);
   }
-  const reply = await replyOf(child).catch((cause: unknown) => {
+  const answer = replyOf(child);
+  child.send(order, () => {}); // one that cannot be told ends, and that is heard of
+  const reply = await answer.catch((cause: unknown) => {
     throw crashed(log, cause);
   });
   if (reply.kind === "failed") throw new LazyError(reply.code, reply.message);
@@ -38,6 +56,26 @@ export async function startDeviceProcess(directory: string, [command, ...args]: 
   child.unref();
   if (child.pid === undefined) throw new LazyError("UNAVAILABLE", `${directory}: the process has no id`);
   return child.pid;
+}
+
+/** Read here and not by the process: what it takes to check them would stay in its memory as long as the device lives. */
+function readOrder(spec: DeviceSpec): DeviceOrder {
+  const { configPath, serviceConfigPath } = spec;
+  const service =
+    serviceConfigPath === undefined
+      ? parseServiceConfig("{}", "defaults")
+      : parseServiceConfig(readText(serviceConfigPath), serviceConfigPath);
+  const image = parseImageConfig(readText(configPath), configPath);
+  return { spec, service: service.config, image: image.config, notices: [...service.notices, ...image.notices] };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
+    throw new LazyError(code, `${path}: cannot be read: ${messageOf(cause)}`, { cause });
+  }
 }
 
 async function replyOf(child: ChildProcess): Promise<DeviceReply> {

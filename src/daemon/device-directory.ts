@@ -1,43 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { z } from "zod";
 import { LazyError, messageOf } from "../errors.ts";
-import { dismantle } from "../export/filesystem.ts";
+import { devicePlaces, removeDeviceDirectory, SERVE_DEVICE_COMMAND } from "./device-places.ts";
 import { deviceIdSchema, deviceSpecSchema, deviceStateSchema, type DeviceSpec, type DeviceState } from "./exposure-schema.ts";
 
-/** The command that a device process runs; its one argument is the device's directory. */
-export const SERVE_DEVICE_COMMAND = "serve-device";
-
-const SPEC_NAME = "device.json";
-const STATE_NAME = "state.json";
-const CONFIG_NAME = "config.json";
-const LOG_NAME = "device.log";
 const NEW_PREFIX = ".new-";
 /** The kernel's limit for the path of a unix socket, without the NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
-
-/** The places of one device below the daemon's directory. What is in there says all that is needed to find it again. */
-export interface DevicePlaces {
-  readonly directory: string;
-  /** Where FUSE is mounted. */
-  readonly exportDirectory: string;
-  readonly controlSocket: string;
-  readonly nbdSocket: string;
-  readonly configPath: string;
-  readonly log: string;
-}
-
-export function devicePlaces(directory: string): DevicePlaces {
-  return {
-    directory,
-    exportDirectory: join(directory, "export"),
-    controlSocket: join(directory, "control"),
-    nbdSocket: join(directory, "nbd"),
-    configPath: join(directory, CONFIG_NAME),
-    log: join(directory, LOG_NAME),
-  };
-}
 
 export interface NewDevice {
   readonly id: string;
@@ -61,9 +32,9 @@ export function createDeviceDirectory(parent: string, { id, config, serviceConfi
   const fresh = join(parent, `${NEW_PREFIX}${randomBytes(8).toString("hex")}`);
   mkdirSync(fresh, { mode: 0o700 });
   try {
-    mkdirSync(join(fresh, basename(devicePlaces(directory).exportDirectory)), { mode: 0o700 });
-    if ("text" in config) writeFileSync(join(fresh, CONFIG_NAME), config.text, { mode: 0o600 });
-    writeFileSync(join(fresh, SPEC_NAME), JSON.stringify(spec), { mode: 0o600 });
+    mkdirSync(devicePlaces(fresh).exportDirectory, { mode: 0o700 });
+    if ("text" in config) writeFileSync(devicePlaces(fresh).configPath, config.text, { mode: 0o600 });
+    writeFileSync(devicePlaces(fresh).specPath, JSON.stringify(spec), { mode: 0o600 });
     renameSync(fresh, directory);
   } catch (error) {
     rmSync(fresh, { recursive: true });
@@ -88,7 +59,7 @@ export function listDevices(parent: string): DeviceSpec[] {
     if (name.startsWith(NEW_PREFIX)) rmSync(join(parent, name), { recursive: true });
     else if (deviceIdSchema.safeParse(name).success) {
       const directory = join(parent, name);
-      const spec = readJson(join(directory, SPEC_NAME), deviceSpecSchema);
+      const spec = readJson(devicePlaces(directory).specPath, deviceSpecSchema);
       if (spec !== undefined) specs.push(spec);
       else removeDeviceDirectory(directory);
     }
@@ -96,44 +67,9 @@ export function listDevices(parent: string): DeviceSpec[] {
   return specs;
 }
 
-export function readSpec(directory: string): DeviceSpec {
-  const spec = readJson(join(directory, SPEC_NAME), deviceSpecSchema);
-  if (spec === undefined)
-    throw new LazyError("NOT_FOUND", `${join(directory, SPEC_NAME)}: is missing; ${directory} is no device's directory`);
-  return spec;
-}
-
 /** What a device process has said of itself; undefined before it is ready. */
 export function readState(directory: string): DeviceState | undefined {
-  return readJson(join(directory, STATE_NAME), deviceStateSchema);
-}
-
-/** Seen whole or not at all. */
-export function writeState(directory: string, state: DeviceState): void {
-  const path = join(directory, STATE_NAME);
-  writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600 });
-  renameSync(`${path}.new`, path);
-}
-
-/**
- * Undoes what the end of a device process left of mounts, loop devices and sockets; the device's directory stays for another process.
- * Idempotent. `lazy`: whoever still uses the device gets errors.
- */
-export async function clearDevice(directory: string, expose: DeviceSpec["expose"], mode: "plain" | "lazy"): Promise<void> {
-  const { exportDirectory, controlSocket, nbdSocket } = devicePlaces(directory);
-  await dismantle({ directory: expose.kind === "mount" ? expose.directory : "", exportDirectory }, mode);
-  for (const path of [controlSocket, nbdSocket, join(directory, STATE_NAME)]) rmSync(path, { force: true });
-}
-
-/** Removes a device's directory. Nothing may be mounted in it. */
-export function removeDeviceDirectory(directory: string): void {
-  // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
-  const { controlSocket, nbdSocket, configPath, log, exportDirectory } = devicePlaces(directory);
-  const files = [controlSocket, nbdSocket, configPath, log, join(directory, STATE_NAME), join(directory, `${STATE_NAME}.new`)];
-  for (const path of files) rmSync(path, { force: true });
-  removeEmpty(exportDirectory);
-  rmSync(join(directory, SPEC_NAME), { force: true });
-  removeEmpty(directory);
+  return readJson(devicePlaces(directory).statePath, deviceStateSchema);
 }
 
 /** Device processes by the directory they serve. */
@@ -165,14 +101,6 @@ function readJson<T extends z.ZodType>(path: string, schema: T): z.infer<T> | un
     return schema.parse(JSON.parse(text));
   } catch (cause) {
     throw new LazyError("CORRUPT", `${path}: ${messageOf(cause)}`, { cause });
-  }
-}
-
-function removeEmpty(directory: string): void {
-  try {
-    rmdirSync(directory);
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT") throw error;
   }
 }
 

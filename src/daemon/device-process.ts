@@ -1,48 +1,46 @@
-import { readFile, rm } from "node:fs/promises";
-import type { Server } from "node:http";
+import { rm } from "node:fs/promises";
 import type { ByteSource } from "../bytes/source.ts";
 import type { BlobPlace } from "../device/blob-place.ts";
 import type { Device } from "../device/device.ts";
-import { openImageConfig, type OpenedImage } from "../device/image-config.ts";
+import { hasUpper, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImagePlaces } from "../device/image-config-places.ts";
-import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
-import { hasUpper } from "../device/image-config-upper.ts";
+import type { ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Extent } from "../export/nbd/nbd-export.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
-import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
-import { openServicePlaces, type ServiceMachine, type ServicePlaces } from "./config/service-places.ts";
-import { controlRoutes, type ControlledDevice } from "./control-api.ts";
-import { devicePlaces, readSpec, removeDeviceDirectory, writeState, type DevicePlaces } from "./device-directory.ts";
+import { openServicePlaces, type ServicePlaces } from "./config/service-places.ts";
+import type { ServiceMachine } from "./config/service-registries.ts";
+import { ControlServer, type ControlledDevice } from "./control-server.ts";
+import type { DeviceOrder } from "./device-child.ts";
+import { devicePlaces, removeDeviceDirectory, writeState, type DevicePlaces } from "./device-places.ts";
 import type { DeviceStats } from "./device-stats.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
-import { createJsonServer } from "./json-server.ts";
-import { takeSnapshot } from "./live-snapshot.ts";
 import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
-import { listenOnSocket } from "./unix-listener.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
-const ANSWER_TIMEOUT_MS = 1_000;
-
 /**
- * Opens the device that a directory describes, shows it, and serves it until it is told to stop, or its file system is unmounted. When
+ * Opens the device that is ordered, shows it, and serves it until it is told to stop, or its file system is unmounted. When
  * it ends nothing is left of it, nor of its directory; when it cannot be opened, the directory stays.
  * `onReady` runs once the device can be used; the machine's signal takes it down, whoever uses it.
  */
-export async function serveDevice(directory: string, machine: ServiceMachine, onReady: () => Promise<void>): Promise<void> {
-  const spec = readSpec(directory);
+export async function serveDevice(
+  directory: string,
+  order: DeviceOrder,
+  machine: ServiceMachine,
+  onReady: () => Promise<void>,
+): Promise<void> {
   const places = devicePlaces(directory);
   const work = new AbortController();
   const abortWork = (): void => work.abort(machine.signal.reason);
   machine.signal.addEventListener("abort", abortWork);
   if (machine.signal.aborted) abortWork();
-  const device = await ServedDevice.open(spec, places, { ...machine, signal: work.signal });
-  const server = createJsonServer(controlRoutes(device));
+  const device = await ServedDevice.open(order, places, { ...machine, signal: work.signal });
+  let control: ControlServer | undefined;
   try {
     await rm(places.controlSocket, { force: true });
-    await listenOnSocket(server, places.controlSocket);
+    control = await ControlServer.listen(places.controlSocket, device);
     writeState(directory, { pid: process.pid, ...device.state() });
     await onReady();
     // From now on stopping means to write what is to be written, which may take reading what lies below.
@@ -50,17 +48,9 @@ export async function serveDevice(directory: string, machine: ServiceMachine, on
     await device.ended(machine.signal);
   } finally {
     await device.stop("lazy");
-    await closeServer(server);
+    await control?.close();
   }
   removeDeviceDirectory(directory);
-}
-
-/** Whoever asked for the end still gets the answer. */
-async function closeServer(server: Server): Promise<void> {
-  const closed = new Promise((resolve) => server.close(resolve));
-  const late = setTimeout(() => server.closeAllConnections(), ANSWER_TIMEOUT_MS);
-  await closed;
-  clearTimeout(late);
 }
 
 /** What a device process serves. */
@@ -88,11 +78,12 @@ class ServedDevice implements ControlledDevice {
     this.#exposed = exposed;
   }
 
-  static async open(spec: DeviceSpec, places: DevicePlaces, machine: ServiceMachine): Promise<ServedDevice> {
+  static async open(order: DeviceOrder, places: DevicePlaces, machine: ServiceMachine): Promise<ServedDevice> {
+    const { spec, image: config } = order;
+    order.notices.forEach(machine.notice);
     await using cleanup = new AsyncDisposableStack();
-    const services = await openServicePlaces(await readServiceConfig(spec, machine), machine);
+    const services = await openServicePlaces(order.service, machine);
     cleanup.defer(async () => await services.close());
-    const config = await readImageConfig(spec.configPath, machine);
     const lock = hasUpper(config.upper) ? await lockUpper(config.upper.data) : undefined;
     cleanup.defer(() => void lock?.close());
     const meters: Meters = { reads: new Stopwatch(), downloads: new Stopwatch(), errors: {} };
@@ -168,6 +159,7 @@ class ServedDevice implements ControlledDevice {
   async #takeSnapshot(newConfigPath: string): Promise<void> {
     if (this.#image.isReadOnly) throw new LazyError("USAGE", `device ${this.#spec.id} has no upper layer, so there is nothing to snapshot`);
     if (this.#stopping !== undefined) throw new LazyError("UNAVAILABLE", `device ${this.#spec.id} is being removed`);
+    const { takeSnapshot } = await import("./live-snapshot.ts");
     const { configPath } = this.#spec;
     const taken = await takeSnapshot(this.#image, { config: this.#config, configPath, newConfigPath }, this.#services);
     this.#lock?.close();
@@ -203,27 +195,6 @@ interface Meters {
   /** Requests to registries. */
   readonly downloads: Stopwatch;
   readonly errors: ErrorCounts;
-}
-
-async function readServiceConfig({ serviceConfigPath: path }: DeviceSpec, { notice }: ServiceMachine): Promise<ServiceConfig> {
-  const { config, notices } = path === undefined ? parseServiceConfig("{}", "defaults") : parseServiceConfig(await readText(path), path);
-  notices.forEach(notice);
-  return config;
-}
-
-async function readImageConfig(path: string, { notice }: ServiceMachine): Promise<ImageConfig> {
-  const { config, notices } = parseImageConfig(await readText(path), path);
-  notices.forEach(notice);
-  return config;
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
-    throw new LazyError(code, `${path}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
 }
 
 /** What is asked of registries is timed, and counted when it fails: others try again, and nobody hears of it otherwise. */

@@ -6,15 +6,8 @@ import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { startDeviceProcess } from "./device-child.ts";
-import {
-  clearDevice,
-  createDeviceDirectory,
-  DuplicateDeviceError,
-  findDeviceProcesses,
-  listDevices,
-  removeDeviceDirectory,
-  type NewDevice,
-} from "./device-directory.ts";
+import { createDeviceDirectory, DuplicateDeviceError, findDeviceProcesses, listDevices, type NewDevice } from "./device-directory.ts";
+import { clearDevice, removeDeviceDirectory } from "./device-places.ts";
 import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
 import { SupervisedDevice, type Supervision } from "./supervised-device.ts";
 
@@ -111,7 +104,7 @@ export class Devices {
     const spec = createDeviceDirectory(parent, wanted);
     const directory = join(parent, spec.id);
     try {
-      const pid = await startDeviceProcess(directory, launcher);
+      const pid = await startDeviceProcess(spec, directory, launcher);
       log(`device ${spec.id}: process ${pid} serves it`);
       return this.#supervise(spec, pid);
     } catch (error) {

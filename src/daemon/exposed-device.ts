@@ -12,10 +12,9 @@ import { CONTENT_NAME, FuseServer } from "../export/fuse/fuse-server.ts";
 import type { SyncReaderModule } from "../export/fuse/sync-reader.ts";
 import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
-import { NbdServer } from "../export/nbd/nbd-server.ts";
 import { attachLoop } from "../native/loop.ts";
 import { mountAt } from "../native/mounts.ts";
-import type { DevicePlaces } from "./device-directory.ts";
+import type { DevicePlaces } from "./device-places.ts";
 import type { Access, Exposure } from "./exposure-schema.ts";
 
 const MAX_WORKERS = 2;
@@ -186,6 +185,7 @@ function inUse(id: string, how: string): LazyError {
 
 async function exposeByNbd(shown: Shown, expose: Extract<Exposure, { kind: "nbd" }>, { nbdSocket }: DevicePlaces): Promise<ExposedDevice> {
   const { id, content, reader, extentsOf, onFailure } = shown;
+  const { NbdServer } = await import("../export/nbd/nbd-server.ts");
   const server = await NbdServer.listen({
     served: { name: id, content, reader, extentsOf },
     address: expose.address === undefined ? { kind: "unix", path: nbdSocket } : parseNbdAddress(expose.address),

@@ -14,7 +14,14 @@ export interface JsonCall {
   readonly signal?: AbortSignal | undefined;
 }
 
-const ERROR_CODES = ["USAGE", "NOT_FOUND", "DENIED", "UNSUPPORTED", "CORRUPT", "UNAVAILABLE"] as const satisfies readonly ErrorCode[];
+export const ERROR_CODES = [
+  "USAGE",
+  "NOT_FOUND",
+  "DENIED",
+  "UNSUPPORTED",
+  "CORRUPT",
+  "UNAVAILABLE",
+] as const satisfies readonly ErrorCode[];
 
 const failureSchema = z.object({ code: z.string(), message: z.string() });
 
@@ -65,7 +72,8 @@ function parsed(text: string, socketPath: string): unknown {
   }
 }
 
-function unreachable(socketPath: string, cause: unknown): LazyError {
+/** What it means that a unix socket could not be reached. */
+export function unreachable(socketPath: string, cause: unknown): LazyError {
   const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
   if (code === "ENOENT" || code === "ECONNREFUSED") return new LazyError("NOT_FOUND", `${socketPath}: nobody listens there`, { cause });
   if (code === "EACCES" || code === "EPERM") return new LazyError("DENIED", `${socketPath}: ${messageOf(cause)}`, { cause });

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { type z } from "zod";
+import type { z } from "zod";
 import { LazyError, messageOf, type ErrorCode } from "../errors.ts";
 
 const MAX_BODY_BYTES = 16 * 2 ** 20;

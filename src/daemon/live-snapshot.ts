@@ -1,9 +1,9 @@
 import { copyFile, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ImagePlaces } from "../device/image-config-places.ts";
-import type { WritableImage } from "../device/image-config.ts";
+import { hasUpper, type WritableImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
-import { hasUpper, openUpper } from "../device/image-config-upper.ts";
+import { openUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
 

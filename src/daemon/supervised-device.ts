@@ -2,12 +2,13 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LazyError, messageOf } from "../errors.ts";
+import { callControl, type ControlCall } from "./control-client.ts";
 import { startDeviceProcess, type Launcher } from "./device-child.ts";
-import { clearDevice, devicePlaces, isServing, readState, removeDeviceDirectory } from "./device-directory.ts";
+import { isServing, readState } from "./device-directory.ts";
+import { clearDevice, devicePlaces, removeDeviceDirectory } from "./device-places.ts";
 import type { DeviceReport } from "./device-report.ts";
 import { deviceStatsSchema, type DeviceStats } from "./device-stats.ts";
 import type { DeviceSpec, DeviceState } from "./exposure-schema.ts";
-import { callJson } from "./json-client.ts";
 
 const POLL_MS = 200;
 const FIRST_DELAY_MS = 250;
@@ -76,11 +77,11 @@ export class SupervisedDevice {
   }
 
   async stats(): Promise<DeviceStats> {
-    return deviceStatsSchema.parse(await this.#control("GET", "/stats", undefined, STATS_TIMEOUT_MS));
+    return deviceStatsSchema.parse(await this.#control({ call: "stats" }, STATS_TIMEOUT_MS));
   }
 
   async snapshot(config: string): Promise<void> {
-    await this.#control("POST", "/snapshot", { config }, STOP_TIMEOUT_MS);
+    await this.#control({ call: "snapshot", config }, STOP_TIMEOUT_MS);
   }
 
   /** Takes the device down; nothing is left of it. Throws `UNAVAILABLE`, and the device goes on, while it is in use, unless `force`. */
@@ -111,7 +112,7 @@ export class SupervisedDevice {
     const pid = this.#pid;
     if (pid === undefined || !isServing(pid, this.directory)) return;
     try {
-      await this.#control("POST", "/stop", { force }, STOP_TIMEOUT_MS);
+      await this.#control({ call: "stop", force }, STOP_TIMEOUT_MS);
     } catch (error) {
       if (isServing(pid, this.directory) && !force) throw error;
       this.#kill(pid, "SIGTERM");
@@ -134,11 +135,11 @@ export class SupervisedDevice {
     if (isServing(pid, this.directory)) process.kill(pid, signal);
   }
 
-  async #control(method: "GET" | "POST", path: string, body: object | undefined, timeoutMs: number): Promise<unknown> {
+  async #control(call: ControlCall, timeoutMs: number): Promise<unknown> {
     if (this.report().state !== "running") {
       throw new LazyError("UNAVAILABLE", `device ${this.spec.id} is ${this.#phase}${this.#error === undefined ? "" : `: ${this.#error}`}`);
     }
-    return await callJson({ socketPath: devicePlaces(this.directory).controlSocket, method, path, body, timeoutMs });
+    return await callControl(devicePlaces(this.directory).controlSocket, call, timeoutMs);
   }
 
   /** What is known changes when the process says that it is ready, or ends. */
@@ -186,7 +187,7 @@ export class SupervisedDevice {
     const { launcher, log } = this.#supervision;
     try {
       await clearDevice(this.directory, this.spec.expose, "lazy");
-      this.#pid = await startDeviceProcess(this.directory, launcher);
+      this.#pid = await startDeviceProcess(this.spec, this.directory, launcher);
       this.#error = undefined;
       this.#phase = "starting";
       log(`device ${this.spec.id}: process ${this.#pid} serves it`);

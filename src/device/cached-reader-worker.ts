@@ -1,30 +1,36 @@
-import { SharedChunks, type SharedChunksData } from "../cache/shared-chunks.ts";
+import { readFully, SharedChunks, type SharedChunksData } from "../cache/shared-chunks.ts";
 import { LazyError } from "../errors.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { SegmentTable, ZEROS } from "../formats/lsmt/segment-table.ts";
-import { blockLength, decodeBlock, type ZFileBlocks } from "../formats/zfile/zfile-reader.ts";
+import { decodeRun, type ZFileBlocks } from "../formats/zfile/zfile-reader.ts";
 
-/** What a worker needs to read cached parts of a device: shared memory and plain data only. */
+/** What a worker needs to read the parts of a device that are on this machine: shared memory and plain data only. */
 export interface CachedReaderData {
   readonly size: number;
   /** The merged segments of all layers; tags select the file. */
   readonly segments: SharedArrayBuffer;
   readonly segmentCount: number;
-  readonly files: readonly CachedFileData[];
+  /** Undefined for files of which nothing is. */
+  readonly files: readonly (CachedFileData | undefined)[];
 }
 
 export interface CachedFileData {
-  /** The bytes that are stored of the file: chunks on disk, of which some may be missing, or all of them in memory. */
-  readonly stored: SharedChunksData | SharedArrayBuffer;
+  /** The bytes that are stored of the file: chunks on disk, of which some may be missing, or all of them in memory or in a file. */
+  readonly stored: SharedChunksData | SharedArrayBuffer | LocalFileData;
   /** Where the file, or the ZFile that holds it, begins in them. */
   readonly payloadOffset: number;
   readonly blocks: ZFileBlocks | undefined;
 }
 
-/** Stored bytes that are read from the cache at a time. */
-const MAX_STORED_BYTES = 2 ** 20;
+/** An open file that does not change. It is closed after the last reader has ended. */
+export interface LocalFileData {
+  readonly descriptor: number;
+}
 
-/** Reads on any thread, and without waiting, what the cache holds of a device. */
+/** Stored bytes that are read at a time: what is decoded from them stays in a core's cache. */
+const MAX_STORED_BYTES = 128 * 1024;
+
+/** Reads on any thread, and without waiting for others, what is on this machine of a device. */
 export function openSyncReader(data: CachedReaderData): CachedReader {
   return new CachedReader(data);
 }
@@ -32,15 +38,15 @@ export function openSyncReader(data: CachedReaderData): CachedReader {
 class CachedReader {
   readonly #size: number;
   readonly #segments: SegmentTable;
-  readonly #files: CachedFile[];
+  readonly #files: (CachedFile | undefined)[];
 
   constructor({ size, segments, segmentCount, files }: CachedReaderData) {
     this.#size = size;
     this.#segments = new SegmentTable(segments, segmentCount);
-    this.#files = files.map((file) => new CachedFile(file));
+    this.#files = files.map((file) => (file === undefined ? undefined : new CachedFile(file)));
   }
 
-  /** Fills `target` with the device's bytes at `offset`; false when some of them are not cached, or not as they should be. */
+  /** Fills `target` with the device's bytes at `offset`; false when some of them are not on this machine, or not as they should be. */
   readCached(offset: number, target: Uint8Array): boolean {
     const end = offset + target.length;
     if (offset < 0 || end > this.#size) return false;
@@ -52,7 +58,7 @@ class CachedReader {
       const start = Math.max(pieceStart, offset);
       const piece = target.subarray(start - offset, Math.min(pieceStart + sectors * SECTOR_BYTES, end) - offset);
       if (mappedSector === ZEROS) piece.fill(0);
-      else complete = this.#files[tag].read(mappedSector * SECTOR_BYTES + start - pieceStart, piece);
+      else complete = this.#files[tag]?.read(mappedSector * SECTOR_BYTES + start - pieceStart, piece) === true;
     });
     return complete;
   }
@@ -65,7 +71,7 @@ class CachedFile {
   #scratch = Buffer.alloc(0);
 
   constructor({ stored, payloadOffset, blocks }: CachedFileData) {
-    this.#stored = stored instanceof SharedArrayBuffer ? new MemoryBytes(stored) : new SharedChunks(stored);
+    this.#stored = openStored(stored);
     this.#payloadOffset = payloadOffset;
     this.#blocks = blocks;
   }
@@ -92,9 +98,10 @@ class CachedFile {
       const base = offsets[block];
       const stored = this.#buffer(offsets[stop] - base);
       if (!this.#stored.readSync(this.#payloadOffset + base, stored, !blocks.verify)) return false;
-      for (; block < stop; block++) {
-        putBlock(blocks, block, stored.subarray(offsets[block] - base, offsets[block + 1] - base), target, offset);
-      }
+      const runStart = block * blockSize;
+      const part = target.subarray(Math.max(0, runStart - offset), Math.min(stop * blockSize - offset, target.length));
+      decodeRun(blocks, block, stop, stored, Math.max(0, offset - runStart), part);
+      block = stop;
     }
     return true;
   }
@@ -108,6 +115,11 @@ class CachedFile {
 /** Reads without waiting what is there; false when it is not. */
 interface StoredBytes {
   readSync(offset: number, target: Uint8Array, verifyAlways: boolean): boolean;
+}
+
+function openStored(stored: CachedFileData["stored"]): StoredBytes {
+  if (stored instanceof SharedArrayBuffer) return new MemoryBytes(stored);
+  return "descriptor" in stored ? new LocalBytes(stored) : new SharedChunks(stored);
 }
 
 /** All of it is there, and was checked when it got there. */
@@ -126,15 +138,15 @@ class MemoryBytes implements StoredBytes {
   }
 }
 
-/** Decodes a block into the part of `target`, which begins at `offset` of the original, that it covers. */
-function putBlock(blocks: ZFileBlocks, block: number, stored: Uint8Array, target: Uint8Array, offset: number): void {
-  const bytes = blockLength(blocks, block);
-  const at = block * blocks.blockSize - offset;
-  if (at >= 0 && at + bytes <= target.length) {
-    decodeBlock(blocks, block, stored, target.subarray(at, at + bytes));
-    return;
+/** All of it is in a file. What cannot be read the main thread tries again, and says why. */
+class LocalBytes implements StoredBytes {
+  readonly #descriptor: number;
+
+  constructor({ descriptor }: LocalFileData) {
+    this.#descriptor = descriptor;
   }
-  const whole = Buffer.allocUnsafe(bytes);
-  decodeBlock(blocks, block, stored, whole);
-  target.set(whole.subarray(Math.max(0, -at), Math.min(bytes, target.length - at)), Math.max(0, at));
+
+  readSync(offset: number, target: Uint8Array): boolean {
+    return readFully(this.#descriptor, target, offset);
+  }
 }

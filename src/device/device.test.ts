@@ -7,6 +7,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { zstdDecompressSync } from "node:zlib";
 import fc from "fast-check";
+import { FileSource } from "../bytes/file.ts";
 import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { BlockCache } from "../cache/block-cache.ts";
 import { openLayer } from "../formats/lsmt/lsmt-reader.ts";
@@ -18,7 +19,9 @@ import type { Manifest } from "../oci/manifest.ts";
 import { openTarPayload } from "../tar/payload.ts";
 import { openSyncReader } from "./cached-reader-worker.ts";
 import type { BlobPlace } from "./blob-place.ts";
-import { openDevice, type Device } from "./device.ts";
+import { Device } from "./device.ts";
+import { openNativeLayer } from "./native-layer.ts";
+import { openDevice } from "./open-device.ts";
 import { probeFilesystem } from "./filesystem.ts";
 
 const CHUNK_BYTES = 64 * 1024;
@@ -148,6 +151,57 @@ test("a worker reads nothing where nothing is cached", async () => {
   const reader = openSyncReader(device.cachedReader!.data);
   const { segments } = (await plainDevice()) as Device & { segments: { firstSector: Float64Array } };
   assert.equal(reader.readCached(segments.firstSector[0] * 512 + 9, new Uint8Array(0)), true);
+  await device.close();
+});
+
+/** Layers in files: the lowest as it is stored, the next without its tar, the uppermost without its ZFile. */
+async function openLocalDevice(): Promise<{ readonly device: Device; readonly paths: readonly string[] }> {
+  const paths = LAYERS.map((_, layer) => join(directory, `layer${layer}`));
+  const payload = await openTarPayload(new MemorySource(LAYERS[1]));
+  const lsmt = await openZFile(await openTarPayload(new MemorySource(LAYERS[2])));
+  for (const [layer, source] of [new MemorySource(LAYERS[0]), payload, lsmt].entries()) {
+    writeFileSync(paths[layer], await source.read(0, source.size));
+  }
+  const layers = await Promise.all(
+    paths.map(async (path) => await openNativeLayer(await FileSource.open(path), { declared: true, keepPinned: false })),
+  );
+  return { device: new Device(layers, { requests: 0, bytes: 0 }), paths };
+}
+
+test("a worker reads all of a device whose layers are in files", async () => {
+  const { device } = await openLocalDevice();
+  const plain = await plainDevice();
+  const reader = openSyncReader(structuredClone(device.cachedReader!.data));
+  await fc.assert(
+    fc.asyncProperty(await ranges(), async ([offset, length]) => {
+      const target = new Uint8Array(length);
+      assert.equal(reader.readCached(offset, target), true);
+      assert.ok(Buffer.from(await plain.read(offset, length)).equals(target));
+    }),
+    { numRuns: 100 },
+  );
+  await device.close();
+});
+
+test("what is damaged or cut off in a layer's file a worker leaves to the device, which says so", async () => {
+  const { device, paths } = await openLocalDevice();
+  const plain = await plainDevice();
+  const reader = openSyncReader(device.cachedReader!.data);
+  const everything = fc.sample(await ranges(), { numRuns: 60, seed: 5 }).filter(([, length]) => length > 0);
+  const damaged = readFileSync(paths[0]);
+  for (let at = 8192; at < damaged.length; at += 2000) damaged[at] ^= 1;
+  writeFileSync(paths[0], damaged);
+  writeFileSync(paths[1], readFileSync(paths[1]).subarray(0, 8192));
+  let refused = 0;
+  for (const [offset, length] of everything) {
+    const target = new Uint8Array(length);
+    if (reader.readCached(offset, target)) assert.ok(Buffer.from(await plain.read(offset, length)).equals(target));
+    else {
+      refused++;
+      await assert.rejects(device.read(offset, length), { code: "CORRUPT" });
+    }
+  }
+  assert.ok(refused > 0 && refused < everything.length, `${refused} of ${everything.length}`);
   await device.close();
 });
 

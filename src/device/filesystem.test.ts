@@ -7,7 +7,8 @@ import { ErofsWriter } from "../formats/erofs/erofs-writer.ts";
 import { Ext4Writer } from "../formats/ext4/ext4-writer.ts";
 import type { FilesystemWriter } from "../tree/filesystem-writer.ts";
 import { lookupPath } from "../tree/filesystem-reader.ts";
-import { openFilesystem, probeFilesystem } from "./filesystem.ts";
+import { probeFilesystem } from "./filesystem.ts";
+import { openFilesystem } from "./open-filesystem.ts";
 
 const BYTES = 16 * 2 ** 20;
 const UUID = Buffer.alloc(16, 1);

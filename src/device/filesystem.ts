@@ -1,11 +1,7 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { unsupported } from "../errors.ts";
-import { ErofsReader } from "../formats/erofs/erofs-reader.ts";
 import { MAGIC as EROFS_MAGIC, superblockStruct as erofsSuperblockStruct } from "../formats/erofs/layout.ts";
-import { Ext4Reader } from "../formats/ext4/ext4-reader.ts";
-import { Ext4Tree } from "../formats/ext4/ext4-tree.ts";
 import { MAGIC, SUPERBLOCK_OFFSET, superblockStruct } from "../formats/ext4/layout.ts";
-import type { FilesystemReader } from "../tree/filesystem-reader.ts";
 
 /** Feature bit: the journal holds changes that were not written to their places. */
 const NEEDS_RECOVERY = 0x4;
@@ -43,10 +39,4 @@ export async function probeFilesystem(device: ByteSource): Promise<Filesystem> {
 function sectorBytesFor(blockBytes: number, device: ByteSource): number {
   const [small, large] = SECTOR_SIZES;
   return blockBytes >= large && device.size % large === 0 ? large : small;
-}
-
-/** Opens the file system on a device, whichever of the two it is. The device stays open. */
-export async function openFilesystem(device: ByteSource): Promise<FilesystemReader> {
-  const { type } = await probeFilesystem(device);
-  return type === "erofs" ? await ErofsReader.open(device) : new Ext4Tree(await Ext4Reader.open(device));
 }

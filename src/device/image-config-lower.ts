@@ -12,7 +12,7 @@ import { exists, openLocalFile } from "./image-config-file.ts";
 import type { OpeningPlaces } from "./image-config-places.ts";
 import { ImageOpenError, remoteReason } from "./image-config-result.ts";
 import type { LowerConfig } from "./image-config-schema.ts";
-import { hasTarget, openConfiguredTarget } from "./image-config-target.ts";
+import type { openConfiguredTarget } from "./image-config-target.ts";
 import type { DeviceLayer } from "./layer-file.ts";
 import { openNativeLayer } from "./native-layer.ts";
 import type { OpenedTarget } from "./turbo-layer.ts";
@@ -27,13 +27,24 @@ const MIN_LAYER_BYTES = 512;
  */
 export async function openLower(lower: LowerConfig, index: number, places: OpeningPlaces): Promise<DeviceLayer> {
   const where = `lowers[${index}]`;
-  const target = hasTarget(lower) ? await openConfiguredTarget(lower, where, places, index) : undefined;
+  const target = hasTarget(lower) ? await openTargetOf(lower, where, places, index) : undefined;
   try {
     return await openLayerFile(lower, { where, index, target }, places);
   } catch (error) {
     await target?.source.close();
     throw error;
   }
+}
+
+/** Whether a layer has its data elsewhere. */
+function hasTarget({ targetFile, targetDigest, gzipIndex }: LowerConfig): boolean {
+  return targetFile !== "" || targetDigest !== "" || gzipIndex !== "";
+}
+
+/** What reads turboOCI layers takes memory, and is brought for them alone. */
+async function openTargetOf(...args: Parameters<typeof openConfiguredTarget>): Promise<OpenedTarget> {
+  const { openConfiguredTarget: open } = await import("./image-config-target.ts");
+  return await open(...args);
 }
 
 /** A layer that is being opened. */

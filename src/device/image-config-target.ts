@@ -10,11 +10,6 @@ import { openLocalTarget, openTarget, type OpenedTarget, type TargetParts } from
 /** Indexes are held in memory. */
 const MAX_INDEX_BYTES = 512 * 2 ** 20;
 
-/** Whether a layer has its data elsewhere. */
-export function hasTarget({ targetFile, targetDigest, gzipIndex }: LowerConfig): boolean {
-  return targetFile !== "" || targetDigest !== "" || gzipIndex !== "";
-}
-
 /**
  * Opens what a turboOCI layer's data is in: a local file, or else a blob of the repository; with an index, what is compressed in it.
  * `where` names the layer. Throws `ImageOpenError`: a target that cannot be had is never taken for none.

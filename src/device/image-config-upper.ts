@@ -9,15 +9,8 @@ import type { WritableLayer } from "../formats/lsmt/writable-layer.ts";
 import { openLocalFile } from "./image-config-file.ts";
 import type { ImagePlaces } from "./image-config-places.ts";
 import type { ImageConfig } from "./image-config-schema.ts";
-import { readGzipIndex } from "./image-config-target.ts";
-import { openLocalTarget } from "./turbo-layer.ts";
 
 type UpperConfig = ImageConfig["upper"];
-
-/** Without both files an image is read-only. */
-export function hasUpper({ data, index }: UpperConfig): boolean {
-  return data !== "" && index !== "";
-}
 
 /** Opens the layer that takes what is written, as it was closed or as a crash left it. Closing it closes its files. */
 export async function openUpper(upper: UpperConfig, places: ImagePlaces): Promise<WritableLayer> {
@@ -42,6 +35,8 @@ export async function openUpper(upper: UpperConfig, places: ImagePlaces): Promis
 }
 
 async function openUpperTarget({ target, gzipIndex }: UpperConfig): Promise<ByteSource> {
+  const { readGzipIndex } = await import("./image-config-target.ts");
+  const { openLocalTarget } = await import("./turbo-layer.ts");
   const file = await openLocalFile(target, "upper.target");
   try {
     const parts = gzipIndex === "" ? {} : await readGzipIndex(gzipIndex);

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { LazyError, unsupported } from "../errors.ts";
 import { MAX_STACK_LAYERS } from "../formats/lsmt/layout.ts";
-import { openWritableStack, type WritableStack } from "../formats/lsmt/writable-stack.ts";
+import type { WritableStack } from "../formats/lsmt/writable-stack.ts";
 import type { BlobPlace } from "./blob-place.ts";
 import { Device } from "./device.ts";
 import { openLower } from "./image-config-lower.ts";
@@ -9,7 +9,6 @@ import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
 import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
 import type { DeviceLayer } from "./layer-file.ts";
-import { hasUpper, openUpper } from "./image-config-upper.ts";
 import { openLayers } from "./native-layer.ts";
 
 /** An image that an image configuration describes. Closing its device closes the layers. */
@@ -70,7 +69,15 @@ async function openImage(config: ImageConfig, places: ImagePlaces): Promise<Open
   }
 }
 
+/** Without both files an image is read-only. */
+export function hasUpper({ data, index }: ImageConfig["upper"]): boolean {
+  return data !== "" && index !== "";
+}
+
 async function openOver(below: Device | undefined, { upper: config }: ImageConfig, places: ImagePlaces): Promise<WritableStack> {
+  // Most images are only read, and what writes takes memory.
+  const { openUpper } = await import("./image-config-upper.ts");
+  const { openWritableStack } = await import("../formats/lsmt/writable-stack.ts");
   const upper = await openUpper(config, places);
   try {
     return await openWritableStack(below, upper);

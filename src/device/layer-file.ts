@@ -1,3 +1,4 @@
+import { FileSource } from "../bytes/file.ts";
 import type { ByteSource } from "../bytes/source.ts";
 import { CachedSource } from "../cache/cached-source.ts";
 import type { LsmtLayer } from "../formats/lsmt/lsmt-reader.ts";
@@ -33,6 +34,10 @@ export interface StoredFile {
 
 /** A file in a blob that is read through `source`. */
 export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: StoredFile): LayerFile {
+  if (source instanceof FileSource) {
+    const { descriptor } = source;
+    return { cached: { stored: { descriptor }, payloadOffset, blocks }, discard: () => false, isKept: () => true };
+  }
   if (!(source instanceof CachedSource)) return { cached: undefined, discard: () => false, isKept: () => false };
   return {
     cached: { stored: source.shared.data, payloadOffset, blocks },

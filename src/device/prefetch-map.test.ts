@@ -6,8 +6,8 @@ import { nativeLayer, recordedTurboLayers, WatchedPlace, type StoredLayer } from
 import { TARGET_LAYERS } from "../formats/trace/layout.ts";
 import { TraceRecorder } from "../formats/trace/trace-recorder.ts";
 import { lookupPath } from "../tree/filesystem-reader.ts";
-import { openDevice } from "./device.ts";
-import { openFilesystem } from "./filesystem.ts";
+import { openDevice } from "./open-device.ts";
+import { openFilesystem } from "./open-filesystem.ts";
 import { TraceMap, type TracePart } from "./prefetch-map.ts";
 import { ProgramReads } from "./prefetch-reads.ts";
 

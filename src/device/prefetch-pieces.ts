@@ -5,7 +5,7 @@ import type { PrefetchPath } from "../formats/trace/prefetch-list.ts";
 import { lookupPath, type FilesystemReader } from "../tree/filesystem-reader.ts";
 import { quoted } from "../tree/path.ts";
 import type { Device } from "./device.ts";
-import { openFilesystem } from "./filesystem.ts";
+import { openFilesystem } from "./open-filesystem.ts";
 import { PrefetchLayers } from "./prefetch-layers.ts";
 
 /** A part of one of a device's files, to be fetched in one go; at most 1 MiB. */

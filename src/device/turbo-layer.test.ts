@@ -111,7 +111,8 @@ test("workers read metadata at once, from memory", async () => {
   assert.deepEqual(await device.read(1024, 1024), Buffer.from(target));
   await device.close();
   const without = await openLayers(layers);
-  assert.equal(without.cachedReader, undefined);
+  assert.equal(openSyncReader(without.cachedReader!.data).readCached(1024, target), true, "metadata is in memory without a cache");
+  assert.deepEqual(await without.read(1024, 1024), Buffer.from(target));
   await without.close();
 });
 

@@ -15,7 +15,7 @@ import type { BlobPlace, LayerPlaces } from "./blob-place.ts";
 import { CachedContent } from "./cached-content.ts";
 import { CountedSource } from "./counted-source.ts";
 import { openLayerContent } from "./layer-content.ts";
-import { fileInMemory, fileOfContent, type DeviceLayer, type LayerFile } from "./layer-file.ts";
+import { fileInBlob, fileInMemory, fileOfContent, type DeviceLayer, type LayerFile } from "./layer-file.ts";
 import type { TurboTarget } from "./turbo-annotations.ts";
 import { readTurboBlob, type TurboParts } from "./turbo-blob.ts";
 
@@ -96,7 +96,7 @@ export async function openLocalTarget(
   const storedBytes = file.size;
   if (index === undefined) {
     await checkPlain(file, file.name);
-    return { source: file, file: fileOfContent(undefined), storedBytes };
+    return { source: file, file: fileInBlob(file, { payloadOffset: 0, blocks: undefined }), storedBytes };
   }
   const content = openLayerContent(file, index, undefined);
   if (digest === undefined) return { source: content, file: fileOfContent(undefined), storedBytes };

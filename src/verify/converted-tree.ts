@@ -1,6 +1,6 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
-import { openFilesystem } from "../device/filesystem.ts";
+import { openFilesystem } from "../device/open-filesystem.ts";
 import type { ByteString } from "../tree/entry.ts";
 import type { DeviceExtent, FilesystemInode, FilesystemReader } from "../tree/filesystem-reader.ts";
 import { MemoryTree, type TreeInode } from "../tree/memory-tree.ts";

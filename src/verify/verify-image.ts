@@ -1,4 +1,4 @@
-import { openDevice } from "../device/device.ts";
+import { openDevice } from "../device/open-device.ts";
 import { LazyError } from "../errors.ts";
 import { parseConfig } from "../oci/config.ts";
 import { listImages, type SelectedImage } from "../oci/image-selection.ts";

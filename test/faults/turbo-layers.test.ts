@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gunzipSync, gzipSync } from "node:zlib";
 import fc from "fast-check";
-import { openDevice } from "../../src/device/device.ts";
+import { openDevice } from "../../src/device/open-device.ts";
 import { LazyError } from "../../src/errors.ts";
 import { SECTOR_BYTES, TARGET_TAG } from "../../src/formats/lsmt/layout.ts";
 import { digestOf } from "../../src/oci/digest.ts";

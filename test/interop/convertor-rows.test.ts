@@ -4,7 +4,7 @@ import { MemorySource } from "../../src/bytes/source.ts";
 import type { ConvertOptions } from "../../src/convert/convert-options.ts";
 import type { ConversionStore } from "../../src/dedup/conversion-store.ts";
 import { openConversionStore } from "../../src/dedup/open-store.ts";
-import { openDevice } from "../../src/device/device.ts";
+import { openDevice } from "../../src/device/open-device.ts";
 import { openLayoutStore } from "../../src/image-layout/layout-store.ts";
 import { chainIds } from "../../src/oci/chain-id.ts";
 import { digestOf, parseDigest } from "../../src/oci/digest.ts";

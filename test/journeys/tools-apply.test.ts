@@ -15,7 +15,7 @@ import { createCreateTool } from "../../src/cli/tools/overlaybd-create.ts";
 import { createResizeTool } from "../../src/cli/tools/overlaybd-resize.ts";
 import { openImageConfig } from "../../src/device/image-config.ts";
 import { imageConfigSchema } from "../../src/device/image-config-schema.ts";
-import { openFilesystem } from "../../src/device/filesystem.ts";
+import { openFilesystem } from "../../src/device/open-filesystem.ts";
 import { lookupPath } from "../../src/tree/filesystem-reader.ts";
 import type { ByteSource } from "../../src/bytes/source.ts";
 import type { CreateTool } from "../../src/cli/tools/tool.ts";

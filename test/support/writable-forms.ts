@@ -2,7 +2,7 @@ import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../../src/formats/lsmt/sparse-layer.ts";
 import { WarpUpper } from "../../src/formats/lsmt/warp-upper.ts";
 import type { WritableLayer } from "../../src/formats/lsmt/writable-layer.ts";
-import { type RecordedDisk, type RecordedFile } from "./recorded-file.ts";
+import type { RecordedDisk, RecordedFile } from "./recorded-file.ts";
 
 /** The files of a writable layer; a sparse one has no use for the index. */
 export interface LayerFiles {

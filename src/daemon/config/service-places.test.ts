@@ -17,7 +17,8 @@ import { digestOf } from "../../oci/digest.ts";
 import { FixedCredentials } from "../../registry/credentials.ts";
 import { openRegistryStore } from "../../registry/registry-store.ts";
 import { parseServiceConfig } from "./service-config.ts";
-import { openServicePlaces, type ServiceMachine, type ServicePlaces } from "./service-places.ts";
+import { openServicePlaces, type ServicePlaces } from "./service-places.ts";
+import type { ServiceMachine } from "./service-registries.ts";
 
 const LAYERS = [0, 1, 2].map((layer) => load(`overlaybd/stack-layer${layer}.commit.zst`));
 const TARGETS = [0, 1, 2].map((layer) => recordedTarget(layer)[0]);

@@ -1,33 +1,8 @@
-import { rootCertificates } from "node:tls";
 import { BlockCache } from "../../cache/block-cache.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
 import { messageOf } from "../../errors.ts";
-import type { ImageStore } from "../../oci/image-store.ts";
-import { Accelerator } from "../../registry/accelerator.ts";
-import { parseBlobUrl } from "../../registry/blob-url.ts";
-import { readClientCertificate, readSystemRoots, type SystemRootPlaces } from "../../registry/certificate-files.ts";
-import { openConfiguredStore, type ConfiguredOptions } from "../../registry/configured-store.ts";
-import type { ProxyOptions } from "../../registry/connections.ts";
-import { CredentialFile } from "../../registry/credential-file.ts";
-import { CredentialFiles } from "../../registry/credential-files.ts";
-import { CredentialService } from "../../registry/credential-services.ts";
-import type { CredentialSource } from "../../registry/credentials.ts";
-import { HostDirectories } from "../../registry/host-directories.ts";
 import type { ServiceConfig } from "./service-config.ts";
-
-/** What a service knows of the machine, besides its configuration. */
-export interface ServiceMachine extends Pick<ImagePlaces, "findDataExtents" | "notice"> {
-  /** Docker's and containers' files, for credential mode `docker` without a path. */
-  readonly credentialFiles: readonly string[];
-  /** All variables, for credential helpers alone. */
-  readonly variables: Readonly<Record<string, string | undefined>>;
-  /** `certs.d` directories, which say how registries are reached. */
-  readonly registryHosts: readonly string[];
-  readonly systemRoots: SystemRootPlaces;
-  readonly proxy: ProxyOptions;
-  /** Ends whatever is under way. */
-  readonly signal: AbortSignal;
-}
+import type { ServiceMachine, ServiceRegistries } from "./service-registries.ts";
 
 /** What images are opened from; closed after the last of them. */
 export interface ServicePlaces extends ImagePlaces {
@@ -37,35 +12,32 @@ export interface ServicePlaces extends ImagePlaces {
 const GIB = 2 ** 30;
 
 /**
- * Opens the caches of a service's configuration, and what it takes to reach registries: credentials, certificates, mirrors, the
- * peer-to-peer proxy. Repositories are opened when an image names them, and then kept. Throws what the caches' directories do.
+ * Opens the caches of a service's configuration; what it takes to reach registries is brought when an image names one, as it takes much
+ * memory. Throws what the caches' directories do, and what is wrong with a client's certificate.
  */
 export async function openServicePlaces(config: ServiceConfig, machine: ServiceMachine): Promise<ServicePlaces> {
-  const { cacheConfig, gzipCacheConfig, p2pConfig, userAgent } = config;
+  const { cacheConfig, gzipCacheConfig, certConfig } = config;
   const { notice } = machine;
-  const accelerator = p2pConfig.enable ? new Accelerator(new URL(p2pConfig.address), { userAgent, notice }) : undefined;
-  const options = await registryOptions(config, machine, accelerator);
-  const stores = new Map<string, Promise<ImageStore>>();
-  const openRemote = async (repoBlobUrl: string): Promise<ImageStore> => {
-    const { reference, plainHttp } = parseBlobUrl(repoBlobUrl);
-    const key = `${plainHttp ? "http" : "https"}://${reference.host}/${reference.repository}`;
-    const store = stores.get(key) ?? openConfiguredStore(reference, { ...options, plainHttp });
-    stores.set(key, store);
-    store.catch(() => stores.delete(key));
-    return await store;
+  let opening: Promise<ServiceRegistries> | undefined;
+  const registries = async (): Promise<ServiceRegistries> => {
+    opening ??= openRegistries(config, machine);
+    opening.catch(() => (opening = undefined));
+    return await opening;
   };
+  if (certConfig.certFile !== "") await registries();
   return {
-    openRemote,
+    openRemote: async (repoBlobUrl) => await (await registries()).open(repoBlobUrl),
     cache: await openCache(cacheConfig, notice),
     gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, notice) : undefined,
     findDataExtents: machine.findDataExtents,
     notice,
-    close: async () => {
-      const opened = await Promise.allSettled(stores.values());
-      for (const result of opened) if (result.status === "fulfilled") await result.value.close();
-      await accelerator?.close();
-    },
+    close: async () => await (await opening)?.close(),
   };
+}
+
+async function openRegistries(config: ServiceConfig, machine: ServiceMachine): Promise<ServiceRegistries> {
+  const { openServiceRegistries } = await import("./service-registries.ts");
+  return await openServiceRegistries(config, machine);
 }
 
 type CacheSizes = Pick<ServiceConfig["cacheConfig"], "cacheDir" | "cacheSizeGB" | "refillSize">;
@@ -76,51 +48,4 @@ async function openCache({ cacheDir, cacheSizeGB, refillSize }: CacheSizes, noti
     chunkBytes: refillSize,
     onDiskFailure: (error) => notice(`${cacheDir}: ${messageOf(error)}; what is not kept there is read from its place`),
   });
-}
-
-async function registryOptions(
-  { certConfig: { certFile, keyFile }, credentialConfig, userAgent }: ServiceConfig,
-  machine: ServiceMachine,
-  accelerator: Accelerator | undefined,
-): Promise<ConfiguredOptions> {
-  const { notice, proxy, registryHosts, signal, systemRoots } = machine;
-  const credentials = credentialSource(credentialConfig, machine);
-  return {
-    hosts: new HostDirectories(registryHosts),
-    tls: {
-      clientCertificates: certFile === "" ? [] : [await readClientCertificate(certFile, keyFile)],
-      systemRoots: async () => (await readSystemRoots(systemRoots)) ?? rootCertificates,
-    },
-    credentials,
-    mirrorCredentials: credentials,
-    accelerator,
-    proxy,
-    userAgent,
-    signal,
-    notice,
-    observer: { waiting: ({ milliseconds, reason }) => notice(`${reason}; trying again in ${(milliseconds / 1000).toFixed(1)} s`) },
-  };
-}
-
-/** Undefined: registries are asked without credentials. */
-function credentialSource(config: ServiceConfig["credentialConfig"], machine: ServiceMachine): CredentialSource | undefined {
-  const { mode, path } = config;
-  const { credentialFiles, notice, variables } = machine;
-  if (mode === "docker") return new CredentialFiles(path === "" ? credentialFiles : [path], { environment: variables });
-  if (path === "" || mode === "") return undefined;
-  const options = { timeoutMs: config.timeout * 1000, notice };
-  switch (mode) {
-    case "file":
-      return new CredentialFile(path, notice);
-    case "http":
-      return new CredentialService({ kind: mode, url: path }, options);
-    case "uds":
-      return new CredentialService({ kind: mode, socketPath: path }, options);
-    case "https": {
-      const serverAuthorityPath = config.server_ca_path || undefined;
-      const certificatePath = config.client_cert_path || undefined;
-      const keyPath = config.client_key_path || undefined;
-      return new CredentialService({ kind: mode, url: path, serverAuthorityPath, certificatePath, keyPath }, options);
-    }
-  }
 }

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { BlockDevice } from "../../bytes/block-device.ts";
 import type { ByteSource } from "../../bytes/source.ts";
@@ -25,7 +24,7 @@ export interface FuseServerOptions {
   readonly content: ByteSource | BlockDevice;
   /** Lets workers answer what is cached; without it every read goes through `content`. */
   readonly reader?: SyncReaderModule | undefined;
-  /** Threads that read requests. */
+  /** Threads that read requests, at most. Each takes memory: all but one are started once there is much to do. */
   readonly workers: number;
   /** Text of the `stats` file, made for every reader. */
   readonly stats: () => string;
@@ -62,7 +61,8 @@ export class FuseServer {
   readonly ended: Promise<void>;
   readonly #options: FuseServerOptions;
   readonly #descriptor: number;
-  readonly #workers: Worker[];
+  readonly #end: PromiseWithResolvers<void> = Promise.withResolvers();
+  #running = 0;
   readonly #counters: Float64Array[] = [];
   readonly #gate = new Int32Array(new SharedArrayBuffer(4));
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
@@ -75,8 +75,8 @@ export class FuseServer {
   private constructor(options: FuseServerOptions) {
     this.#options = options;
     this.#descriptor = openFuseDevice();
-    this.#workers = Array.from({ length: options.workers }, () => this.#startWorker());
-    this.ended = Promise.all(this.#workers.map(exitOf)).then(() => {});
+    this.#startWorker();
+    this.ended = this.#end.promise;
     this.ended.catch(() => {}); // whoever serves watches it; a failure before that is found by the mount
   }
 
@@ -135,7 +135,7 @@ export class FuseServer {
     Atomics.notify(this.#gate, 0);
   }
 
-  #startWorker(): Worker {
+  #startWorker(): void {
     const counters = new Float64Array(new SharedArrayBuffer(16));
     this.#counters.push(counters);
     const files: FuseFile[] = [
@@ -154,12 +154,23 @@ export class FuseServer {
     // The descriptor belongs to all threads: no worker may close it or warn about it.
     const worker = new Worker(new URL("fuse-worker.ts", import.meta.url), { workerData, trackUnmanagedFds: false });
     worker.on("message", (message: FuseWorkerMessage) => this.#receive(message));
-    return worker;
+    worker.once("error", (cause) => this.#end.reject(new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause })));
+    this.#running++;
+    worker.once("exit", () => {
+      this.#running--;
+      if (this.#running === 0) this.#end.resolve();
+    });
+  }
+
+  /** Called while the worker that says so runs, so the connection is not closed. */
+  #startOthers(): void {
+    while (this.#counters.length < this.#options.workers) this.#startWorker();
   }
 
   #receive(message: FuseWorkerMessage): void {
     if (message.kind === "read") void this.#answerRead(message.read);
     else if (message.kind === "change") void this.#makeChange(message.change);
+    else if (message.kind === "busy") this.#startOthers();
     else this.#checkRelease();
   }
 
@@ -225,13 +236,5 @@ export class FuseServer {
     if (offset === 0) this.#statsText = Buffer.from(this.#options.stats());
     const bytes = this.#statsText.subarray(offset, offset + length);
     writeReply(this.#descriptor, [encodeReply(unique, bytes)]);
-  }
-}
-
-async function exitOf(worker: Worker): Promise<void> {
-  try {
-    await once(worker, "exit");
-  } catch (cause) {
-    throw new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause });
   }
 }

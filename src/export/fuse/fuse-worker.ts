@@ -1,3 +1,4 @@
+import { flushCompileCache } from "node:module";
 import { parentPort, workerData } from "node:worker_threads";
 import { readRequest, writeReply } from "./fuse-connection.ts";
 import { LazyError } from "../../errors.ts";
@@ -20,11 +21,15 @@ export interface FuseWorkerData {
   readonly counters: Float64Array;
 }
 
-/** What a worker tells the main thread: a read to answer, a change to make, or that the content file is open no more. */
+/** What a worker tells the main thread: a read to answer, a change to make, that the content file is open no more, or that there is much to do. */
 export type FuseWorkerMessage =
   | { readonly kind: "read"; readonly read: ReadRequest }
   | { readonly kind: "change"; readonly change: Change }
-  | { readonly kind: "released" };
+  | { readonly kind: "released" }
+  | { readonly kind: "busy" };
+
+/** Reads that a worker answers before it calls for others: more than it takes to mount a file system. */
+const BUSY_READS = 1024;
 
 function post(message: FuseWorkerMessage, moved: ArrayBuffer[] = []): void {
   parentPort?.postMessage(message, moved);
@@ -84,11 +89,15 @@ function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
     writeReply(descriptor, [encodeReplyHeader(read.unique, read.length), target]);
     counters[0] += 1;
     counters[1] += read.length;
+    if (counters[0] === BUSY_READS) post({ kind: "busy" });
   }
 }
 
 // The main thread made this data with the type it is read with here.
 const data = workerData as FuseWorkerData;
 const reader = data.reader === undefined ? undefined : await loadSyncReader(data.reader);
+// Nothing else would do it on this thread, which waits in the kernel from here on.
+flushCompileCache();
+globalThis.gc?.({ type: "major", execution: "sync", flavor: "last-resort" });
 Atomics.wait(data.gate, 0, 0);
 if (Atomics.load(data.gate, 0) === 1) serve(data, reader);

@@ -1,0 +1,77 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { run } from "../../test/support/command.ts";
+import type { Disk } from "./disks.ts";
+import { BIG_FILE } from "./images.ts";
+
+const TICKS_PER_SECOND = 100;
+const RANDOM_SECONDS = 4;
+export const DEPTHS = [1, 16] as const;
+
+/** `cold`: nothing is on this machine. `disk`: what is read is in files of which the page cache has nothing. `memory`: it has them. */
+export const STATES = ["cold", "disk", "memory"] as const;
+export type State = (typeof STATES)[number];
+
+export interface ReadFigures {
+  readonly way: string;
+  readonly state: State;
+  /** Of the big file, front to back, through the page cache as programs read. */
+  sequentialBytesPerSecond?: number;
+  /** Processor time of whoever serves the disk, of that, a gigabyte. */
+  cpuSecondsPerGigabyte?: number;
+  /** Of 4 KiB anywhere in it, past the page cache, at each of `DEPTHS`. */
+  randomReadsPerSecond?: readonly number[];
+}
+
+const fioOutput = z.object({ jobs: z.array(z.object({ read: z.object({ bw_bytes: z.number(), iops: z.number() }) })).length(1) });
+
+async function fio(disk: Disk, ...options: string[]): Promise<{ readonly bw_bytes: number; readonly iops: number }> {
+  const file = join(disk.directory, BIG_FILE.name);
+  const output = await run("fio", ["--name=reads", `--filename=${file}`, "--readonly", "--output-format=json", ...options]);
+  return fioOutput.parse(JSON.parse(output.slice(output.indexOf("{")))).jobs[0].read;
+}
+
+export async function readSequentially(disk: Disk): Promise<Pick<ReadFigures, "sequentialBytesPerSecond" | "cpuSecondsPerGigabyte">> {
+  const before = await cpuSeconds(disk.pids);
+  const { bw_bytes } = await fio(disk, "--rw=read", "--bs=1M", "--ioengine=psync", "--invalidate=1");
+  const cpu = (await cpuSeconds(disk.pids)) - before;
+  return { sequentialBytesPerSecond: bw_bytes, cpuSecondsPerGigabyte: cpu / (BIG_FILE.bytes / 1e9) };
+}
+
+export async function readRandomly(disk: Disk, depth: number): Promise<number> {
+  const { iops } = await fio(
+    disk,
+    "--rw=randread",
+    "--bs=4k",
+    "--ioengine=libaio",
+    "--direct=1",
+    `--iodepth=${depth}`,
+    "--time_based",
+    `--runtime=${RANDOM_SECONDS}`,
+  );
+  return iops;
+}
+
+/** Makes the page cache forget what a disk is read from, or have all of it. */
+export async function bring(disk: Disk, state: Exclude<State, "cold">): Promise<void> {
+  for (const file of await disk.backing()) {
+    if (state === "disk") await run("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+    else await run("dd", [`if=${file}`, "of=/dev/null", "bs=1M", "status=none"]);
+  }
+}
+
+async function cpuSeconds(pids: readonly number[]): Promise<number> {
+  let seconds = 0;
+  for (const pid of pids) {
+    const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).replace(/^.*\) /s, "").split(" ");
+    seconds += (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  }
+  return seconds;
+}
+
+export async function residentBytes(pids: readonly number[]): Promise<number> {
+  let bytes = 0;
+  for (const pid of pids) bytes += Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
+  return bytes;
+}

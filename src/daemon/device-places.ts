@@ -1,0 +1,71 @@
+import { renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { dismantle } from "../export/filesystem.ts";
+import type { DeviceState, Exposure } from "./exposure-schema.ts";
+
+/** The command that a device process runs; its one argument is the device's directory. */
+export const SERVE_DEVICE_COMMAND = "serve-device";
+
+/** The places of one device below the daemon's directory. What is in there says all that is needed to find it again. */
+export interface DevicePlaces {
+  readonly directory: string;
+  /** Where FUSE is mounted. */
+  readonly exportDirectory: string;
+  readonly controlSocket: string;
+  readonly nbdSocket: string;
+  readonly configPath: string;
+  readonly log: string;
+  /** What the device is. */
+  readonly specPath: string;
+  /** What its process has made known of itself. */
+  readonly statePath: string;
+}
+
+export function devicePlaces(directory: string): DevicePlaces {
+  return {
+    directory,
+    exportDirectory: join(directory, "export"),
+    controlSocket: join(directory, "control"),
+    nbdSocket: join(directory, "nbd"),
+    configPath: join(directory, "config.json"),
+    log: join(directory, "device.log"),
+    specPath: join(directory, "device.json"),
+    statePath: join(directory, "state.json"),
+  };
+}
+
+/** Seen whole or not at all. */
+export function writeState(directory: string, state: DeviceState): void {
+  const { statePath: path } = devicePlaces(directory);
+  writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/**
+ * Undoes what the end of a device process left of mounts, loop devices and sockets; the device's directory stays for another process.
+ * Idempotent. `lazy`: whoever still uses the device gets errors.
+ */
+export async function clearDevice(directory: string, expose: Exposure, mode: "plain" | "lazy"): Promise<void> {
+  const { exportDirectory, controlSocket, nbdSocket, statePath } = devicePlaces(directory);
+  await dismantle({ directory: expose.kind === "mount" ? expose.directory : "", exportDirectory }, mode);
+  for (const path of [controlSocket, nbdSocket, statePath]) rmSync(path, { force: true });
+}
+
+/** Removes a device's directory. Nothing may be mounted in it. */
+export function removeDeviceDirectory(directory: string): void {
+  // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
+  const { controlSocket, nbdSocket, configPath, log, exportDirectory, specPath, statePath } = devicePlaces(directory);
+  const files = [controlSocket, nbdSocket, configPath, log, statePath, `${statePath}.new`];
+  for (const path of files) rmSync(path, { force: true });
+  removeEmpty(exportDirectory);
+  rmSync(specPath, { force: true });
+  removeEmpty(directory);
+}
+
+function removeEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+  }
+}
