@@ -11,6 +11,8 @@ export interface CachedReaderData {
   readonly segments: SharedArrayBuffer;
   readonly segmentCount: number;
   readonly files: readonly CachedFileData[];
+  /** As long as its first element is not zero, nothing is read here: all reads are to be seen elsewhere. */
+  readonly held?: Int32Array | undefined;
 }
 
 export interface CachedFileData {
@@ -33,9 +35,11 @@ class CachedReader {
   readonly #size: number;
   readonly #segments: SegmentTable;
   readonly #files: CachedFile[];
+  readonly #held: Int32Array | undefined;
 
-  constructor({ size, segments, segmentCount, files }: CachedReaderData) {
+  constructor({ size, segments, segmentCount, files, held }: CachedReaderData) {
     this.#size = size;
+    this.#held = held;
     this.#segments = new SegmentTable(segments, segmentCount);
     this.#files = files.map((file) => new CachedFile(file));
   }
@@ -44,6 +48,7 @@ class CachedReader {
   readCached(offset: number, target: Uint8Array): boolean {
     const end = offset + target.length;
     if (offset < 0 || end > this.#size) return false;
+    if (this.#held !== undefined && Atomics.load(this.#held, 0) !== 0) return false;
     if (target.length === 0) return true; // nothing of the sector that it lies in is needed
     let complete = true;
     this.#segments.forRange(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), (firstSector, sectors, mappedSector, tag) => {
