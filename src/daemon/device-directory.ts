@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import type { z } from "zod";
 import { LazyError, messageOf } from "../errors.ts";
 import { dismantle } from "../export/filesystem.ts";
+import { asideOf } from "./log/bounded-log.ts";
 import { deviceIdSchema, deviceSpecSchema, deviceStateSchema, type DeviceSpec, type DeviceState } from "./exposure-schema.ts";
 
 /** The command that a device process runs; its one argument is the device's directory. */
@@ -129,7 +130,15 @@ export async function clearDevice(directory: string, expose: DeviceSpec["expose"
 export function removeDeviceDirectory(directory: string): void {
   // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
   const { controlSocket, nbdSocket, configPath, log, exportDirectory } = devicePlaces(directory);
-  const files = [controlSocket, nbdSocket, configPath, log, join(directory, STATE_NAME), join(directory, `${STATE_NAME}.new`)];
+  const files = [
+    controlSocket,
+    nbdSocket,
+    configPath,
+    log,
+    asideOf(log),
+    join(directory, STATE_NAME),
+    join(directory, `${STATE_NAME}.new`),
+  ];
   for (const path of files) rmSync(path, { force: true });
   removeEmpty(exportDirectory);
   rmSync(join(directory, SPEC_NAME), { force: true });

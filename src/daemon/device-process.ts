@@ -1,39 +1,80 @@
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import type { Server } from "node:http";
+import { basename } from "node:path";
 import type { ByteSource } from "../bytes/source.ts";
-import type { BlobPlace } from "../device/blob-place.ts";
+import type { Eviction } from "../cache/segment-pool.ts";
 import type { Device } from "../device/device.ts";
-import { openImageConfig, type OpenedImage } from "../device/image-config.ts";
-import type { ImagePlaces } from "../device/image-config-places.ts";
+import { lowersOf, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { hasUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Extent } from "../export/nbd/nbd-export.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { ZEROS } from "../formats/lsmt/segment-table.ts";
-import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
+import { readConfigText, readServiceConfig } from "./config/config-file.ts";
+import type { ServiceConfig } from "./config/service-config.ts";
 import { openServicePlaces, type ServiceMachine, type ServicePlaces } from "./config/service-places.ts";
 import { controlRoutes, type ControlledDevice } from "./control-api.ts";
 import { devicePlaces, readSpec, removeDeviceDirectory, writeState, type DevicePlaces } from "./device-directory.ts";
 import type { DeviceStats } from "./device-stats.ts";
+import { openDeviceTrace, type DeviceTrace } from "./device-trace.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
 import { createJsonServer } from "./json-server.ts";
 import { takeSnapshot } from "./live-snapshot.ts";
-import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
+import { boundLog } from "./log/bounded-log.ts";
+import { unrepeated, type Log } from "./log/log.ts";
+import { openServiceLogs, type ServiceLogs } from "./log/service-logs.ts";
+import { meteredPlaces, newMeters, type Meters } from "./metered-places.ts";
+import { countError, TimedSource } from "./stopwatch.ts";
 import { listenOnSocket } from "./unix-listener.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
 const ANSWER_TIMEOUT_MS = 1_000;
+/** Of the log in the device's directory, which is there twice at most. */
+const MAX_LOG_BYTES = 2 ** 20;
+const GIB = 2 ** 30;
+
+/** The machine, as a process that a daemon has started knows it. */
+export interface DeviceMachine extends Omit<ServiceMachine, "notice" | "onEviction"> {
+  /** Takes lines for the log, where no other is configured. */
+  readonly standardError: (line: string) => void;
+}
 
 /**
  * Opens the device that a directory describes, shows it, and serves it until it is told to stop, or its file system is unmounted. When
- * it ends nothing is left of it, nor of its directory; when it cannot be opened, the directory stays.
+ * it ends nothing is left of it, nor of its directory; when it cannot be opened, the directory stays. What goes wrong is in the log.
  * `onReady` runs once the device can be used; the machine's signal takes it down, whoever uses it.
  */
-export async function serveDevice(directory: string, machine: ServiceMachine, onReady: () => Promise<void>): Promise<void> {
-  const spec = readSpec(directory);
+export async function serveDevice(directory: string, machine: DeviceMachine, onReady: () => Promise<void>): Promise<void> {
   const places = devicePlaces(directory);
+  const standardError = (line: string): void => {
+    machine.standardError(line);
+    boundLog(places.log, MAX_LOG_BYTES);
+  };
+  let logs = openServiceLogs(undefined, `device ${basename(directory)}`, standardError);
+  try {
+    const spec = readSpec(directory);
+    const { config, notices } = await readServiceConfig(spec.serviceConfigPath);
+    if (spec.serviceConfigPath !== undefined) logs = openServiceLogs(config, `device ${spec.id}`, standardError);
+    for (const notice of notices) logs.log("warn", notice);
+    await serve(spec, places, { ...machine, config, logs }, onReady);
+  } catch (error) {
+    logs.log("error", messageOf(error));
+    throw error;
+  } finally {
+    logs.close();
+  }
+}
+
+/** What a device is opened from. */
+interface DeviceService extends DeviceMachine {
+  readonly config: ServiceConfig;
+  readonly logs: ServiceLogs;
+}
+
+async function serve(spec: DeviceSpec, places: DevicePlaces, machine: DeviceService, onReady: () => Promise<void>): Promise<void> {
+  const { directory } = places;
   const work = new AbortController();
   const abortWork = (): void => work.abort(machine.signal.reason);
   machine.signal.addEventListener("abort", abortWork);
@@ -43,7 +84,9 @@ export async function serveDevice(directory: string, machine: ServiceMachine, on
   try {
     await rm(places.controlSocket, { force: true });
     await listenOnSocket(server, places.controlSocket);
-    writeState(directory, { pid: process.pid, ...device.state() });
+    const state = device.state();
+    writeState(directory, { pid: process.pid, ...state });
+    machine.logs.log("info", `can be used: ${Object.values(state.access).join(" ")}`);
     await onReady();
     // From now on stopping means to write what is to be written, which may take reading what lies below.
     machine.signal.removeEventListener("abort", abortWork);
@@ -53,6 +96,7 @@ export async function serveDevice(directory: string, machine: ServiceMachine, on
     await closeServer(server);
   }
   removeDeviceDirectory(directory);
+  machine.logs.log("info", "has ended");
 }
 
 /** Whoever asked for the end still gets the answer. */
@@ -69,6 +113,7 @@ class ServedDevice implements ControlledDevice {
   readonly #services: ServicePlaces;
   readonly #image: OpenedImage;
   readonly #meters: Meters;
+  readonly #trace: DeviceTrace | undefined;
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
@@ -84,23 +129,35 @@ class ServedDevice implements ControlledDevice {
     this.#image = opened.image;
     this.#config = opened.config;
     this.#meters = opened.meters;
+    this.#trace = opened.trace;
     this.#lock = opened.lock;
     this.#exposed = exposed;
   }
 
-  static async open(spec: DeviceSpec, places: DevicePlaces, machine: ServiceMachine): Promise<ServedDevice> {
+  static async open(spec: DeviceSpec, places: DevicePlaces, machine: DeviceService): Promise<ServedDevice> {
+    const { logs, config: service } = machine;
     await using cleanup = new AsyncDisposableStack();
-    const services = await openServicePlaces(await readServiceConfig(spec, machine), machine);
+    const meters = newMeters();
+    const notice = (message: string): void => logs.log("warn", message);
+    const onEviction = (eviction: Eviction): void => {
+      meters.evictions.files += eviction.files;
+      meters.evictions.bytes += eviction.bytes;
+      logs.audit?.eviction(eviction);
+    };
+    const services = meteredPlaces(await openServicePlaces(service, { ...machine, notice, onEviction }), meters, logs.audit);
     cleanup.defer(async () => await services.close());
-    const config = await readImageConfig(spec.configPath, machine);
+    const { config, notices } = parseImageConfig(await readConfigText(spec.configPath), spec.configPath);
+    notices.forEach(notice);
     const lock = hasUpper(config.upper) ? await lockUpper(config.upper.data) : undefined;
     cleanup.defer(() => void lock?.close());
-    const meters: Meters = { reads: new Stopwatch(), downloads: new Stopwatch(), errors: {} };
-    const image = await openImageConfig(config, withMeter(services, meters));
+    const image = await openImageConfig(config, services);
     cleanup.defer(async () => await image.device.close());
-    const exposed = await exposeDevice(shownDevice(spec, image, meters, machine), spec.expose, places);
+    const maxBytes = (service.cacheConfig.cacheSizeGB * GIB) / 2;
+    const trace = await openDeviceTrace(image, { concurrency: service.prefetchConfig.concurrency, maxBytes, log: logs.log });
+    cleanup.defer(async () => await trace?.discard());
+    const exposed = await exposeDevice(shownDevice(spec, { image, meters, trace }, logs.log), spec.expose, places);
     cleanup.move();
-    return new ServedDevice({ spec, services, config, meters, image, lock }, exposed);
+    return new ServedDevice({ spec, services, config, meters, image, trace, lock }, exposed);
   }
 
   state(): Pick<DeviceStats, "sizeBytes" | "readOnly" | "layers"> & { readonly access: ExposedDevice["access"] } {
@@ -110,8 +167,9 @@ class ServedDevice implements ControlledDevice {
   }
 
   stats(): DeviceStats {
-    const { reads, downloads, errors } = this.#meters;
-    const lowers = this.#image.isReadOnly ? this.#image.device : this.#image.lowers;
+    const { reads, downloads, evictions, errors } = this.#meters;
+    const { lowers } = this.#image;
+    const trace = this.#trace?.stats();
     const counts = this.#exposed.counts();
     const { access: _, ...state } = this.state();
     return {
@@ -131,6 +189,8 @@ class ServedDevice implements ControlledDevice {
       writes: { requests: counts.writes, bytes: counts.writtenBytes, discards: counts.discards, flushes: counts.flushes },
       fetches: { ...(lowers?.fetched ?? { requests: 0, bytes: 0 }) },
       downloads: { requests: downloads.requests, bytes: downloads.bytes, latency: downloads.latency() },
+      evictions: { ...evictions },
+      ...(trace !== undefined && { trace }),
       errors: { ...errors },
     };
   }
@@ -177,13 +237,14 @@ class ServedDevice implements ControlledDevice {
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
     if (!this.#isHidden) await this.#exposed.stop(mode);
     this.#isHidden = true;
+    await this.#trace?.close();
     await this.#image.device.close();
     await this.#services.close();
     this.#lock?.close();
   }
 
   #layerCount(): number {
-    return this.#config.lowers.length + (this.#image.isReadOnly ? 0 : 1);
+    return lowersOf(this.#config).length + (this.#image.isReadOnly ? 0 : 1);
   }
 }
 
@@ -193,60 +254,17 @@ interface OpenedDevice {
   readonly image: OpenedImage;
   readonly config: ImageConfig;
   readonly meters: Meters;
+  readonly trace: DeviceTrace | undefined;
   /** Of the upper layer. */
   readonly lock: UpperLock | undefined;
 }
 
-interface Meters {
-  /** Reads that went through the main thread. */
-  readonly reads: Stopwatch;
-  /** Requests to registries. */
-  readonly downloads: Stopwatch;
-  readonly errors: ErrorCounts;
-}
-
-async function readServiceConfig({ serviceConfigPath: path }: DeviceSpec, { notice }: ServiceMachine): Promise<ServiceConfig> {
-  const { config, notices } = path === undefined ? parseServiceConfig("{}", "defaults") : parseServiceConfig(await readText(path), path);
-  notices.forEach(notice);
-  return config;
-}
-
-async function readImageConfig(path: string, { notice }: ServiceMachine): Promise<ImageConfig> {
-  const { config, notices } = parseImageConfig(await readText(path), path);
-  notices.forEach(notice);
-  return config;
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
-    throw new LazyError(code, `${path}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
-}
-
-/** What is asked of registries is timed, and counted when it fails: others try again, and nobody hears of it otherwise. */
-function withMeter(places: ServicePlaces, { downloads, errors }: Meters): ImagePlaces {
-  const openRemote = async (repoBlobUrl: string): Promise<BlobPlace> => {
-    const place = await places.openRemote(repoBlobUrl);
-    return {
-      name: place.name,
-      blobSize: async (...args) => await place.blobSize(...args),
-      blobSource: async (...args) => new TimedSource(await place.blobSource(...args), downloads, errors),
-    };
-  };
-  return { ...places, openRemote };
-}
-
-function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Meters, { notice }: ServiceMachine): Shown {
-  let last = "";
+function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevice, "image" | "meters" | "trace">, log: Log): Shown {
+  const { reads, errors } = meters;
+  const say = unrepeated((message) => log("error", message));
   const onFailure = (error: unknown, what: string): void => {
     countError(errors, error);
-    const message = messageOf(error);
-    // The same failure again and again is said once.
-    if (message !== last) notice(`${what} failed: ${message}`);
-    last = message;
+    say(`${what} failed: ${messageOf(error)}`);
   };
   const { id } = spec;
   if (!image.isReadOnly) {
@@ -268,10 +286,11 @@ function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Me
     throw new LazyError("USAGE", "expose: readOnly is false, but the image has no upper layer that takes what is written");
   }
   const { device } = image;
+  const reader = device.cachedReader;
   return {
     id,
-    content: readOnly(new TimedSource(device, reads)),
-    reader: device.cachedReader,
+    content: readOnly(new TimedSource(image.reads, reads)),
+    reader: reader && { ...reader, data: { ...reader.data, held: trace?.held } },
     extentsOf: (offset, length) => extentsOf(device, offset, length),
     onFailure,
   };

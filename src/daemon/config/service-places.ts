@@ -1,5 +1,6 @@
 import { rootCertificates } from "node:tls";
 import { BlockCache } from "../../cache/block-cache.ts";
+import type { Eviction } from "../../cache/segment-pool.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
 import { messageOf } from "../../errors.ts";
 import type { ImageStore } from "../../oci/image-store.ts";
@@ -25,6 +26,8 @@ export interface ServiceMachine extends Pick<ImagePlaces, "findDataExtents" | "n
   readonly registryHosts: readonly string[];
   readonly systemRoots: SystemRootPlaces;
   readonly proxy: ProxyOptions;
+  /** Told what the caches drop. */
+  readonly onEviction?: ((eviction: Eviction) => void) | undefined;
   /** Ends whatever is under way. */
   readonly signal: AbortSignal;
 }
@@ -56,8 +59,8 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
   };
   return {
     openRemote,
-    cache: await openCache(cacheConfig, notice),
-    gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, notice) : undefined,
+    cache: await openCache(cacheConfig, machine),
+    gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, machine) : undefined,
     findDataExtents: machine.findDataExtents,
     notice,
     close: async () => {
@@ -70,11 +73,12 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
 
 type CacheSizes = Pick<ServiceConfig["cacheConfig"], "cacheDir" | "cacheSizeGB" | "refillSize">;
 
-async function openCache({ cacheDir, cacheSizeGB, refillSize }: CacheSizes, notice: (message: string) => void): Promise<BlockCache> {
+async function openCache({ cacheDir, cacheSizeGB, refillSize }: CacheSizes, { notice, onEviction }: ServiceMachine): Promise<BlockCache> {
   return await BlockCache.open(cacheDir, {
     capacityBytes: cacheSizeGB * GIB,
     chunkBytes: refillSize,
     onDiskFailure: (error) => notice(`${cacheDir}: ${messageOf(error)}; what is not kept there is read from its place`),
+    onEviction,
   });
 }
 
