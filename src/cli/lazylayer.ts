@@ -17,6 +17,7 @@ import { absoluteReference } from "./reference-name.ts";
 import { addServeMountCommand } from "./serve-mount.ts";
 import { addServeCommand } from "./serve.ts";
 import { addReadOptions, openReadPlaces, readStoreOptions } from "./store-options.ts";
+import { addTopCommand } from "./top/top.ts";
 import { addTraceCommand } from "./trace.ts";
 import { addUmountCommand } from "./umount.ts";
 import { addVerifyCommand } from "./verify.ts";
@@ -48,6 +49,7 @@ export function createLazylayer(environment: Environment, setStatus: (status: nu
   addServeCommand(program, mounts);
   addDaemonCommand(program, environment);
   addDeviceCommand(program, environment);
+  addTopCommand(program, environment);
   addDoctorCommand(program, environment, setStatus);
   addTraceCommand(program, environment, mounts, setStatus);
   addFileCommands(program, environment);
