@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../support/command.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "../support/programs.ts";
+import { requireProgram } from "../support/server-process.ts";
 import { Screen } from "../support/screen.ts";
 
 const PATIENCE_MS = 20_000;
@@ -43,6 +44,7 @@ class TopOnTerminal {
 }
 
 test("top shows on a terminal what devices do, while they come and go, and leaves the terminal as it was", async () => {
+  await requireProgram("script", "bsdutils");
   await using bench = await DaemonBench.start();
   const config = await bench.stackConfig();
   const { access } = await bench.create({ id: "busy", config });

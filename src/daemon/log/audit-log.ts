@@ -1,13 +1,10 @@
+import type { ToldRead } from "../stopwatch.ts";
 import type { LineFile } from "./line-file.ts";
 import { linePrefix, onOneLine } from "./log-line.ts";
 
-export interface AuditedRead {
+export interface AuditedRead extends ToldRead {
   /** URL of the blob, with a slash in front. */
   readonly pathname: string;
-  readonly offset: number;
-  /** Bytes that came; -1 when it failed. */
-  readonly size: number;
-  readonly milliseconds: number;
 }
 
 export interface AuditedEviction {

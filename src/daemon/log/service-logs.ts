@@ -13,7 +13,7 @@ export interface ServiceLogs {
   readonly log: Log;
   /** Undefined: nobody wants to know. */
   readonly audit: AuditLog | undefined;
-  close(): void;
+  readonly close: () => void;
 }
 
 /**
