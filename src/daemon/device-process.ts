@@ -57,7 +57,8 @@ export async function serveDevice(directory: string, machine: DeviceMachine, onR
     const spec = readSpec(directory);
     const { config, notices } = await readServiceConfig(spec.serviceConfigPath);
     if (spec.serviceConfigPath !== undefined) logs = openServiceLogs(config, `device ${spec.id}`, standardError);
-    for (const notice of notices) logs.log("warn", notice);
+    // The daemon has said them.
+    for (const notice of notices) logs.log("debug", notice);
     await serve(spec, places, { ...machine, config, logs }, onReady);
   } catch (error) {
     logs.log("error", messageOf(error));

@@ -142,3 +142,45 @@ test("a list of an acceleration layer is replayed, and what is wrong with it is 
   await bench.remove("damaged");
   await bench.allGone();
 });
+
+test("a snapshot leaves the acceleration layer on top, where it is no layer of the device", async () => {
+  await using bench = await DaemonBench.start();
+  const { lowers } = await bench.stackConfig();
+  const mnt = bench.join("mnt");
+  for (const name of ["mnt", "acceleration"]) await mkdir(bench.join(name));
+  await writeFile(bench.join("acceleration", "trace"), "/opt/\n");
+  const [first, second] = [await bench.newUpper("first", 0), await bench.newUpper("second", 0)];
+  const [path, next] = [bench.join("config.json"), bench.join("next.json")];
+  const acceleration = { dir: bench.join("acceleration") };
+  await writeFile(path, JSON.stringify({ accelerationLayer: true, lowers: [...lowers, acceleration], upper: first }));
+  await bench.create({ id: "app", config: path, expose: { kind: "mount", directory: mnt } });
+  await run("sh", ["-c", 'echo written >"$1/new"; sync "$1/new"', "sh", mnt]);
+  const sealed = { file: first.data };
+  const wrong = { accelerationLayer: true, lowers: [...lowers, acceleration, sealed], upper: second };
+  await writeFile(next, JSON.stringify(wrong));
+  assert.match((await bench.device("snapshot", "app", next)).stderr, /lowers\[3\]: expected the file \S+first\.data/);
+  await writeFile(next, JSON.stringify({ ...wrong, lowers: [...lowers, sealed, acceleration] }));
+  assert.equal((await bench.device("snapshot", "app", next)).stderr, "");
+  await bench.remove("app");
+  const { layers } = await bench.create({ id: "app", config: path, expose: { kind: "mount", directory: mnt } });
+  assert.equal(layers, lowers.length + 2);
+  assert.equal(await readFile(bench.join("mnt", "new"), "utf8"), "written\n");
+  await bench.remove("app");
+  await bench.allGone();
+});
+
+test("a device that is killed while it is recorded comes back, records nothing more and says so", async () => {
+  await using bench = await DaemonBench.start();
+  await writeFile(bench.join("trace"), "");
+  const config = { ...(await bench.stackConfig()), recordTracePath: bench.join("trace") };
+  const { pid } = await bench.create({ id: "app", config });
+  assert.ok(pid !== undefined);
+  process.kill(pid, "SIGKILL");
+  const { access } = await bench.running("app", pid);
+  assert.match(bench.said, /\|ERROR\|th=\d+\|device app\|\S+trace: no trace can be recorded: \S+trace\.lock is there/);
+  assert.ok(access?.kind === "fuse");
+  await run("head", ["-c", "1000000", access.path]);
+  await bench.remove("app");
+  assert.deepEqual([(await readFile(bench.join("trace"))).length, existsSync(bench.join("trace.ok"))], [0, false]);
+  await bench.allGone();
+});

@@ -36,15 +36,23 @@ function broken(id: string): SampledDevice {
 
 test("rates are of the time between two samples, the busiest first, and before them what does not run", () => {
   const before = { ms: 1000, devices: [device("quiet", 40), device("busy", 100), device("anew", 1_000), device("fresh", 0)] };
-  const devices = [device("quiet", 44), device("busy", 300), device("anew", 8, { pid: 2 }), broken("broken"), device("other", 4)];
+  const devices = [
+    device("quiet", 44),
+    device("busy", 300),
+    device("anew", 8, { pid: 2 }),
+    broken("broken"),
+    device("d10", 4),
+    device("d9", 4),
+  ];
   assert.deepEqual(deviceTable(before, { ms: 3000, devices }, WIDE), [
-    "5 devices, 4 running  102 reads/s  102.0 MB/s  net 10.2 MB/s  RSS 493.8 MB",
+    "6 devices, 5 running  102 reads/s  102.0 MB/s  net 10.2 MB/s  RSS 617.3 MB",
     "DEVICE STATE   AS     SIZE READ/S   MB/S HIT%   NET   MAX   RSS  ERR",
     "broken restart mount     -      -      -    -     -     -     -    -",
     "busy   running loop    69G    100  100.0   75  10.0  12ms  123M 1.2k",
     "quiet  running loop    69G      2    2.0   75   0.2  12ms  123M 1.2k",
     "anew   running loop    69G      -      -    -     -  12ms  123M 1.2k",
-    "other  running loop    69G      -      -    -     -  12ms  123M 1.2k",
+    "d9     running loop    69G      -      -    -     -  12ms  123M 1.2k",
+    "d10    running loop    69G      -      -    -     -  12ms  123M 1.2k",
   ]);
 });
 

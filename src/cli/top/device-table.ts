@@ -40,6 +40,8 @@ const COLUMNS: readonly (readonly [heading: string, width: number, text: (row: R
 ];
 const NAME_HEADING = "DEVICE";
 const MIN_NAME_WIDTH = 8;
+/** `d2` before `d10`. */
+const BY_NAME = new Intl.Collator("en", { numeric: true });
 
 /**
  * A table of devices, in lines that fit the columns if there are 80: those that do not run first, then by what is read of them. `before`
@@ -83,7 +85,7 @@ function activityOf(before: DeviceStats, now: DeviceStats, seconds: number): Act
 function byActivity(a: Row, b: Row): number {
   const order = (row: Row): number => (row.report.state === "running" ? 1 : 0);
   const bytes = (row: Row): number => row.activity?.bytesPerSecond ?? 0;
-  return order(a) - order(b) || bytes(b) - bytes(a) || (a.report.id < b.report.id ? -1 : 1);
+  return order(a) - order(b) || bytes(b) - bytes(a) || BY_NAME.compare(a.report.id, b.report.id);
 }
 
 function summary(rows: readonly Row[]): string {
