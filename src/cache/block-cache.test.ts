@@ -23,6 +23,7 @@ import fc from "fast-check";
 import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { LazyError } from "../errors.ts";
 import { BlockCache } from "./block-cache.ts";
+import type { Eviction } from "./segment-pool.ts";
 import { SEGMENT_CHUNKS } from "./segment-file.ts";
 import { SEGMENT_DATA_OFFSET } from "./shared-chunks.ts";
 
@@ -288,14 +289,24 @@ test("a full disk only means that nothing is stored", async () => {
 test("the directory stays near its capacity, and the segments used last stay", async () => {
   const bytes = content(8 * SEGMENT_BYTES);
   const capacityBytes = 3 * SEGMENT_BYTES;
-  const source = (await BlockCache.open(directory, { capacityBytes, chunkBytes: CHUNK })).source(keyOf(bytes), new MemorySource(bytes));
+  const evictions: Eviction[] = [];
+  const cache = await BlockCache.open(directory, { capacityBytes, chunkBytes: CHUNK, onEviction: (eviction) => evictions.push(eviction) });
+  const source = cache.source(keyOf(bytes), new MemorySource(bytes));
   for (let segment = 0; segment < 8; segment++) {
     await source.read(segment * SEGMENT_BYTES, SEGMENT_BYTES);
     await source.read(0, CHUNK);
     await source.settled();
     const used = readdirSync(directory).reduce((sum, name) => sum + statSync(join(directory, name)).blocks * 512, 0);
     assert.ok(used <= capacityBytes, `${used} bytes after segment ${segment}`);
+    assert.ok((evictions.at(-1)?.usedBytes ?? 0) < capacityBytes);
   }
+  const dropped = evictions.reduce((sum, eviction) => ({ files: sum.files + eviction.files, bytes: sum.bytes + eviction.bytes }), {
+    files: 0,
+    bytes: 0,
+  });
+  // Some may have come and gone twice.
+  assert.ok(dropped.files >= 8 - readdirSync(directory).length, `${dropped.files} files`);
+  assert.ok(dropped.bytes > 8 * SEGMENT_BYTES - capacityBytes, `${dropped.bytes} bytes`);
   assert.equal(source.shared.readSync(7 * SEGMENT_BYTES, new Uint8Array(10), false), true);
   assert.equal(source.shared.readSync(SEGMENT_BYTES, new Uint8Array(10), false), false);
   await source.close();

@@ -3,6 +3,14 @@ import { join } from "node:path";
 import { SegmentFile } from "./segment-file.ts";
 import type { SharedChunks } from "./shared-chunks.ts";
 
+/** What was dropped in one go. */
+export interface Eviction {
+  readonly files: number;
+  readonly bytes: number;
+  /** What is left in the directory. */
+  readonly usedBytes: number;
+}
+
 export interface SegmentPoolOptions {
   /** Disk space to stay under; somewhat more may be in use for a moment, or while several processes share the directory. */
   readonly capacityBytes: number;
@@ -10,6 +18,8 @@ export interface SegmentPoolOptions {
   readonly chunkBytes: number;
   /** Called once, when the disk first fails a read or a write. Reading goes on from the inner sources. */
   readonly onDiskFailure?: (error: unknown) => void;
+  /** Called after files of the cache were removed to stay under the capacity. */
+  readonly onEviction?: ((eviction: Eviction) => void) | undefined;
 }
 
 const FILE_NAME = /^sha(256|512)-[0-9a-f]+\.\d+\.\d+$/;
@@ -29,6 +39,7 @@ export class SegmentPool {
   readonly ticks = new Int32Array(new SharedArrayBuffer(4));
   readonly #capacityBytes: number;
   readonly #onDiskFailure: ((error: unknown) => void) | undefined;
+  readonly #onEviction: SegmentPoolOptions["onEviction"];
   readonly #open = new Set<OpenSegment>();
   #usedBytes: number;
   #unscannedBytes = 0;
@@ -40,6 +51,7 @@ export class SegmentPool {
     this.chunkBytes = options.chunkBytes;
     this.#capacityBytes = options.capacityBytes;
     this.#onDiskFailure = options.onDiskFailure;
+    this.#onEviction = options.onEviction;
     this.#usedBytes = usedBytes;
   }
 
@@ -86,12 +98,16 @@ export class SegmentPool {
     this.#usedBytes = totalBytes(files);
     this.#unscannedBytes = 0;
     if (this.#usedBytes <= this.#capacityBytes) return;
+    const evicted = { files: 0, bytes: 0 };
     for (const { path, bytes, owners } of this.#oldestFirst(files)) {
-      if (this.#usedBytes <= this.#capacityBytes * LOW_MARK) return;
+      if (this.#usedBytes <= this.#capacityBytes * LOW_MARK) break;
       await unlinkIfThere(path);
       for (const owner of owners) await this.#drop(owner);
       this.#usedBytes -= bytes;
+      evicted.files++;
+      evicted.bytes += bytes;
     }
+    this.#onEviction?.({ ...evicted, usedBytes: this.#usedBytes });
   }
 
   /** Segments that this process does not use come first, by age; then its own, by last use. */

@@ -38,7 +38,7 @@ lazylayer device creates devices; docs/daemon.md explains the API, and lazylayer
         socketPath,
         configPath: config === undefined ? existing(DEFAULT_CONFIG) : resolve(config),
         launcher: environment.launcher,
-        log: (line) => environment.stderr.write(`${line}\n`),
+        standardError: (line) => void environment.stderr.write(line),
         signal: environment.signal,
         onReady: () => environment.stdout.write(`${socketPath}\n`),
       });

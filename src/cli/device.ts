@@ -149,7 +149,15 @@ function accessText(access: Access): string {
   }
 }
 
-function statsText({ reads, writes, fetches, downloads, errors, ...stats }: DeviceStats): string {
+function traceText(trace: DeviceStats["trace"]): string {
+  if (trace === undefined) return "none";
+  const { mode, path, active, bytes } = trace;
+  const what =
+    mode === "record" ? `${trace.records} reads of ${bytes} bytes recorded` : `${bytes} bytes fetched ahead, ${trace.failed} failed`;
+  return `${path}, ${what}${active ? ", going on" : ""}`;
+}
+
+function statsText({ reads, writes, fetches, downloads, evictions, errors, trace, ...stats }: DeviceStats): string {
   const failed = Object.entries(errors).map(([code, count]) => `${count} ${code}`);
   const rows: [string, string][] = [
     ["device", `${stats.id}, ${stats.sizeBytes} bytes, ${stats.layers} layers, ${stats.readOnly ? "read-only" : "writable"}`],
@@ -158,6 +166,8 @@ function statsText({ reads, writes, fetches, downloads, errors, ...stats }: Devi
     ["writes", `${writes.requests}, ${writes.bytes} bytes, ${writes.discards} discards, ${writes.flushes} flushes`],
     ["fetches", `${fetches.requests}, ${fetches.bytes} bytes`],
     ["downloads", `${downloads.requests}, ${downloads.bytes} bytes`],
+    ["evictions", `${evictions.files}, ${evictions.bytes} bytes`],
+    ["trace", traceText(trace)],
     ["errors", failed.length === 0 ? "none" : failed.join(", ")],
   ];
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}\n`).join("");

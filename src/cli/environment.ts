@@ -8,7 +8,7 @@ import type { ProxyOptions } from "../registry/connections.ts";
 /** What the commands know of the world around them. Read once, here and nowhere else. */
 export interface Environment {
   readonly stdin: AsyncIterable<Uint8Array>;
-  readonly stdout: NodeJS.WritableStream;
+  readonly stdout: NodeJS.WritableStream & { readonly columns?: number; readonly rows?: number };
   readonly stderr: NodeJS.WritableStream & { readonly columns?: number; readonly rows?: number };
   readonly terminal: TerminalTraits;
   /** The machine's own platform. Images are Linux's, whatever it runs. */

@@ -30,6 +30,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   serve: async ({ program, environment }) => (await import("./serve.ts")).addServeCommand(program, await mounts(environment)),
   daemon: async ({ program, environment }) => (await import("./daemon.ts")).addDaemonCommand(program, environment),
   device: async ({ program, environment }) => (await import("./device.ts")).addDeviceCommand(program, environment),
+  top: async ({ program, environment }) => (await import("./top/top.ts")).addTopCommand(program, environment),
   doctor: async ({ program, environment, setStatus }) => (await import("./doctor.ts")).addDoctorCommand(program, environment, setStatus),
   trace: async ({ program, environment, setStatus }) =>
     (await import("./trace.ts")).addTraceCommand(program, environment, await mounts(environment), setStatus),

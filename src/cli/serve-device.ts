@@ -13,11 +13,11 @@ import { findDataExtents } from "./tools/data-extents.ts";
 export async function runServeDevice(args: readonly string[], environment: Environment): Promise<number> {
   const [directory] = args;
   if (directory === undefined || args.length !== 1) throw new LazyError("USAGE", "serve-device: expected one directory, of a device");
-  const notice = (message: string): void => void environment.stderr.write(`${message}\n`);
+  const standardError = (line: string): void => void environment.stderr.write(line);
   let isReady = false;
   try {
     const order = await orderOfParent();
-    await serveDevice(directory, order, { ...environment, notice, findDataExtents }, async () => {
+    await serveDevice(directory, order, { ...environment, standardError, findDataExtents }, async () => {
       isReady = true;
       await reply({ kind: "ready" });
       // It would otherwise be written when the process ends; others start meanwhile, with less to compile and far less memory.
@@ -30,7 +30,6 @@ export async function runServeDevice(args: readonly string[], environment: Envir
     // Connections that were cut off may linger; everything worth waiting for has been waited for.
     process.exit();
   } catch (error) {
-    notice(messageOf(error));
     const { code, message } = error instanceof LazyError ? error : { code: "UNAVAILABLE" as const, message: messageOf(error) };
     if (!isReady) await reply({ kind: "failed", code, message });
     process.exit(1);

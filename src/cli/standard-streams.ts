@@ -24,6 +24,6 @@ export function standardOutputSink({ stdout }: Environment): ByteSink {
   };
 }
 
-function isTerminal(stream: object): boolean {
+export function isTerminal(stream: object): boolean {
   return "isTTY" in stream && stream.isTTY === true;
 }

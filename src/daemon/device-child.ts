@@ -2,8 +2,9 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
-import { LazyError, messageOf } from "../errors.ts";
-import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
+import { LazyError } from "../errors.ts";
+import { readConfigText, readServiceConfig } from "./config/config-file.ts";
+import type { ServiceConfig } from "./config/service-config.ts";
 import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
 import { ERROR_CODES } from "./json-client.ts";
@@ -21,7 +22,7 @@ export interface DeviceOrder {
   readonly spec: DeviceSpec;
   readonly service: ServiceConfig;
   readonly image: ImageConfig;
-  /** What the writers of the configurations should know. */
+  /** What the writer of the image's should know; the daemon has told the service's. */
   readonly notices: readonly string[];
 }
 
@@ -36,7 +37,7 @@ export type Launcher = readonly [command: string, ...args: string[]];
  * nothing; it has ended, or will.
  */
 export async function startDeviceProcess(spec: DeviceSpec, directory: string, [command, ...args]: Launcher): Promise<number> {
-  const order = readOrder(spec);
+  const order = await readOrder(spec);
   const { log } = devicePlaces(directory);
   const descriptor = openSync(log, "a", 0o600);
   let child: ChildProcess;
@@ -59,23 +60,10 @@ export async function startDeviceProcess(spec: DeviceSpec, directory: string, [c
 }
 
 /** Read here and not by the process: what it takes to check them would stay in its memory as long as the device lives. */
-function readOrder(spec: DeviceSpec): DeviceOrder {
-  const { configPath, serviceConfigPath } = spec;
-  const service =
-    serviceConfigPath === undefined
-      ? parseServiceConfig("{}", "defaults")
-      : parseServiceConfig(readText(serviceConfigPath), serviceConfigPath);
-  const image = parseImageConfig(readText(configPath), configPath);
-  return { spec, service: service.config, image: image.config, notices: [...service.notices, ...image.notices] };
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (cause) {
-    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
-    throw new LazyError(code, `${path}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
+async function readOrder(spec: DeviceSpec): Promise<DeviceOrder> {
+  const service = await readServiceConfig(spec.serviceConfigPath);
+  const image = parseImageConfig(await readConfigText(spec.configPath), spec.configPath);
+  return { spec, service: service.config, image: image.config, notices: image.notices };
 }
 
 async function replyOf(child: ChildProcess): Promise<DeviceReply> {

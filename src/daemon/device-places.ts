@@ -2,6 +2,7 @@ import { renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { dismantle } from "../export/filesystem.ts";
 import type { DeviceState, Exposure } from "./exposure-schema.ts";
+import { asideOf } from "./log/bounded-log.ts";
 
 /** The command that a device process runs; its one argument is the device's directory. */
 export const SERVE_DEVICE_COMMAND = "serve-device";
@@ -55,7 +56,7 @@ export async function clearDevice(directory: string, expose: Exposure, mode: "pl
 export function removeDeviceDirectory(directory: string): void {
   // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
   const { controlSocket, nbdSocket, configPath, log, exportDirectory, specPath, statePath } = devicePlaces(directory);
-  const files = [controlSocket, nbdSocket, configPath, log, statePath, `${statePath}.new`];
+  const files = [controlSocket, nbdSocket, configPath, log, asideOf(log), statePath, `${statePath}.new`];
   for (const path of files) rmSync(path, { force: true });
   removeEmpty(exportDirectory);
   rmSync(specPath, { force: true });

@@ -1,9 +1,8 @@
 import { rm } from "node:fs/promises";
 import type { ByteSource } from "../bytes/source.ts";
-import type { BlobPlace } from "../device/blob-place.ts";
+import type { Eviction } from "../cache/segment-pool.ts";
 import type { Device } from "../device/device.ts";
-import { hasUpper, openImageConfig, type OpenedImage } from "../device/image-config.ts";
-import type { ImagePlaces } from "../device/image-config-places.ts";
+import { hasUpper, lowersOf, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Extent } from "../export/nbd/nbd-export.ts";
@@ -15,23 +14,61 @@ import { ControlServer, type ControlledDevice } from "./control-server.ts";
 import type { DeviceOrder } from "./device-child.ts";
 import { devicePlaces, removeDeviceDirectory, writeState, type DevicePlaces } from "./device-places.ts";
 import type { DeviceStats } from "./device-stats.ts";
+import type { DeviceTrace, DeviceTraceOptions } from "./device-trace.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
-import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
+import { boundLog } from "./log/bounded-log.ts";
+import { unrepeated, type Log } from "./log/log.ts";
+import { openServiceLogs, type ServiceLogs } from "./log/service-logs.ts";
+import { meteredPlaces, newMeters, type Meters } from "./metered-places.ts";
+import { countError, TimedSource } from "./stopwatch.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
+/** Of the log in the device's directory, which is there twice at most. */
+const MAX_LOG_BYTES = 2 ** 20;
+const GIB = 2 ** 30;
+
+/** The machine, as a process that a daemon has started knows it. */
+export interface DeviceMachine extends Omit<ServiceMachine, "notice" | "onEviction"> {
+  /** Takes lines for the log, where no other is configured. */
+  readonly standardError: (line: string) => void;
+}
+
 /**
- * Opens the device that is ordered, shows it, and serves it until it is told to stop, or its file system is unmounted. When
- * it ends nothing is left of it, nor of its directory; when it cannot be opened, the directory stays.
+ * Opens the device that is ordered, shows it, and serves it until it is told to stop, or its file system is unmounted. When it ends
+ * nothing is left of it, nor of its directory; when it cannot be opened, the directory stays. What goes wrong is in the log.
  * `onReady` runs once the device can be used; the machine's signal takes it down, whoever uses it.
  */
 export async function serveDevice(
   directory: string,
   order: DeviceOrder,
-  machine: ServiceMachine,
+  machine: DeviceMachine,
   onReady: () => Promise<void>,
 ): Promise<void> {
   const places = devicePlaces(directory);
+  const standardError = (line: string): void => {
+    machine.standardError(line);
+    boundLog(places.log, MAX_LOG_BYTES);
+  };
+  const { spec, service } = order;
+  const logs = openServiceLogs(spec.serviceConfigPath === undefined ? undefined : service, `device ${spec.id}`, standardError);
+  try {
+    await serve(order, places, { ...machine, logs }, onReady);
+  } catch (error) {
+    logs.log("error", messageOf(error));
+    throw error;
+  } finally {
+    logs.close();
+  }
+}
+
+/** What a device is opened with. */
+interface DeviceService extends DeviceMachine {
+  readonly logs: ServiceLogs;
+}
+
+async function serve(order: DeviceOrder, places: DevicePlaces, machine: DeviceService, onReady: () => Promise<void>): Promise<void> {
+  const { directory } = places;
   const work = new AbortController();
   const abortWork = (): void => work.abort(machine.signal.reason);
   machine.signal.addEventListener("abort", abortWork);
@@ -41,7 +78,9 @@ export async function serveDevice(
   try {
     await rm(places.controlSocket, { force: true });
     control = await ControlServer.listen(places.controlSocket, device);
-    writeState(directory, { pid: process.pid, ...device.state() });
+    const state = device.state();
+    writeState(directory, { pid: process.pid, ...state });
+    machine.logs.log("info", `can be used: ${Object.values(state.access).join(" ")}`);
     await onReady();
     // From now on stopping means to write what is to be written, which may take reading what lies below.
     machine.signal.removeEventListener("abort", abortWork);
@@ -51,6 +90,7 @@ export async function serveDevice(
     await control?.close();
   }
   removeDeviceDirectory(directory);
+  machine.logs.log("info", "has ended");
 }
 
 /** What a device process serves. */
@@ -59,6 +99,7 @@ class ServedDevice implements ControlledDevice {
   readonly #services: ServicePlaces;
   readonly #image: OpenedImage;
   readonly #meters: Meters;
+  readonly #trace: DeviceTrace | undefined;
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
@@ -74,24 +115,35 @@ class ServedDevice implements ControlledDevice {
     this.#image = opened.image;
     this.#config = opened.config;
     this.#meters = opened.meters;
+    this.#trace = opened.trace;
     this.#lock = opened.lock;
     this.#exposed = exposed;
   }
 
-  static async open(order: DeviceOrder, places: DevicePlaces, machine: ServiceMachine): Promise<ServedDevice> {
-    const { spec, image: config } = order;
-    order.notices.forEach(machine.notice);
+  static async open(order: DeviceOrder, places: DevicePlaces, machine: DeviceService): Promise<ServedDevice> {
+    const { spec, service, image: config } = order;
+    const { logs } = machine;
     await using cleanup = new AsyncDisposableStack();
-    const services = await openServicePlaces(order.service, machine);
+    const meters = newMeters();
+    const notice = (message: string): void => logs.log("warn", message);
+    order.notices.forEach(notice);
+    const onEviction = (eviction: Eviction): void => {
+      meters.evictions.files += eviction.files;
+      meters.evictions.bytes += eviction.bytes;
+      logs.audit?.eviction(eviction);
+    };
+    const services = meteredPlaces(await openServicePlaces(service, { ...machine, notice, onEviction }), meters, logs.audit);
     cleanup.defer(async () => await services.close());
     const lock = hasUpper(config.upper) ? await lockUpper(config.upper.data) : undefined;
     cleanup.defer(() => void lock?.close());
-    const meters: Meters = { reads: new Stopwatch(), downloads: new Stopwatch(), errors: {} };
-    const image = await openImageConfig(config, withMeter(services, meters));
+    const image = await openImageConfig(config, services);
     cleanup.defer(async () => await image.device.close());
-    const exposed = await exposeDevice(shownDevice(spec, image, meters, machine), spec.expose, places);
+    const maxBytes = (service.cacheConfig.cacheSizeGB * GIB) / 2;
+    const trace = await openTrace(image, { concurrency: service.prefetchConfig.concurrency, maxBytes, log: logs.log });
+    cleanup.defer(async () => await trace?.discard());
+    const exposed = await exposeDevice(shownDevice(spec, { image, meters, trace }, logs.log), spec.expose, places);
     cleanup.move();
-    return new ServedDevice({ spec, services, config, meters, image, lock }, exposed);
+    return new ServedDevice({ spec, services, config, meters, image, trace, lock }, exposed);
   }
 
   state(): Pick<DeviceStats, "sizeBytes" | "readOnly" | "layers"> & { readonly access: ExposedDevice["access"] } {
@@ -101,8 +153,9 @@ class ServedDevice implements ControlledDevice {
   }
 
   stats(): DeviceStats {
-    const { reads, downloads, errors } = this.#meters;
-    const lowers = this.#image.isReadOnly ? this.#image.device : this.#image.lowers;
+    const { reads, downloads, evictions, errors } = this.#meters;
+    const { lowers } = this.#image;
+    const trace = this.#trace?.stats();
     const counts = this.#exposed.counts();
     const { access: _, ...state } = this.state();
     return {
@@ -122,6 +175,8 @@ class ServedDevice implements ControlledDevice {
       writes: { requests: counts.writes, bytes: counts.writtenBytes, discards: counts.discards, flushes: counts.flushes },
       fetches: { ...(lowers?.fetched ?? { requests: 0, bytes: 0 }) },
       downloads: { requests: downloads.requests, bytes: downloads.bytes, latency: downloads.latency() },
+      evictions: { ...evictions },
+      ...(trace !== undefined && { trace }),
       errors: { ...errors },
     };
   }
@@ -169,13 +224,14 @@ class ServedDevice implements ControlledDevice {
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
     if (!this.#isHidden) await this.#exposed.stop(mode);
     this.#isHidden = true;
+    await this.#trace?.close();
     await this.#image.device.close();
     await this.#services.close();
     this.#lock?.close();
   }
 
   #layerCount(): number {
-    return this.#config.lowers.length + (this.#image.isReadOnly ? 0 : 1);
+    return lowersOf(this.#config).length + (this.#image.isReadOnly ? 0 : 1);
   }
 }
 
@@ -185,39 +241,24 @@ interface OpenedDevice {
   readonly image: OpenedImage;
   readonly config: ImageConfig;
   readonly meters: Meters;
+  readonly trace: DeviceTrace | undefined;
   /** Of the upper layer. */
   readonly lock: UpperLock | undefined;
 }
 
-interface Meters {
-  /** Reads that went through the main thread. */
-  readonly reads: Stopwatch;
-  /** Requests to registries. */
-  readonly downloads: Stopwatch;
-  readonly errors: ErrorCounts;
+/** Few images ask for it. */
+async function openTrace(image: OpenedImage, options: DeviceTraceOptions): Promise<DeviceTrace | undefined> {
+  if (image.trace === undefined) return undefined;
+  const { openDeviceTrace } = await import("./device-trace.ts");
+  return await openDeviceTrace(image, options);
 }
 
-/** What is asked of registries is timed, and counted when it fails: others try again, and nobody hears of it otherwise. */
-function withMeter(places: ServicePlaces, { downloads, errors }: Meters): ImagePlaces {
-  const openRemote = async (repoBlobUrl: string): Promise<BlobPlace> => {
-    const place = await places.openRemote(repoBlobUrl);
-    return {
-      name: place.name,
-      blobSize: async (...args) => await place.blobSize(...args),
-      blobSource: async (...args) => new TimedSource(await place.blobSource(...args), downloads, errors),
-    };
-  };
-  return { ...places, openRemote };
-}
-
-function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Meters, { notice }: ServiceMachine): Shown {
-  let last = "";
+function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevice, "image" | "meters" | "trace">, log: Log): Shown {
+  const { reads, errors } = meters;
+  const say = unrepeated((message) => log("error", message));
   const onFailure = (error: unknown, what: string): void => {
     countError(errors, error);
-    const message = messageOf(error);
-    // The same failure again and again is said once.
-    if (message !== last) notice(`${what} failed: ${message}`);
-    last = message;
+    say(`${what} failed: ${messageOf(error)}`);
   };
   const { id } = spec;
   if (!image.isReadOnly) {
@@ -239,10 +280,11 @@ function shownDevice(spec: DeviceSpec, image: OpenedImage, { reads, errors }: Me
     throw new LazyError("USAGE", "expose: readOnly is false, but the image has no upper layer that takes what is written");
   }
   const { device } = image;
+  const reader = device.cachedReader;
   return {
     id,
-    content: readOnly(new TimedSource(device, reads)),
-    reader: device.cachedReader,
+    content: readOnly(new TimedSource(image.reads, reads)),
+    reader: reader && { ...reader, data: { ...reader.data, held: trace?.held } },
     extentsOf: (offset, length) => extentsOf(device, offset, length),
     onFailure,
   };

@@ -11,6 +11,11 @@ const latency = z.strictObject({
   buckets: z.array(z.strictObject({ seconds: count, count })),
 });
 
+const trace = z.discriminatedUnion("mode", [
+  z.strictObject({ mode: z.literal("record"), path: z.string(), active: z.boolean(), records: count, bytes: count }),
+  z.strictObject({ mode: z.literal("replay"), path: z.string(), active: z.boolean(), pieces: count, bytes: count, failed: count }),
+]);
+
 /** What a device has done since its process began. */
 export const deviceStatsSchema = z.strictObject({
   id: z.string(),
@@ -28,9 +33,14 @@ export const deviceStatsSchema = z.strictObject({
   fetches: z.strictObject({ requests: count, bytes: count }),
   /** Requests to registries. */
   downloads: z.strictObject({ requests: count, bytes: count, latency }),
+  /** What the cache of the device's process has dropped to stay under its size. */
+  evictions: z.strictObject({ files: count, bytes: count }),
+  /** What is recorded of the device's reads, or replayed: the pieces and bytes of layers that are at hand by that. */
+  trace: trace.optional(),
   /** Failed requests, by code of the error. */
   errors: z.record(z.string(), count),
 });
 
 export type DeviceStats = z.infer<typeof deviceStatsSchema>;
 export type Latency = z.infer<typeof latency>;
+export type TraceStats = z.infer<typeof trace>;

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { readFile, realpath } from "node:fs/promises";
+import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
+import { readConfigText } from "./config/config-file.ts";
 import { startDeviceProcess } from "./device-child.ts";
 import { createDeviceDirectory, DuplicateDeviceError, findDeviceProcesses, listDevices, type NewDevice } from "./device-directory.ts";
 import { clearDevice, removeDeviceDirectory } from "./device-places.ts";
@@ -44,7 +45,8 @@ export class Devices {
     const processes = findDeviceProcesses();
     for (const spec of listDevices(options.parent)) {
       const pid = processes.get(join(options.parent, spec.id));
-      options.log(`device ${spec.id}: ${pid === undefined ? "is there, but no process that serves it" : `is served by process ${pid}`}`);
+      if (pid === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);
+      else options.log("info", `device ${spec.id}: is served by process ${pid}`);
       devices.#supervise(spec, pid);
     }
     return devices;
@@ -105,7 +107,7 @@ export class Devices {
     const directory = join(parent, spec.id);
     try {
       const pid = await startDeviceProcess(spec, directory, launcher);
-      log(`device ${spec.id}: process ${pid} serves it`);
+      log("info", `device ${spec.id}: process ${pid} serves it`);
       return this.#supervise(spec, pid);
     } catch (error) {
       await clearDevice(directory, spec.expose, "lazy");
@@ -123,7 +125,7 @@ export class Devices {
       () => {
         if (this.#devices.get(spec.id) === device && !device.isThere()) this.#devices.delete(spec.id);
       },
-      (error: unknown) => this.#options.log(`device ${spec.id}: is not watched any more: ${messageOf(error)}`),
+      (error: unknown) => this.#options.log("error", `device ${spec.id}: is not watched any more: ${messageOf(error)}`),
     );
     return device;
   }
@@ -145,19 +147,12 @@ async function readImage(config: string | object): Promise<{ readonly image: Ima
     const text = JSON.stringify(config, undefined, 2);
     return { image: parseImageConfig(text, "config").config, kept: { text } };
   }
-  let text: string;
-  try {
-    text = await readFile(config, "utf8");
-  } catch (cause) {
-    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
-    throw new LazyError(code, `${config}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
-  return { image: parseImageConfig(text, config).config, kept: { path: config } };
+  return { image: parseImageConfig(await readConfigText(config), config).config, kept: { path: config } };
 }
 
 /** Whoever waits for a result file hears of it there. */
 async function duplicate(id: string, image: ImageConfig, { log }: DevicesOptions): Promise<DuplicateDeviceError> {
   const error = new DuplicateDeviceError(id);
-  await writeResult(image.resultFile, new ImageOpenError(error.message, "id", error), log);
+  await writeResult(image.resultFile, new ImageOpenError(error.message, "id", error), (message) => log("warn", message));
   return error;
 }

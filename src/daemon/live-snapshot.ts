@@ -1,10 +1,11 @@
-import { copyFile, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { copyFile, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ImagePlaces } from "../device/image-config-places.ts";
-import { hasUpper, type WritableImage } from "../device/image-config.ts";
+import { hasUpper, lowersOf, type WritableImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
 import { openUpper } from "../device/image-config-upper.ts";
-import { LazyError, messageOf } from "../errors.ts";
+import { LazyError } from "../errors.ts";
+import { readConfigText } from "./config/config-file.ts";
 import { lockUpper, type UpperLock } from "./upper-lock.ts";
 
 /** A live snapshot that is asked for. */
@@ -31,7 +32,7 @@ const NAMES_IN_DIRECTORY = ["overlaybd.commit", ".commit", "overlaybd.sealed"] a
  */
 export async function takeSnapshot(image: WritableImage, snapshot: Snapshot, places: ImagePlaces): Promise<Taken> {
   const { config, configPath, newConfigPath } = snapshot;
-  const next = parseImageConfig(await readConfig(newConfigPath), newConfigPath).config;
+  const next = parseImageConfig(await readConfigText(newConfigPath), newConfigPath).config;
   await checkSuccessor(config, next, newConfigPath);
   const lock = await lockUpper(next.upper.data);
   try {
@@ -53,14 +54,6 @@ async function putOnTop(image: WritableImage, next: ImageConfig, places: ImagePl
   }
 }
 
-async function readConfig(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    throw new LazyError("NOT_FOUND", `${path}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
-}
-
 async function checkSuccessor(config: ImageConfig, next: ImageConfig, name: string): Promise<void> {
   const wrong = (key: string, expected: string): LazyError => new LazyError("USAGE", `${name}: ${key}: expected ${expected}`);
   if (!hasUpper(next.upper)) throw wrong("upper", "data and index of a new layer");
@@ -68,13 +61,14 @@ async function checkSuccessor(config: ImageConfig, next: ImageConfig, name: stri
     const [old, given] = [config.upper[key], next.upper[key]];
     if (old === given || (await isSameFile(old, given))) throw wrong(`upper.${key}`, `another file than ${old}, which is in use`);
   }
-  const count = config.lowers.length + 1;
-  const top = next.lowers.at(-1);
-  if (next.lowers.length !== count || top === undefined) {
-    throw wrong("lowers", `${count} layers, those of the device and its upper layer, found ${next.lowers.length}`);
+  const [own, given] = [lowersOf(config), lowersOf(next)];
+  const count = own.length + 1;
+  const top = given.at(-1);
+  if (given.length !== count || top === undefined) {
+    throw wrong("lowers", `${count} layers, those of the device and its upper layer, found ${given.length}`);
   }
-  for (const [index, lower] of config.lowers.entries()) {
-    if (!isSameLower(lower, next.lowers[index])) throw wrong(`lowers[${index}]`, "the layer that the device has there");
+  for (const [index, lower] of own.entries()) {
+    if (!isSameLower(lower, given[index])) throw wrong(`lowers[${index}]`, "the layer that the device has there");
   }
   const file = await firstFile(top);
   if (file === undefined || !(await isSameFile(file, config.upper.data))) {

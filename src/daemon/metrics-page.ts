@@ -1,4 +1,4 @@
-import type { DeviceStats, Latency } from "./device-stats.ts";
+import type { DeviceStats, Latency, TraceStats } from "./device-stats.ts";
 import { LATENCY_BOUNDS } from "./stopwatch.ts";
 
 /** What a page is made from. */
@@ -134,6 +134,13 @@ function ownFamilies({ devices, states, restarts }: Observation): string[] {
     ownFamily("lazylayer_downloaded_bytes_total", "counter", "Bytes that came from registries.", [
       [{}, sum(({ downloads }) => downloads.bytes)],
     ]),
+    ownFamily("lazylayer_evictions_total", "counter", "Files that caches dropped to stay under their size.", [
+      [{}, sum(({ evictions }) => evictions.files)],
+    ]),
+    ownFamily("lazylayer_evicted_bytes_total", "counter", "Bytes that caches dropped to stay under their size.", [
+      [{}, sum(({ evictions }) => evictions.bytes)],
+    ]),
+    ...traceFamilies(devices.flatMap(({ trace }) => trace ?? [])),
     histogram(
       "lazylayer_read_seconds",
       "Time of reads that had to wait.",
@@ -150,6 +157,20 @@ function ownFamilies({ devices, states, restarts }: Observation): string[] {
       "Requests that failed, by code.",
       ERROR_CODES.map((code) => [{ code }, sum(({ errors }) => errors[code] ?? 0)]),
     ),
+  ];
+}
+
+function traceFamilies(traces: readonly TraceStats[]): string[] {
+  const active = (mode: TraceStats["mode"]): number => traces.filter((trace) => trace.mode === mode && trace.active).length;
+  const replays = traces.filter((trace) => trace.mode === "replay");
+  const sum = (value: (replay: (typeof replays)[number]) => number): number => replays.reduce((total, replay) => total + value(replay), 0);
+  return [
+    ownFamily("lazylayer_traces", "gauge", "Devices whose reads are being recorded, or fetched ahead by a trace.", [
+      [{ mode: "record" }, active("record")],
+      [{ mode: "replay" }, active("replay")],
+    ]),
+    ownFamily("lazylayer_prefetched_bytes_total", "counter", "Bytes of layers that traces brought.", [[{}, sum(({ bytes }) => bytes)]]),
+    ownFamily("lazylayer_prefetch_failures_total", "counter", "Reads of traces that failed.", [[{}, sum(({ failed }) => failed)]]),
   ];
 }
 

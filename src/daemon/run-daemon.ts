@@ -1,26 +1,31 @@
 import { once } from "node:events";
 import { mkdirSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { LazyError, messageOf } from "../errors.ts";
-import { parseServiceConfig, type ServiceConfig } from "./config/service-config.ts";
+import type { ServiceConfig } from "./config/service-config.ts";
+import { readServiceConfig } from "./config/config-file.ts";
 import { daemonRoutes } from "./daemon-api.ts";
 import type { DeviceStats } from "./device-stats.ts";
 import { Devices } from "./devices.ts";
 import { createJsonServer, type Route } from "./json-server.ts";
+import type { Log } from "./log/log.ts";
+import { openServiceLogs } from "./log/service-logs.ts";
 import { MetricsPage, type Observation } from "./metrics-page.ts";
 import { createSnapshotService } from "./snapshot-service.ts";
 import type { Supervision } from "./supervised-device.ts";
 import { listenOnSocket } from "./unix-listener.ts";
 
-export interface DaemonOptions extends Pick<Supervision, "launcher" | "log"> {
+export interface DaemonOptions extends Pick<Supervision, "launcher"> {
   /** Of the API. Beside it is a directory for the devices. */
   readonly socketPath: string;
   /** Of the service's configuration; undefined: the defaults count. */
   readonly configPath: string | undefined;
   readonly signal: AbortSignal;
+  /** Gets the lines of the log where the configuration names no file. */
+  readonly standardError: (line: string) => void;
   /** Called once clients may come. */
   readonly onReady: () => void;
 }
@@ -32,8 +37,22 @@ function devicesDirectory(socketPath: string): string {
 
 /** Serves the API until the signal is aborted. Devices go on without it, and the next daemon on this socket finds them. */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
-  const { socketPath, configPath, launcher, log, signal } = options;
-  const config = await readServiceConfig(configPath, log);
+  const { configPath, standardError } = options;
+  const { config, notices } = await readServiceConfig(configPath);
+  const logs = openServiceLogs(configPath === undefined ? undefined : config, "daemon", standardError);
+  for (const notice of notices) logs.log("warn", `${configPath}: ${notice}`);
+  try {
+    await serveDevices(config, logs.log, options);
+  } finally {
+    logs.close();
+  }
+}
+
+async function serveDevices(
+  config: ServiceConfig,
+  log: Log,
+  { socketPath, configPath, launcher, signal, onReady }: DaemonOptions,
+): Promise<void> {
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
   const routes: Route[] = [];
   const api = createJsonServer(routes);
@@ -45,7 +64,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     devices = Devices.open({ parent: devicesDirectory(socketPath), launcher, log, serviceConfigPath: configPath });
     routes.push(...daemonRoutes(devices));
     servers.push(...(await listenOnPorts(config, devices, log)));
-    options.onReady();
+    log("info", `listens on ${socketPath}`);
+    onReady();
     if (!signal.aborted) await once(signal, "abort");
   } finally {
     await devices?.close();
@@ -57,24 +77,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   }
 }
 
-async function readServiceConfig(path: string | undefined, log: (line: string) => void): Promise<ServiceConfig> {
-  if (path === undefined) return parseServiceConfig("{}", "defaults").config;
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (cause) {
-    throw new LazyError("NOT_FOUND", `${path}: cannot be read: ${messageOf(cause)}`, { cause });
-  }
-  const { config, notices } = parseServiceConfig(text, path);
-  for (const notice of notices) log(`${path}: ${notice}`);
-  return config;
-}
-
-async function listenOnPorts(
-  { serviceConfig, exporterConfig }: ServiceConfig,
-  devices: Devices,
-  log: (line: string) => void,
-): Promise<Server[]> {
+async function listenOnPorts({ serviceConfig, exporterConfig }: ServiceConfig, devices: Devices, log: Log): Promise<Server[]> {
   const servers: Server[] = [];
   if (serviceConfig.enable) {
     const { hostname: host, port } = new URL(serviceConfig.address);

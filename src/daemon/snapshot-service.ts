@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Devices } from "./devices.ts";
+import type { Log } from "./log/log.ts";
 
 interface Answer {
   readonly status: number;
@@ -11,7 +12,7 @@ interface Answer {
  * The API that existing clients of overlaybd's service know: `/snapshot?dev_id=ID&config=PATH`, with any method, and answers in its
  * words. Whoever reaches the port may use it.
  */
-export function createSnapshotService(devices: Devices, log: (line: string) => void): Server {
+export function createSnapshotService(devices: Devices, log: Log): Server {
   return createServer((request, response) => {
     void answer(devices, request, log).then(({ status, message }) => {
       const text = JSON.stringify({ success: status === 200, message }, undefined, 4);
@@ -22,7 +23,7 @@ export function createSnapshotService(devices: Devices, log: (line: string) => v
 }
 
 /** Never rejects. */
-async function answer(devices: Devices, request: IncomingMessage, log: (line: string) => void): Promise<Answer> {
+async function answer(devices: Devices, request: IncomingMessage, log: Log): Promise<Answer> {
   request.resume();
   const url = URL.parse(request.url ?? "/", "http://localhost");
   if (url?.pathname !== "/snapshot") return { status: 404, message: "Not found" };
@@ -32,7 +33,7 @@ async function answer(devices: Devices, request: IncomingMessage, log: (line: st
     await devices.get(id).snapshot(config);
     return { status: 200, message: "Snapshot created successfully" };
   } catch (error) {
-    log(`snapshot of ${id} with ${config}: ${messageOf(error)}`);
+    log("error", `snapshot of ${id} with ${config}: ${messageOf(error)}`);
     if (error instanceof LazyError && error.code === "NOT_FOUND" && !devices.list().some(({ spec }) => spec.id === id)) {
       return { status: 404, message: "Image file not found" };
     }

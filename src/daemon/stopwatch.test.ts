@@ -2,16 +2,25 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MemorySource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
-import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
+import { countError, Stopwatch, TimedSource, type ErrorCounts, type ToldRead } from "./stopwatch.ts";
 
-test("reads that end are timed, those that fail are counted by code", async () => {
+test("reads that end are timed, those that fail are counted by code, and all are told of", async () => {
   const stopwatch = new Stopwatch();
   const errors: ErrorCounts = {};
-  const source = new TimedSource(new MemorySource(Buffer.from("0123456789")), stopwatch, errors);
+  const told: ToldRead[] = [];
+  const options = { errors, told: (read: ToldRead) => told.push(read) };
+  const source = new TimedSource(new MemorySource(Buffer.from("0123456789")), stopwatch, options);
   assert.equal(Buffer.from(await source.read(2, 3)).toString(), "234");
   await assert.rejects(source.read(8, 3), { code: "CORRUPT" });
   assert.deepEqual([stopwatch.requests, stopwatch.bytes], [1, 3]);
   assert.deepEqual(errors, { CORRUPT: 1 });
+  assert.deepEqual(
+    told.map(({ offset, size }) => [offset, size]),
+    [
+      [2, 3],
+      [8, -1],
+    ],
+  );
   const { buckets, maxSeconds, seconds } = stopwatch.latency();
   assert.equal(buckets.at(-1)?.count, 1);
   assert.ok(maxSeconds > 0 && seconds === maxSeconds);

@@ -57,6 +57,21 @@ export class Stopwatch {
   }
 }
 
+/** A read that has ended. */
+export interface ToldRead {
+  readonly offset: number;
+  /** Bytes that came; -1 when it failed. */
+  readonly size: number;
+  readonly milliseconds: number;
+}
+
+export interface TimedSourceOptions {
+  /** Counts failures, where nobody else does that. */
+  readonly errors?: ErrorCounts;
+  /** Hears of each read. */
+  readonly told?: (read: ToldRead) => void;
+}
+
 /** A source whose reads are timed. Closing it closes the other. */
 export class TimedSource implements ByteSource {
   readonly name: string;
@@ -64,23 +79,34 @@ export class TimedSource implements ByteSource {
   readonly #source: ByteSource;
   readonly #stopwatch: Stopwatch;
   readonly #errors: ErrorCounts | undefined;
+  readonly #told: TimedSourceOptions["told"];
 
-  /** Failures are counted in `errors`, where nobody else does that. */
-  constructor(source: ByteSource, stopwatch: Stopwatch, errors?: ErrorCounts) {
+  constructor(source: ByteSource, stopwatch: Stopwatch, { errors, told }: TimedSourceOptions = {}) {
     this.name = source.name;
     this.size = source.size;
     this.#source = source;
     this.#stopwatch = stopwatch;
     this.#errors = errors;
+    this.#told = told;
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
+    const startMs = performance.now();
+    let size = -1;
     try {
-      return await this.#stopwatch.time(async () => await this.#source.read(offset, length));
+      const bytes = await this.#stopwatch.time(async () => await this.#source.read(offset, length));
+      size = bytes.length;
+      return bytes;
     } catch (error) {
       if (this.#errors !== undefined) countError(this.#errors, error);
       throw error;
+    } finally {
+      this.#told?.({ offset, size, milliseconds: performance.now() - startMs });
     }
+  }
+
+  distrust(): void {
+    this.#source.distrust?.();
   }
 
   async close(): Promise<void> {

@@ -9,6 +9,7 @@ import { clearDevice, devicePlaces, removeDeviceDirectory } from "./device-place
 import type { DeviceReport } from "./device-report.ts";
 import { deviceStatsSchema, type DeviceStats } from "./device-stats.ts";
 import type { DeviceSpec, DeviceState } from "./exposure-schema.ts";
+import type { Log } from "./log/log.ts";
 
 const POLL_MS = 200;
 const FIRST_DELAY_MS = 250;
@@ -24,7 +25,7 @@ export interface Supervision {
   readonly parent: string;
   readonly launcher: Launcher;
   /** Told what happens to devices. */
-  readonly log: (line: string) => void;
+  readonly log: Log;
 }
 
 /** A device whose process is watched, and started again when it ends without having been told to. */
@@ -172,7 +173,7 @@ export class SupervisedDevice {
   async #startAgain(): Promise<void> {
     const { log } = this.#supervision;
     if (performance.now() - this.#startedMs > STEADY_MS) this.#delayMs = FIRST_DELAY_MS;
-    log(`device ${this.spec.id}: its process has ended; starting another in ${this.#delayMs / 1000} s`);
+    log("warn", `device ${this.spec.id}: its process has ended; starting another in ${this.#delayMs / 1000} s`);
     await pause(this.#delayMs, this.#stop.signal);
     this.#delayMs = Math.min(2 * this.#delayMs, MAX_DELAY_MS);
     if (this.#stop.signal.aborted || this.#removing) return;
@@ -190,10 +191,10 @@ export class SupervisedDevice {
       this.#pid = await startDeviceProcess(this.spec, this.directory, launcher);
       this.#error = undefined;
       this.#phase = "starting";
-      log(`device ${this.spec.id}: process ${this.#pid} serves it`);
+      log("info", `device ${this.spec.id}: process ${this.#pid} serves it`);
     } catch (error) {
       this.#error = messageOf(error);
-      log(`device ${this.spec.id}: ${this.#error}`);
+      log("error", `device ${this.spec.id}: ${this.#error}`);
     }
   }
 }

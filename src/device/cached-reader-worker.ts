@@ -12,6 +12,8 @@ export interface CachedReaderData {
   readonly segmentCount: number;
   /** Undefined for files of which nothing is. */
   readonly files: readonly (CachedFileData | undefined)[];
+  /** As long as its first element is not zero, nothing is read here: all reads are to be seen elsewhere. */
+  readonly held?: Int32Array | undefined;
 }
 
 export interface CachedFileData {
@@ -39,9 +41,11 @@ class CachedReader {
   readonly #size: number;
   readonly #segments: SegmentTable;
   readonly #files: (CachedFile | undefined)[];
+  readonly #held: Int32Array | undefined;
 
-  constructor({ size, segments, segmentCount, files }: CachedReaderData) {
+  constructor({ size, segments, segmentCount, files, held }: CachedReaderData) {
     this.#size = size;
+    this.#held = held;
     this.#segments = new SegmentTable(segments, segmentCount);
     this.#files = files.map((file) => (file === undefined ? undefined : new CachedFile(file)));
   }
@@ -50,6 +54,7 @@ class CachedReader {
   readCached(offset: number, target: Uint8Array): boolean {
     const end = offset + target.length;
     if (offset < 0 || end > this.#size) return false;
+    if (this.#held !== undefined && Atomics.load(this.#held, 0) !== 0) return false;
     if (target.length === 0) return true; // nothing of the sector that it lies in is needed
     let complete = true;
     this.#segments.forRange(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), (firstSector, sectors, mappedSector, tag) => {

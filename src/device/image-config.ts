@@ -10,6 +10,7 @@ import { ImageOpenError, remoteReason, writeResult } from "./image-config-result
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
 import type { DeviceLayer } from "./layer-file.ts";
 import { openLayers } from "./native-layer.ts";
+import { ProgramReads } from "./prefetch-reads.ts";
 
 /** An image that an image configuration describes. Closing its device closes the layers. */
 export type OpenedImage = ReadOnlyImage | WritableImage;
@@ -17,17 +18,21 @@ export type OpenedImage = ReadOnlyImage | WritableImage;
 export interface ReadOnlyImage extends TracedImage {
   readonly isReadOnly: true;
   readonly device: Device;
+  readonly lowers: Device;
+  readonly reads: ProgramReads;
 }
 
 /** An image with an upper layer, which takes what is written. */
 export interface WritableImage extends TracedImage {
   readonly isReadOnly: false;
   readonly device: WritableStack;
-  /** What is below the upper layer. */
-  readonly lowers: Device | undefined;
 }
 
 interface TracedImage {
+  /** What is below the upper layer, or all of the device where there is none. */
+  readonly lowers: Device | undefined;
+  /** The lowers as users of the device read them. Whoever shows a read-only image has to read through it. */
+  readonly reads: ProgramReads | undefined;
   /** Reads that were recorded and are to be replayed, or a file that they are to be recorded in. */
   readonly trace: ImageTrace | undefined;
 }
@@ -54,15 +59,20 @@ export async function openImageConfig(config: ImageConfig, places: ImagePlaces):
 }
 
 async function openImage(config: ImageConfig, places: ImagePlaces): Promise<OpenedImage> {
-  const { lowers, trace } = await traceOf(config);
+  const trace = await traceOf(config);
+  const lowers = lowersOf(config);
   const isReadOnly = !hasUpper(config.upper);
   checkLayers(lowers, isReadOnly);
   const opening = openingPlaces(config, places);
   const layers = await openLayers(lowers, async (lower, index) => await openLower(lower, index, opening));
-  if (isReadOnly) return { isReadOnly, device: await stacked(layers, opening), trace };
+  if (isReadOnly) {
+    const device = await stacked(layers, opening);
+    return { isReadOnly, device, lowers: device, reads: new ProgramReads(device), trace };
+  }
   const below = layers.length === 0 ? undefined : await stacked(layers, opening);
+  const reads = below && new ProgramReads(below);
   try {
-    return { isReadOnly, device: await openOver(below, config, places), lowers: below, trace };
+    return { isReadOnly, device: await openOver(reads, config, places), lowers: below, reads, trace };
   } catch (error) {
     await below?.close();
     throw new ImageOpenError("", "upper", error); // result files have no words for it
@@ -74,7 +84,7 @@ export function hasUpper({ data, index }: ImageConfig["upper"]): boolean {
   return data !== "" && index !== "";
 }
 
-async function openOver(below: Device | undefined, { upper: config }: ImageConfig, places: ImagePlaces): Promise<WritableStack> {
+async function openOver(below: ProgramReads | undefined, { upper: config }: ImageConfig, places: ImagePlaces): Promise<WritableStack> {
   // Most images are only read, and what writes takes memory.
   const { openUpper } = await import("./image-config-upper.ts");
   const { openWritableStack } = await import("../formats/lsmt/writable-stack.ts");
@@ -96,8 +106,13 @@ async function stacked(layers: readonly DeviceLayer[], { fetched }: OpeningPlace
   }
 }
 
+/** The layers that a device is made of, below the one that is written to: an acceleration layer on top of them is none. */
+export function lowersOf({ lowers, accelerationLayer }: ImageConfig): readonly LowerConfig[] {
+  return accelerationLayer ? lowers.slice(0, -1) : lowers;
+}
+
 /** A layer of its own may hold the recorded reads; it holds nothing of the device. */
-async function traceOf(config: ImageConfig): Promise<{ readonly lowers: readonly LowerConfig[]; readonly trace: ImageTrace | undefined }> {
+async function traceOf(config: ImageConfig): Promise<ImageTrace | undefined> {
   const { lowers, accelerationLayer, recordTracePath } = config;
   if (accelerationLayer && recordTracePath !== "") {
     const both = new LazyError("USAGE", `is ${JSON.stringify(recordTracePath)}, but accelerationLayer is true: one of them has to go`);
@@ -107,10 +122,10 @@ async function traceOf(config: ImageConfig): Promise<{ readonly lowers: readonly
   if (accelerationLayer && top !== undefined) {
     const path = `${top.dir}/trace`;
     const bytes = top.dir === "" ? undefined : await fileBytes(path);
-    return { lowers: lowers.slice(0, -1), trace: bytes ? { path, mode: "replay" } : undefined };
+    return bytes ? { path, mode: "replay" } : undefined;
   }
   const bytes = recordTracePath === "" ? undefined : await fileBytes(recordTracePath);
-  return { lowers, trace: bytes === undefined ? undefined : { path: recordTracePath, mode: bytes === 0 ? "record" : "replay" } };
+  return bytes === undefined ? undefined : { path: recordTracePath, mode: bytes === 0 ? "record" : "replay" };
 }
 
 /** Undefined for what is not there, or cannot be looked at: reads of it are an improvement, not a need. */

@@ -1,4 +1,5 @@
 import type { ByteSource } from "../bytes/source.ts";
+import type { SegmentTable } from "../formats/lsmt/segment-table.ts";
 import type { TraceRecorder } from "../formats/trace/trace-recorder.ts";
 import type { Device } from "./device.ts";
 import { PrefetchLayers } from "./prefetch-layers.ts";
@@ -21,6 +22,11 @@ export class ProgramReads implements ByteSource {
     this.size = device.size;
     this.#device = device;
     this.#layers = new PrefetchLayers(device);
+  }
+
+  /** Where each part of the device is. */
+  get segments(): SegmentTable {
+    return this.#device.segments;
   }
 
   /** From now on, `recorder` notes all reads. */

@@ -21,6 +21,9 @@ export interface TraceRecordingOptions {
 export class TraceRecording {
   /** What notes the reads. */
   readonly recorder: TraceRecorder;
+  /** Resolves when nothing more is noted, whatever became of the trace. */
+  readonly ended: Promise<void>;
+  readonly #ended = Promise.withResolvers<void>();
   readonly #path: string;
   readonly #onFailure: (error: unknown) => void;
   readonly #poll: NodeJS.Timeout;
@@ -28,6 +31,7 @@ export class TraceRecording {
 
   private constructor(path: string, { onFailure, now, pollMs = POLL_MS }: TraceRecordingOptions) {
     this.recorder = new TraceRecorder(now && { now });
+    this.ended = this.#ended.promise;
     this.#path = path;
     this.#onFailure = onFailure;
     this.#poll = setInterval(() => void this.#endIfUnlocked(), pollMs).unref();
@@ -70,6 +74,7 @@ export class TraceRecording {
   async #stop(): Promise<void> {
     clearInterval(this.#poll);
     this.recorder.stop();
+    this.#ended.resolve();
     await rm(lockOf(this.#path), { force: true });
   }
 

@@ -10,6 +10,7 @@ import { deviceReportSchema, type DeviceReport } from "../../src/daemon/device-r
 import { callJson } from "../../src/daemon/json-client.ts";
 import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../../src/formats/lsmt/sparse-layer.ts";
+import { digestOf } from "../../src/oci/digest.ts";
 import { parseMountInfo } from "../../src/native/mounts.ts";
 import type { CommandResult } from "./command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "./programs.ts";
@@ -21,25 +22,34 @@ const PATIENCE_MS = 20_000;
 export class DaemonBench implements AsyncDisposable {
   readonly #directory: TemporaryDirectory;
   #daemon: ChildProcess | undefined;
-  /** What the daemon said on standard error. */
-  said = "";
+  #standardError = "";
 
   private constructor(directory: TemporaryDirectory) {
     this.#directory = directory;
   }
 
-  /** `service`: keys of the service's configuration besides the cache. */
+  /** `service`: keys of the service's configuration besides the cache and the logs. */
   static async start(service: object = {}): Promise<DaemonBench> {
     assert.equal(process.geteuid?.(), 0, "this test mounts file systems: run it as root");
     const bench = new DaemonBench(await TemporaryDirectory.create());
     const cacheConfig = { cacheType: "file", cacheDir: bench.join("cache"), cacheSizeGB: 1 };
-    await writeFile(bench.join("service.json"), JSON.stringify({ cacheConfig, credentialFilePath: "", ...service }));
+    const logs = { logConfig: { logPath: bench.log }, auditPath: bench.join("audit.log") };
+    await writeFile(bench.join("service.json"), JSON.stringify({ cacheConfig, ...logs, credentialFilePath: "", ...service }));
     await bench.startDaemon();
     return bench;
   }
 
   join(...names: string[]): string {
     return this.#directory.join(...names);
+  }
+
+  get log(): string {
+    return this.join("service.log");
+  }
+
+  /** What the daemon said on standard error, and what is in the log, where it is at its usual place. */
+  get said(): string {
+    return this.#standardError + readIfThere(this.log);
   }
 
   get socket(): string {
@@ -49,7 +59,7 @@ export class DaemonBench implements AsyncDisposable {
   async startDaemon(): Promise<void> {
     const args = ["daemon", "--config", this.join("service.json"), "--socket", this.socket];
     const daemon = spawn(LAZYLAYER, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...CLEAN_ENVIRONMENT } });
-    daemon.stderr.on("data", (data: Buffer) => (this.said += data.toString()));
+    daemon.stderr.on("data", (data: Buffer) => (this.#standardError += data.toString()));
     this.#daemon = daemon;
     const ready = await Promise.race([once(daemon.stdout, "data"), once(daemon, "exit")]);
     assert.equal(String(ready[0]), `${this.socket}\n`, this.said);
@@ -104,6 +114,20 @@ export class DaemonBench implements AsyncDisposable {
       await writeFile(this.join(`layer${index}`), blob);
     }
     return { lowers, resultFile: this.join("result") };
+  }
+
+  /** Puts them into a registry, and answers a configuration that names them there. */
+  async remoteStackConfig(host: string): Promise<{ repoBlobUrl: string; lowers: { digest: string; size: number; dir: string }[] }> {
+    const repoBlobUrl = `http://${host}/v2/app/blobs`;
+    const lowers = stackLayerBlobs().map(async (blob) => {
+      const digest = digestOf(blob);
+      const { headers } = await fetch(`${repoBlobUrl}/uploads/`, { method: "POST" });
+      const place = new URL(headers.get("location") ?? "", repoBlobUrl);
+      place.searchParams.set("digest", digest);
+      assert.equal((await fetch(place, { method: "PUT", body: new Uint8Array(blob) })).status, 201);
+      return { digest, size: blob.length, dir: "" };
+    });
+    return { repoBlobUrl, lowers: await Promise.all(lowers) };
   }
 
   /** Makes a new writable layer, and answers how a configuration names it. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Writable } from "node:stream";
 import { describe, it } from "node:test";
+import { Screen } from "../../../test/support/screen.ts";
 import { digestOf } from "../../oci/digest.ts";
 import { byteText, durationText } from "./byte-text.ts";
 import { totalLine } from "./conversion-lines.ts";
@@ -14,33 +15,6 @@ const ESCAPE = "\u001b";
 const MB = 1_000_000;
 const DIGESTS = Array.from({ length: 40 }, (_, number) => digestOf(Buffer.from(`layer ${number}`)));
 const short = (number: number): string => DIGESTS[number].slice(7, 19);
-
-class Screen {
-  readonly columns: number;
-  readonly rows: number;
-  text = "";
-
-  constructor(rows = 24, columns = 80) {
-    this.rows = rows;
-    this.columns = columns;
-  }
-
-  write(text: string): boolean {
-    this.text += text;
-    return true;
-  }
-
-  /** What a terminal shows after all that was written: only the sequences that the renderer uses are understood. */
-  get lines(): string[] {
-    const lines: string[] = [];
-    const readable = this.text.replaceAll(ESCAPE, "^").replaceAll(/\^\[\d*m/g, "");
-    for (const [, up, line] of readable.matchAll(/\^\[(\d+)A\r\^\[J|([^\n^]*)\n/g)) {
-      if (up === undefined) lines.push(line);
-      else lines.splice(lines.length - Number(up));
-    }
-    return lines;
-  }
-}
 
 /** An image of layers of these sizes has been begun. */
 function started(tally: ConversionTally, sizes: readonly number[], image = 0, platform = "amd64"): void {

@@ -27,8 +27,8 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
   if (certConfig.certFile !== "") await registries();
   return {
     openRemote: async (repoBlobUrl) => await (await registries()).open(repoBlobUrl),
-    cache: await openCache(cacheConfig, notice),
-    gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, notice) : undefined,
+    cache: await openCache(cacheConfig, machine),
+    gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, machine) : undefined,
     findDataExtents: machine.findDataExtents,
     notice,
     close: async () => await (await opening)?.close(),
@@ -42,10 +42,11 @@ async function openRegistries(config: ServiceConfig, machine: ServiceMachine): P
 
 type CacheSizes = Pick<ServiceConfig["cacheConfig"], "cacheDir" | "cacheSizeGB" | "refillSize">;
 
-async function openCache({ cacheDir, cacheSizeGB, refillSize }: CacheSizes, notice: (message: string) => void): Promise<BlockCache> {
+async function openCache({ cacheDir, cacheSizeGB, refillSize }: CacheSizes, { notice, onEviction }: ServiceMachine): Promise<BlockCache> {
   return await BlockCache.open(cacheDir, {
     capacityBytes: cacheSizeGB * GIB,
     chunkBytes: refillSize,
     onDiskFailure: (error) => notice(`${cacheDir}: ${messageOf(error)}; what is not kept there is read from its place`),
+    onEviction,
   });
 }

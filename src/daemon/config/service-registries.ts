@@ -1,4 +1,5 @@
 import { rootCertificates } from "node:tls";
+import type { Eviction } from "../../cache/segment-pool.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
 import type { ImageStore } from "../../oci/image-store.ts";
 import { Accelerator } from "../../registry/accelerator.ts";
@@ -23,6 +24,8 @@ export interface ServiceMachine extends Pick<ImagePlaces, "findDataExtents" | "n
   readonly registryHosts: readonly string[];
   readonly systemRoots: SystemRootPlaces;
   readonly proxy: ProxyOptions;
+  /** Told what the caches drop. */
+  readonly onEviction?: ((eviction: Eviction) => void) | undefined;
   /** Ends whatever is under way. */
   readonly signal: AbortSignal;
 }
