@@ -149,7 +149,7 @@ function accessText(access: Access): string {
   }
 }
 
-function statsText({ reads, writes, fetches, downloads, errors, ...stats }: DeviceStats): string {
+function statsText({ reads, writes, fetches, downloads, layerDownloads, errors, ...stats }: DeviceStats): string {
   const failed = Object.entries(errors).map(([code, count]) => `${count} ${code}`);
   const rows: [string, string][] = [
     ["device", `${stats.id}, ${stats.sizeBytes} bytes, ${stats.layers} layers, ${stats.readOnly ? "read-only" : "writable"}`],
@@ -158,6 +158,10 @@ function statsText({ reads, writes, fetches, downloads, errors, ...stats }: Devi
     ["writes", `${writes.requests}, ${writes.bytes} bytes, ${writes.discards} discards, ${writes.flushes} flushes`],
     ["fetches", `${fetches.requests}, ${fetches.bytes} bytes`],
     ["downloads", `${downloads.requests}, ${downloads.bytes} bytes`],
+    [
+      "layers",
+      `${layerDownloads.done} of ${layerDownloads.total} downloaded, ${layerDownloads.bytes} bytes, ${layerDownloads.failed} failed`,
+    ],
     ["errors", failed.length === 0 ? "none" : failed.join(", ")],
   ];
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}\n`).join("");

@@ -3,6 +3,7 @@ import type { Server } from "node:http";
 import type { ByteSource } from "../bytes/source.ts";
 import type { BlobPlace } from "../device/blob-place.ts";
 import type { Device } from "../device/device.ts";
+import { LayerDownloads } from "../device/layer-downloads.ts";
 import { openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
@@ -21,10 +22,13 @@ import type { DeviceSpec } from "./exposure-schema.ts";
 import { createJsonServer } from "./json-server.ts";
 import { takeSnapshot } from "./live-snapshot.ts";
 import { countError, Stopwatch, TimedSource, type ErrorCounts } from "./stopwatch.ts";
+import { lockPath, type ProcessLock } from "./process-lock.ts";
 import { listenOnSocket } from "./unix-listener.ts";
-import { lockUpper, type UpperLock } from "./upper-lock.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 const ANSWER_TIMEOUT_MS = 1_000;
+/** Where a configuration says none. */
+const DEFAULT_DELAY_EXTRA_SECONDS = 30;
 
 /**
  * Opens the device that a directory describes, shows it, and serves it until it is told to stop, or its file system is unmounted. When
@@ -69,10 +73,11 @@ class ServedDevice implements ControlledDevice {
   readonly #services: ServicePlaces;
   readonly #image: OpenedImage;
   readonly #meters: Meters;
+  readonly #layerDownloads: LayerDownloads;
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
-  #lock: UpperLock | undefined;
+  #lock: ProcessLock | undefined;
   readonly #exposed: ExposedDevice;
   #isHidden = false;
   #stopping: Promise<void> | undefined;
@@ -84,13 +89,15 @@ class ServedDevice implements ControlledDevice {
     this.#image = opened.image;
     this.#config = opened.config;
     this.#meters = opened.meters;
+    this.#layerDownloads = opened.layerDownloads;
     this.#lock = opened.lock;
     this.#exposed = exposed;
   }
 
   static async open(spec: DeviceSpec, places: DevicePlaces, machine: ServiceMachine): Promise<ServedDevice> {
     await using cleanup = new AsyncDisposableStack();
-    const services = await openServicePlaces(await readServiceConfig(spec, machine), machine);
+    const service = await readServiceConfig(spec, machine);
+    const services = await openServicePlaces(service, machine);
     cleanup.defer(async () => await services.close());
     const config = await readImageConfig(spec.configPath, machine);
     const lock = hasUpper(config.upper) ? await lockUpper(config.upper.data) : undefined;
@@ -100,7 +107,8 @@ class ServedDevice implements ControlledDevice {
     cleanup.defer(async () => await image.device.close());
     const exposed = await exposeDevice(shownDevice(spec, image, meters, machine), spec.expose, places);
     cleanup.move();
-    return new ServedDevice({ spec, services, config, meters, image, lock }, exposed);
+    const layerDownloads = downloadLayers(image, config.download ?? service.download, services);
+    return new ServedDevice({ spec, services, config, meters, image, layerDownloads, lock }, exposed);
   }
 
   state(): Pick<DeviceStats, "sizeBytes" | "readOnly" | "layers"> & { readonly access: ExposedDevice["access"] } {
@@ -131,6 +139,7 @@ class ServedDevice implements ControlledDevice {
       writes: { requests: counts.writes, bytes: counts.writtenBytes, discards: counts.discards, flushes: counts.flushes },
       fetches: { ...(lowers?.fetched ?? { requests: 0, bytes: 0 }) },
       downloads: { requests: downloads.requests, bytes: downloads.bytes, latency: downloads.latency() },
+      layerDownloads: { ...this.#layerDownloads.counts },
       errors: { ...errors },
     };
   }
@@ -177,6 +186,7 @@ class ServedDevice implements ControlledDevice {
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
     if (!this.#isHidden) await this.#exposed.stop(mode);
     this.#isHidden = true;
+    await this.#layerDownloads.stop();
     await this.#image.device.close();
     await this.#services.close();
     this.#lock?.close();
@@ -193,8 +203,9 @@ interface OpenedDevice {
   readonly image: OpenedImage;
   readonly config: ImageConfig;
   readonly meters: Meters;
+  readonly layerDownloads: LayerDownloads;
   /** Of the upper layer. */
-  readonly lock: UpperLock | undefined;
+  readonly lock: ProcessLock | undefined;
 }
 
 interface Meters {
@@ -224,6 +235,17 @@ async function readText(path: string): Promise<string> {
     const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
     throw new LazyError(code, `${path}: cannot be read: ${messageOf(cause)}`, { cause });
   }
+}
+
+/** While reads are recorded nothing is downloaded besides. */
+function downloadLayers({ downloadable, trace }: OpenedImage, settings: ServiceConfig["download"], places: ImagePlaces): LayerDownloads {
+  const extraSeconds = Math.random() * (settings.delayExtra > 0 ? settings.delayExtra : DEFAULT_DELAY_EXTRA_SECONDS);
+  return new LayerDownloads(settings.enable && trace?.mode !== "record" ? downloadable : [], settings, {
+    delayMs: (settings.delay + extraSeconds) * 1000,
+    lock: async (directory) => await lockPath("download", directory),
+    findDataExtents: places.findDataExtents,
+    notice: places.notice,
+  });
 }
 
 /** What is asked of registries is timed, and counted when it fails: others try again, and nobody hears of it otherwise. */

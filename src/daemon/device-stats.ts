@@ -28,6 +28,8 @@ export const deviceStatsSchema = z.strictObject({
   fetches: z.strictObject({ requests: count, bytes: count }),
   /** Requests to registries. */
   downloads: z.strictObject({ requests: count, bytes: count, latency }),
+  /** Layers that are downloaded whole: how many are to be, are by now, and were given up; bytes that this process has fetched of them. */
+  layerDownloads: z.strictObject({ total: count, done: count, failed: count, bytes: count }),
   /** Failed requests, by code of the error. */
   errors: z.record(z.string(), count),
 });

@@ -5,7 +5,8 @@ import type { WritableImage } from "../device/image-config.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
 import { hasUpper, openUpper } from "../device/image-config-upper.ts";
 import { LazyError, messageOf } from "../errors.ts";
-import { lockUpper, type UpperLock } from "./upper-lock.ts";
+import type { ProcessLock } from "./process-lock.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 /** A live snapshot that is asked for. */
 export interface Snapshot {
@@ -18,7 +19,7 @@ export interface Snapshot {
 
 interface Taken {
   readonly config: ImageConfig;
-  readonly lock: UpperLock;
+  readonly lock: ProcessLock;
 }
 
 /** Where a layer's directory may hold it, as images are opened. */

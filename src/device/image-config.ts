@@ -8,6 +8,7 @@ import { openLower } from "./image-config-lower.ts";
 import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
 import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
+import type { DownloadableLayer } from "./layer-downloads.ts";
 import type { DeviceLayer } from "./layer-file.ts";
 import { hasUpper, openUpper } from "./image-config-upper.ts";
 import { openLayers } from "./native-layer.ts";
@@ -15,22 +16,24 @@ import { openLayers } from "./native-layer.ts";
 /** An image that an image configuration describes. Closing its device closes the layers. */
 export type OpenedImage = ReadOnlyImage | WritableImage;
 
-export interface ReadOnlyImage extends TracedImage {
+export interface ReadOnlyImage extends ImageLayers {
   readonly isReadOnly: true;
   readonly device: Device;
 }
 
 /** An image with an upper layer, which takes what is written. */
-export interface WritableImage extends TracedImage {
+export interface WritableImage extends ImageLayers {
   readonly isReadOnly: false;
   readonly device: WritableStack;
   /** What is below the upper layer. */
   readonly lowers: Device | undefined;
 }
 
-interface TracedImage {
+interface ImageLayers {
   /** Reads that were recorded and are to be replayed, or a file that they are to be recorded in. */
   readonly trace: ImageTrace | undefined;
+  /** Layers that are remote, and have directories where they can be. */
+  readonly downloadable: readonly DownloadableLayer[];
 }
 
 export interface ImageTrace {
@@ -60,10 +63,11 @@ async function openImage(config: ImageConfig, places: ImagePlaces): Promise<Open
   checkLayers(lowers, isReadOnly);
   const opening = openingPlaces(config, places);
   const layers = await openLayers(lowers, async (lower, index) => await openLower(lower, index, opening));
-  if (isReadOnly) return { isReadOnly, device: await stacked(layers, opening), trace };
+  const rest = { trace, downloadable: layers.flatMap(({ downloadable }) => downloadable ?? []) };
+  if (isReadOnly) return { isReadOnly, device: await stacked(layers, opening), ...rest };
   const below = layers.length === 0 ? undefined : await stacked(layers, opening);
   try {
-    return { isReadOnly, device: await openOver(below, config, places), lowers: below, trace };
+    return { isReadOnly, device: await openOver(below, config, places), lowers: below, ...rest };
   } catch (error) {
     await below?.close();
     throw new ImageOpenError("", "upper", error); // result files have no words for it

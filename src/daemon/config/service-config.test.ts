@@ -80,7 +80,6 @@ describe("a service's configuration", () => {
 
   for (const [raw, notice] of [
     [{ cacheConfig: { cacheType: "ocf" } }, /^cacheConfig\.cacheType is "ocf": .*cache of blocks.*blockSize has no effect$/],
-    [{ cacheConfig: { cacheType: "download" } }, /^cacheConfig\.cacheType is "download": .*not in the directories of layers$/],
     [{ cacheConfig: { cacheDir: "/x" } }, /^cacheConfig\.cacheDir has no effect without cacheConfig\.cacheType; registryCacheDir "\/opt/],
     [{ ioEngine: 1 }, /^ioEngine is 1, and has no effect/],
     [{ registryFsVersion: "v1" }, /^registryFsVersion is "v1", and has no effect/],

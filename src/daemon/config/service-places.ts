@@ -1,6 +1,7 @@
 import { rootCertificates } from "node:tls";
 import { BlockCache } from "../../cache/block-cache.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
+import { LayerCaches } from "../../device/layer-caches.ts";
 import { messageOf } from "../../errors.ts";
 import type { ImageStore } from "../../oci/image-store.ts";
 import { Accelerator } from "../../registry/accelerator.ts";
@@ -54,9 +55,11 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
     store.catch(() => stores.delete(key));
     return await store;
   };
+  const layerCaches = cacheConfig.cacheType === "download" ? new LayerCaches(cacheConfig.refillSize, notice) : undefined;
   return {
     openRemote,
-    cache: await openCache(cacheConfig, notice),
+    cache: layerCaches === undefined ? await openCache(cacheConfig, notice) : undefined,
+    layerCaches,
     gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, notice) : undefined,
     findDataExtents: machine.findDataExtents,
     notice,
@@ -64,6 +67,7 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
       const opened = await Promise.allSettled(stores.values());
       for (const result of opened) if (result.status === "fulfilled") await result.value.close();
       await accelerator?.close();
+      await layerCaches?.close();
     },
   };
 }
