@@ -172,10 +172,11 @@ async function openBlob(place: BlobPlace, digest: Digest, size: number, opening:
   const cache = await cacheFor(opening.lower, places);
   const switched = new SwitchedSource(await place.blobSource(descriptor), places.notice);
   const counted = new CountedSource(switched, places.fetched);
-  const source = cache?.source(digest, counted) ?? counted;
+  const kept = cache?.source(digest, counted);
+  const source = kept ?? counted;
   try {
-    const layer = await openLayerIn(source, opening, cache === undefined);
-    return dir === "" ? layer : { ...layer, downloadable: { directory: dir, descriptor, place, source: switched } };
+    const layer = await openLayerIn(source, opening, kept === undefined);
+    return dir === "" ? layer : { ...layer, downloadable: { directory: dir, descriptor, place, source: switched, kept } };
   } catch (error) {
     const url = `/${places.repoBlobUrl}/${digest}`;
     const isTransfer = error instanceof RegistryError || !(error instanceof LazyError && error.code === "CORRUPT");

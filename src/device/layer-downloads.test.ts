@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { findDataExtents } from "../../test/support/data-extents.ts";
 import { HeldDevice, patternBytes } from "../../test/support/held-device.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
+import { openCache } from "../../test/support/turbo-device.ts";
 import { nativeLayer, WatchedPlace } from "../../test/support/turbo-image.ts";
 import { digestOf } from "../oci/digest.ts";
 import { parseImageConfig } from "./image-config-schema.ts";
@@ -38,7 +39,7 @@ class Bench implements AsyncDisposable {
     const descriptor = { mediaType: "application/octet-stream", digest: digestOf(blob), size: blob.length };
     const source = new SwitchedSource(await this.place.blobSource(descriptor), (message) => this.notices.push(message));
     this.#sources.push(source);
-    return { directory: this.directory.join(name), descriptor, place: this.place, source };
+    return { directory: this.directory.join(name), descriptor, place: this.place, source, kept: undefined };
   }
 
   start(layers: readonly DownloadableLayer[], settings: object = {}, options: Partial<LayerDownloadsOptions> = {}): LayerDownloads {
@@ -200,6 +201,28 @@ describe("layers that are downloaded", () => {
     assert.equal(bench.fetched(), BLOB.length);
     for (const layer of layers) await isWhole(layer, BLOB);
     assert.deepEqual(bench.notices, []);
+  });
+
+  test("have what is kept of them already, and once more if that was wrong", async () => {
+    await using bench = await Bench.create();
+    await using cacheDirectory = await TemporaryDirectory.create();
+    const cache = await openCache(cacheDirectory);
+    for (const isWrong of [false, true]) {
+      const layer = await bench.layer(`${isWrong}`, isWrong ? OTHER : BLOB);
+      const { digest, size } = layer.descriptor;
+      bench.place.spoil = (bytes) => void (isWrong && (bytes[0] ^= 1));
+      const kept = cache.source(digest, layer.source);
+      for (const offset of [0, Math.floor(size / 2)]) await kept.read(offset, 100_000);
+      await kept.settled();
+      bench.place.spoil = () => {};
+      const before = bench.fetched();
+      assert.ok(before > 0);
+      await over(bench.start([{ ...layer, kept }], { tryCnt: 2 }), bench.notices);
+      assert.equal(bench.fetched(), size - before + (isWrong ? size : 0));
+      await isWhole(layer, isWrong ? OTHER : BLOB);
+      await kept.close();
+    }
+    assert.equal(bench.notices.length, 1);
   });
 
   test("are not taken from a file of that name with other bytes, which stays", async () => {

@@ -2,17 +2,17 @@ import { stat } from "node:fs/promises";
 import { setTimeout } from "node:timers/promises";
 import { FileSource } from "../bytes/file.ts";
 import { makeDirectories } from "../bytes/file-directories.ts";
+import type { CachedSource } from "../cache/cached-source.ts";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { BlobPlace } from "./blob-place.ts";
 import { ByteRate } from "./byte-rate.ts";
-import { checkDigest, DownloadFile, partialPath, UNIT_BYTES, wholePath, type FindDataExtents } from "./download-file.ts";
+import { checkDigest, DownloadFile, partialPath, wholePath, type FindDataExtents } from "./download-file.ts";
+import { fetchMissing } from "./download-missing.ts";
 import { exists } from "./image-config-file.ts";
 import type { ImageConfig } from "./image-config-schema.ts";
 import type { SwitchedSource } from "./switched-source.ts";
 
-/** Requests at a time. All but one wait while somebody waits for a read of a registry. */
-const READERS = 2;
 /** Bytes of a request, unless they would take longer than this part of a second, or the settings say more. */
 const REQUEST_BYTES = 4 * 2 ** 20;
 const REQUEST_SECONDS = 0.25;
@@ -31,6 +31,8 @@ export interface DownloadableLayer {
   readonly place: BlobPlace;
   /** What the device reads. */
   readonly source: SwitchedSource;
+  /** What is kept of it already. */
+  readonly kept: CachedSource | undefined;
 }
 
 export type DownloadSettings = NonNullable<ImageConfig["download"]>;
@@ -79,8 +81,8 @@ export class LayerDownloads {
   readonly #settings: DownloadSettings;
   readonly #options: LayerDownloadsOptions;
   readonly #rate: ByteRate;
+  readonly #pieceBytes: number;
   readonly #stop = new AbortController();
-  readonly #stopped: Promise<void>;
   readonly #ended: Promise<void>;
 
   constructor(layers: readonly DownloadableLayer[], settings: DownloadSettings, options: LayerDownloadsOptions) {
@@ -88,10 +90,9 @@ export class LayerDownloads {
     this.counts = { total: layers.length, done: 0, failed: 0, bytes: 0 };
     this.#settings = settings;
     this.#options = options;
-    this.#rate = new ByteRate(bytesPerSecond(settings));
-    const stopped = Promise.withResolvers<void>();
-    this.#stop.signal.addEventListener("abort", () => stopped.resolve());
-    this.#stopped = stopped.promise;
+    const bytesPerSecond = settings.maxMBps > 0 ? settings.maxMBps * MIB : Infinity;
+    this.#rate = new ByteRate(bytesPerSecond);
+    this.#pieceBytes = Math.max(settings.blockSize, Math.min(REQUEST_BYTES, bytesPerSecond * REQUEST_SECONDS));
     this.#ended = this.#run(layers.map((layer) => ({ layer, tries: 0, readyMs: -Infinity, othersFile: undefined })));
   }
 
@@ -149,7 +150,8 @@ export class LayerDownloads {
       return false;
     }
     try {
-      if (!(await this.#adopt(pending))) await this.#download(layer);
+      // What is kept may be what was wrong.
+      if (!(await this.#adopt(pending))) await this.#download(layer, pending.tries === 0 ? layer.kept : undefined);
       return true;
     } finally {
       lock.close();
@@ -174,11 +176,17 @@ export class LayerDownloads {
     return true;
   }
 
-  async #download(layer: DownloadableLayer): Promise<void> {
-    const { directory, descriptor, place, source } = layer;
+  async #download({ directory, descriptor, place, source }: DownloadableLayer, kept: CachedSource | undefined): Promise<void> {
     const file = await DownloadFile.open(directory, descriptor, this.#options.findDataExtents);
     try {
-      await this.#fetchMissing(file, descriptor, place);
+      await fetchMissing(file, await place.blobSource(descriptor), {
+        kept,
+        pieceBytes: this.#pieceBytes,
+        rate: this.#rate,
+        idle: async () => await this.#idle(),
+        signal: this.#stop.signal,
+        onFetched: (bytes) => (this.counts.bytes += bytes),
+      });
       await file.commit(this.#stop.signal);
     } catch (error) {
       if (error instanceof LazyError && error.code === "CORRUPT") source.distrust();
@@ -193,39 +201,6 @@ export class LayerDownloads {
     }
   }
 
-  async #fetchMissing(file: DownloadFile, descriptor: Descriptor, place: BlobPlace): Promise<void> {
-    if (file.missing.length === 0) return;
-    const blob = await place.blobSource(descriptor);
-    const { signal } = this.#stop;
-    const abort = (): void => void blob.close();
-    signal.addEventListener("abort", abort);
-    const pieces = piecesOf(file.missing, requestBytes(this.#settings));
-    let failed = false;
-    const readOn = async (reader: number): Promise<void> => {
-      while (!failed) {
-        if (reader > 0) await Promise.race([this.#idle(), this.#stopped]);
-        signal.throwIfAborted();
-        const { value: piece } = pieces.next();
-        if (piece === undefined) return;
-        await this.#rate.take(piece.length, signal);
-        const bytes = await blob.read(piece.offset, piece.length);
-        this.counts.bytes += bytes.length;
-        await file.write(piece.offset, bytes);
-      }
-    };
-    const readers = Array.from({ length: READERS }, async (_, reader) => {
-      await readOn(reader).catch((error: unknown) => {
-        failed = true;
-        throw error;
-      });
-    });
-    const results = await Promise.allSettled(readers);
-    signal.removeEventListener("abort", abort);
-    await blob.close();
-    const failure = results.find((result) => result.status === "rejected");
-    if (failure !== undefined) throw failure.reason;
-  }
-
   /** Resolves when no read of the device waits for a registry. */
   async #idle(): Promise<void> {
     for (const { source } of this.#layers) await source.idle();
@@ -238,22 +213,6 @@ export class LayerDownloads {
   /** Shorter when all is stopped. */
   async #pause(milliseconds: number): Promise<void> {
     if (milliseconds > 0) await setTimeout(Math.min(milliseconds, MAX_PAUSE_MS), undefined, { signal: this.#stop.signal }).catch(() => {});
-  }
-}
-
-function bytesPerSecond({ maxMBps }: DownloadSettings): number {
-  return maxMBps > 0 ? maxMBps * MIB : Infinity;
-}
-
-/** Whole units, so that a request that was cut off leaves no unit half there. */
-function requestBytes(settings: DownloadSettings): number {
-  const bytes = Math.max(settings.blockSize, Math.min(REQUEST_BYTES, bytesPerSecond(settings) * REQUEST_SECONDS));
-  return Math.ceil(bytes / UNIT_BYTES) * UNIT_BYTES;
-}
-
-function* piecesOf(missing: DownloadFile["missing"], bytes: number): Generator<DownloadFile["missing"][number], undefined> {
-  for (const { offset, length } of missing) {
-    for (let at = 0; at < length; at += bytes) yield { offset: offset + at, length: Math.min(bytes, length - at) };
   }
 }
 

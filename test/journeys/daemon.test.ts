@@ -12,7 +12,8 @@ import { startDockerRegistry } from "../support/docker-registry.ts";
 import { AS_NOBODY } from "../support/nobody.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../support/programs.ts";
 import { unusedPort } from "../support/server-process.ts";
-import { listTree, stackLayerBlobs, stackTree } from "./mount-support.ts";
+import { pushStack } from "../support/stack-registry.ts";
+import { listTree, stackTree } from "./mount-support.ts";
 
 /** The device of the image in testdata is 64 GiB; what differs from zeros is at its front. */
 const COMPARED_MIB = 24;
@@ -78,21 +79,10 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
 
 test("an image comes from a registry, and what was read is counted", async () => {
   await using registry = await startDockerRegistry();
-  const base = `http://${registry.host}/v2/app/blobs`;
-  const lowers = await Promise.all(
-    stackLayerBlobs().map(async (blob) => {
-      const digest = digestOf(blob);
-      const { headers } = await fetch(`${base}/uploads/`, { method: "POST" });
-      const place = new URL(headers.get("location") ?? "", base);
-      place.searchParams.set("digest", digest);
-      assert.equal((await fetch(place, { method: "PUT", body: new Uint8Array(blob) })).status, 201);
-      return { digest, size: blob.length, dir: "" };
-    }),
-  );
+  const config = await pushStack(registry.host);
   const port = await unusedPort();
   await using bench = await DaemonBench.start({ exporterConfig: { enable: true, port, uriPrefix: "/metrics" } });
   await mkdir(bench.join("mnt"));
-  const config = { repoBlobUrl: base, lowers };
   await bench.create({ id: "remote", config, expose: { kind: "mount", directory: bench.join("mnt") } });
   assert.deepEqual(await listTree(bench.join("mnt")), stackTree());
 

@@ -7,11 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { stackLayerBlobs } from "../journeys/mount-support.ts";
 import { DiskFile } from "../../src/bytes/file.ts";
 import { deviceReportSchema, type DeviceReport } from "../../src/daemon/device-report.ts";
+import { deviceStatsSchema, type DeviceStats } from "../../src/daemon/device-stats.ts";
 import { callJson } from "../../src/daemon/json-client.ts";
 import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../../src/formats/lsmt/sparse-layer.ts";
 import { parseMountInfo } from "../../src/native/mounts.ts";
-import type { CommandResult } from "./command.ts";
+import { run, type CommandResult } from "./command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "./programs.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
 
@@ -75,6 +76,31 @@ export class DaemonBench implements AsyncDisposable {
 
   async report(id: string): Promise<DeviceReport> {
     return deviceReportSchema.parse(await this.call("GET", `/devices/${id}`));
+  }
+
+  async stats(id: string): Promise<DeviceStats> {
+    return deviceStatsSchema.parse(await this.call("GET", `/devices/${id}/stats`));
+  }
+
+  /** Waits until a device has nothing more to download; answers how that went. */
+  async downloaded(id: string): Promise<DeviceStats["layerDownloads"]> {
+    for (let waitedMs = 0; ; waitedMs += 50) {
+      const { layerDownloads } = await this.stats(id);
+      if (layerDownloads.done + layerDownloads.failed === layerDownloads.total) return layerDownloads;
+      assert.ok(waitedMs < PATIENCE_MS, `${JSON.stringify(layerDownloads)}\n${this.log(id)}`);
+      await sleep(50);
+    }
+  }
+
+  /** What the process of a device said. */
+  log(id: string): string {
+    return readIfThere(this.join("d.devices", id, "device.log"));
+  }
+
+  /** A digest of the part of a device, shown as a file, in which the image in testdata has something else than zeros. */
+  async frontOf({ access }: DeviceReport): Promise<string> {
+    assert.ok(access?.kind === "fuse");
+    return await run("sh", ["-c", 'head -c 24M "$1" | sha256sum', "sh", access.path]);
   }
 
   async remove(id: string, force = false): Promise<void> {
