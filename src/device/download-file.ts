@@ -1,4 +1,4 @@
-import { rename, rm, stat } from "node:fs/promises";
+import { rename, rm, stat, statfs } from "node:fs/promises";
 import { DiskFile } from "../bytes/file.ts";
 import { syncDirectory } from "../bytes/file-directories.ts";
 import type { ByteSource } from "../bytes/source.ts";
@@ -14,6 +14,8 @@ const WHOLE_NAME = "overlaybd.commit";
 /** No filesystem has larger blocks: where a hole ends inside of one, what is beside it is fetched again. */
 export const UNIT_BYTES = 64 * 1024;
 const HASHED_BYTES = 2 ** 20;
+/** Written at most before the disk has it: a whole layer at its end would keep the disk from everybody else. */
+const UNFLUSHED_BYTES = 32 * 2 ** 20;
 
 /** Finds where a file has data and no holes, ascending. */
 export type FindDataExtents = (path: string) => Promise<readonly FileExtent[]>;
@@ -37,6 +39,7 @@ export class DownloadFile {
   readonly #directory: string;
   readonly #file: DiskFile;
   readonly #digest: Digest;
+  #unflushedBytes = 0;
 
   private constructor(directory: string, file: DiskFile, digest: Digest, missing: readonly FileExtent[]) {
     this.#directory = directory;
@@ -46,21 +49,22 @@ export class DownloadFile {
   }
 
   /**
-   * Makes the file, or goes on with the one that is there. Throws as the disk does, and what `findDataExtents`
-   * throws; without the latter the file begins anew.
+   * Makes the file, or goes on with the one that is there; without `findDataExtents`, or where it cannot tell, it begins anew.
+   * Throws `UNAVAILABLE` when there is no room for the rest, and as the disk does.
    */
   static async open(
     directory: string,
     { digest, size }: Pick<Descriptor, "digest" | "size">,
     findDataExtents: FindDataExtents | undefined,
   ): Promise<DownloadFile> {
-    const path = partialPath(directory);
-    const file = await openOrCreate(path);
+    const file = await openOrCreate(partialPath(directory));
     try {
-      const there = findDataExtents !== undefined && file.size === size ? await findStored(path, file, findDataExtents) : [];
+      const there = findDataExtents !== undefined && file.size === size ? await findStored(file, findDataExtents) : [];
       if (there.length === 0) await file.truncate(0);
       await file.truncate(size);
-      return new DownloadFile(directory, file, digest, missingOf(size, there));
+      const missing = missingOf(size, there);
+      await checkRoom(directory, missing);
+      return new DownloadFile(directory, file, digest, missing);
     } catch (error) {
       await file.close();
       throw error;
@@ -69,27 +73,33 @@ export class DownloadFile {
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     await this.#file.write(offset, bytes);
+    this.#unflushedBytes += bytes.length;
+    if (this.#unflushedBytes >= UNFLUSHED_BYTES) await this.#flush();
   }
 
   /**
-   * Gives the file its final name, once it is on its disk and has the blob's digest. Otherwise it is thrown away: `CORRUPT` for another
-   * digest, `UNAVAILABLE` when the disk fails. Nothing happens to it when the signal is aborted.
+   * Gives the file its final name, once it is on its disk and has the blob's digest. With another digest it is thrown away, and `CORRUPT`
+   * thrown. Nothing happens to it when the signal is aborted.
    */
   async commit(signal: AbortSignal): Promise<void> {
-    const path = partialPath(this.#directory);
+    await this.#flush();
     try {
-      await this.#file.flush();
       await checkDigest(this.#file, this.#digest, signal);
-      await rename(path, wholePath(this.#directory));
-      await syncDirectory(this.#directory);
     } catch (error) {
-      if (!signal.aborted) await rm(path, { force: true });
+      if (!signal.aborted) await throwAway(this.#file);
       throw error;
     }
+    await rename(partialPath(this.#directory), wholePath(this.#directory));
+    await syncDirectory(this.#directory);
   }
 
   async close(): Promise<void> {
     await this.#file.close();
+  }
+
+  async #flush(): Promise<void> {
+    this.#unflushedBytes = 0;
+    await flushOrThrowAway(this.#file);
   }
 }
 
@@ -113,9 +123,37 @@ async function openOrCreate(path: string): Promise<DiskFile> {
   }
 }
 
-async function findStored(path: string, file: DiskFile, findDataExtents: FindDataExtents): Promise<readonly FileExtent[]> {
-  await file.flush(); // some file systems count blocks only when they are on the disk
-  return (await stat(path)).blocks === 0 ? [] : await findDataExtents(path);
+/** What the disk has not taken once may seem to be there for a while, so nothing of the file is kept then. */
+async function flushOrThrowAway(file: DiskFile): Promise<void> {
+  try {
+    await file.flush();
+  } catch (error) {
+    await throwAway(file);
+    throw error;
+  }
+}
+
+async function throwAway({ name }: DiskFile): Promise<void> {
+  await rm(name, { force: true });
+}
+
+async function findStored(file: DiskFile, findDataExtents: FindDataExtents): Promise<readonly FileExtent[]> {
+  await flushOrThrowAway(file); // some file systems count blocks only when they are on the disk
+  if ((await stat(file.name)).blocks === 0) return [];
+  try {
+    return await findDataExtents(file.name);
+  } catch (error) {
+    if (error instanceof LazyError && error.code === "UNSUPPORTED") return [];
+    throw error;
+  }
+}
+
+/** A download that fills the disk up harms others, and ends with nothing. */
+async function checkRoom(directory: string, missing: readonly FileExtent[]): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  const needed = missing.reduce((sum, { length }) => sum + length, 0);
+  if (needed <= bavail * bsize) return;
+  throw new LazyError("UNAVAILABLE", `${directory}: has room for ${bavail * bsize} bytes, ${needed} are missing of the layer`);
 }
 
 function missingOf(size: number, there: readonly FileExtent[]): FileExtent[] {

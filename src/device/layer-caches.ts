@@ -26,7 +26,7 @@ export class LayerCaches {
   async open(directory: string): Promise<BlockCache | undefined> {
     const path = `${directory}/${BLOCKS_NAME}`;
     const onDiskFailure = (error: unknown): void =>
-      this.#notice(`${path}: ${messageOf(error)}; what is not kept there is read from the registry`);
+      this.#notice(`${path}: ${messageOf(error)}; what is not kept there is read from its place`);
     try {
       await makeDirectories(directory);
       const cache = await BlockCache.open(path, { capacityBytes: Infinity, chunkBytes: this.#chunkBytes, onDiskFailure });

@@ -74,6 +74,11 @@ describe("a service's configuration", () => {
     ]);
   });
 
+  test("may have caches in the directories of layers", () => {
+    const { config, notices } = parse({ cacheConfig: { cacheType: "download" } });
+    assert.deepEqual([config.cacheConfig.cacheType, notices], ["download", []]);
+  });
+
   test("refill sizes count for caches of earlier versions, too", () => {
     assert.equal(parse({ cacheConfig: { refillSize: 65_536 } }).config.cacheConfig.refillSize, 65_536);
   });
