@@ -77,7 +77,9 @@ export class CachedSource implements ByteSource {
     const { chunkBytes } = this.#pool;
     const first = Math.floor(offset / chunkBytes);
     const stop = Math.ceil(end / chunkBytes);
-    await this.#openSegments(first, stop - 1);
+    for (let index = Math.floor(first / SEGMENT_CHUNKS); index * SEGMENT_CHUNKS < stop; index++) {
+      if (await this.#pool.hasSegment(this.#key, index)) await this.#segment(index);
+    }
     const isStored = this.shared.isStored(first);
     let chunk = first + 1;
     while (chunk < stop && this.shared.isStored(chunk) === isStored) chunk++;
