@@ -83,6 +83,10 @@ export class TimedSource implements ByteSource {
     }
   }
 
+  distrust(): void {
+    this.#source.distrust?.();
+  }
+
   async close(): Promise<void> {
     await this.#source.close();
   }
