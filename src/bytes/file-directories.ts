@@ -1,4 +1,4 @@
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir, open, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /**
@@ -19,6 +19,16 @@ export async function makeDirectories(path: string): Promise<string | undefined>
     }
   }
   return made;
+}
+
+/** Makes names that were made, changed or removed in a directory survive a crash. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
 }
 
 async function kindOf(path: string): Promise<"directory" | "other" | "missing"> {

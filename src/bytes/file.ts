@@ -1,6 +1,7 @@
 import { open, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
+import { syncDirectory } from "./file-directories.ts";
 import { checkRange, type ByteSource } from "./source.ts";
 import type { WritableFile } from "./writable-file.ts";
 
@@ -52,12 +53,7 @@ export class DiskFile implements WritableFile {
   /** Makes a new, empty file, whose name survives a crash. Throws `USAGE` when there is one already. */
   static async create(path: string): Promise<DiskFile> {
     const handle = await opened(path, "wx+");
-    const directory = await opened(dirname(path), "r");
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
+    await syncDirectory(dirname(path));
     return new DiskFile(handle, path, 0);
   }
 

@@ -144,6 +144,34 @@ test("neighbouring missing chunks are fetched in one read, and only they", async
   await source.close();
 });
 
+test("what is stored of a range can be told without fetching any of it, or making files for it", async () => {
+  const bytes = content(3 * SEGMENT_BYTES + 100);
+  const cache = await BlockCache.open(directory, ROOMY);
+  const before = cache.source(keyOf(bytes), new ObservedSource(bytes));
+  await before.read(CHUNK, 2 * CHUNK);
+  await before.read(2 * SEGMENT_BYTES - CHUNK, 2 * CHUNK);
+  await before.close();
+  const files = readdirSync(directory);
+  const inner = new ObservedSource(bytes);
+  const source = cache.source(keyOf(bytes), inner);
+  const found: [end: number, isStored: boolean][] = [];
+  for (let at = 5; at < bytes.length;) {
+    const { end, isStored } = await source.stretch(at, bytes.length);
+    found.push([end, isStored]);
+    at = end;
+  }
+  assert.deepEqual(found, [
+    [CHUNK, false],
+    [3 * CHUNK, true],
+    [2 * SEGMENT_BYTES - CHUNK, false],
+    [2 * SEGMENT_BYTES + CHUNK, true],
+    [bytes.length, false],
+  ]);
+  assert.deepEqual(inner.reads, []);
+  assert.deepEqual(readdirSync(directory), files);
+  await source.close();
+});
+
 test("readers of one missing chunk share a single fetch", async () => {
   const bytes = content(3 * CHUNK);
   const inner = new ObservedSource(bytes);

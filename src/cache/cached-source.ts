@@ -71,6 +71,21 @@ export class CachedSource implements ByteSource {
     }
   }
 
+  /** Where the chunks from `offset` on, up to `end`, stop being like the first of them: stored, or not. Nothing is fetched. */
+  async stretch(offset: number, end: number): Promise<{ readonly end: number; readonly isStored: boolean }> {
+    checkRange(this, offset, end - offset);
+    const { chunkBytes } = this.#pool;
+    const first = Math.floor(offset / chunkBytes);
+    const stop = Math.ceil(end / chunkBytes);
+    for (let index = Math.floor(first / SEGMENT_CHUNKS); index * SEGMENT_CHUNKS < stop; index++) {
+      if (await this.#pool.hasSegment(this.#key, index)) await this.#segment(index);
+    }
+    const isStored = this.shared.isStored(first);
+    let chunk = first + 1;
+    while (chunk < stop && this.shared.isStored(chunk) === isStored) chunk++;
+    return { end: Math.min(chunk * chunkBytes, end), isStored };
+  }
+
   /** Resolves when everything fetched so far is on disk (or was refused by it). */
   async settled(): Promise<void> {
     await Promise.all(this.#storing);

@@ -60,9 +60,17 @@ export class SegmentPool {
     return new SegmentPool(directory, options, totalBytes(await listSegments(directory)));
   }
 
+  /** Whether there is a segment already; opening makes one. */
+  async hasSegment(key: string, index: number): Promise<boolean> {
+    return await stat(this.#pathOf(key, index)).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Opens a segment for a cached source; undefined when the disk refuses. */
   async openSegment(key: string, index: number, chunks: SharedChunks, forget: () => void): Promise<SegmentFile | undefined> {
-    const path = join(this.directory, `${key.replace(":", "-")}.${this.chunkBytes}.${index}`);
+    const path = this.#pathOf(key, index);
     try {
       const file = await SegmentFile.open(path, key, index, chunks);
       this.#open.add({ file, chunks, forget });
@@ -91,6 +99,10 @@ export class SegmentPool {
     if (this.#failed) return;
     this.#failed = true;
     this.#onDiskFailure?.(error);
+  }
+
+  #pathOf(key: string, index: number): string {
+    return join(this.directory, `${key.replace(":", "-")}.${this.chunkBytes}.${index}`);
   }
 
   async #evict(): Promise<void> {

@@ -157,7 +157,7 @@ function traceText(trace: DeviceStats["trace"]): string {
   return `${path}, ${what}${active ? ", going on" : ""}`;
 }
 
-function statsText({ reads, writes, fetches, downloads, evictions, errors, trace, ...stats }: DeviceStats): string {
+function statsText({ reads, writes, fetches, downloads, layerDownloads, evictions, errors, trace, ...stats }: DeviceStats): string {
   const failed = Object.entries(errors).map(([code, count]) => `${count} ${code}`);
   const rows: [string, string][] = [
     ["device", `${stats.id}, ${stats.sizeBytes} bytes, ${stats.layers} layers, ${stats.readOnly ? "read-only" : "writable"}`],
@@ -166,6 +166,10 @@ function statsText({ reads, writes, fetches, downloads, evictions, errors, trace
     ["writes", `${writes.requests}, ${writes.bytes} bytes, ${writes.discards} discards, ${writes.flushes} flushes`],
     ["fetches", `${fetches.requests}, ${fetches.bytes} bytes`],
     ["downloads", `${downloads.requests}, ${downloads.bytes} bytes`],
+    [
+      "layers",
+      `${layerDownloads.done} of ${layerDownloads.total} downloaded, ${layerDownloads.bytes} bytes, ${layerDownloads.failed} failed`,
+    ],
     ["evictions", `${evictions.files}, ${evictions.bytes} bytes`],
     ["trace", traceText(trace)],
     ["errors", failed.length === 0 ? "none" : failed.join(", ")],

@@ -1,8 +1,7 @@
-import { once } from "node:events";
 import { stat } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
 import type { BlockDevice } from "../bytes/block-device.ts";
 import { DiskFile } from "../bytes/file.ts";
+import { lockPath, type ProcessLock } from "../daemon/process-lock.ts";
 import type { Device } from "../device/device.ts";
 import { LazyError, unsupported } from "../errors.ts";
 import type { Extent, NbdExport } from "../export/nbd/nbd-export.ts";
@@ -50,7 +49,7 @@ export function extentsOf(layers: readonly Pick<SegmentTable, "forRange">[], off
  */
 export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick<NbdExport, "extentsOf"> & { content: BlockDevice }> {
   const files = await openUpperFiles(upper);
-  let lock: Server | undefined;
+  let lock: ProcessLock | undefined;
   try {
     lock = await lockFile(upper.data);
     const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
@@ -106,20 +105,14 @@ async function openUpper({ data, index }: OpenedFiles): Promise<AppendLayer> {
   return await AppendLayer.open(data, index);
 }
 
-/** Two writers would spoil a layer. The lock is an address without a file, which goes away with its process, however that ends. */
-async function lockFile(path: string): Promise<Server> {
-  const { dev, ino } = await stat(path);
-  const server = createServer((socket) => socket.destroy()).listen(`\0lazylayer-upper-${dev}-${ino}`);
-  try {
-    await once(server, "listening");
-  } catch (cause) {
-    throw new LazyError("UNAVAILABLE", `--upper: another process writes to ${path}; two would spoil it`, { cause });
-  }
-  server.unref();
-  return server;
+/** Two writers would spoil a layer. */
+async function lockFile(path: string): Promise<ProcessLock> {
+  const lock = await lockPath("upper", path);
+  if (lock === undefined) throw new LazyError("UNAVAILABLE", `--upper: another process writes to ${path}; two would spoil it`);
+  return lock;
 }
 
-function closing(device: BlockDevice, lock: Server): BlockDevice {
+function closing(device: BlockDevice, lock: ProcessLock): BlockDevice {
   return {
     name: device.name,
     size: device.size,

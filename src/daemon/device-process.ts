@@ -4,6 +4,7 @@ import type { Eviction } from "../cache/segment-pool.ts";
 import type { Device } from "../device/device.ts";
 import { hasUpper, lowersOf, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImageConfig } from "../device/image-config-schema.ts";
+import type { LayerDownloads } from "../device/layer-downloads.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Extent } from "../export/nbd/nbd-export.ts";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
@@ -17,16 +18,20 @@ import type { DeviceStats } from "./device-stats.ts";
 import type { DeviceTrace, DeviceTraceOptions } from "./device-trace.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
+import { openDownloads } from "./device-downloads.ts";
 import { boundLog } from "./log/bounded-log.ts";
 import { unrepeated, type Log } from "./log/log.ts";
 import { openServiceLogs, type ServiceLogs } from "./log/service-logs.ts";
 import { meteredPlaces, newMeters, type Meters } from "./metered-places.ts";
+import type { ProcessLock } from "./process-lock.ts";
 import { countError, TimedSource } from "./stopwatch.ts";
-import { lockUpper, type UpperLock } from "./upper-lock.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 /** Of the log in the device's directory, which is there twice at most. */
 const MAX_LOG_BYTES = 2 ** 20;
 const GIB = 2 ** 30;
+/** Of a device that downloads nothing. */
+const NO_DOWNLOADS = { total: 0, done: 0, failed: 0, bytes: 0 } as const;
 
 /** The machine, as a process that a daemon has started knows it. */
 export interface DeviceMachine extends Omit<ServiceMachine, "notice" | "onEviction"> {
@@ -100,10 +105,11 @@ class ServedDevice implements ControlledDevice {
   readonly #image: OpenedImage;
   readonly #meters: Meters;
   readonly #trace: DeviceTrace | undefined;
+  readonly #layerDownloads: LayerDownloads | undefined;
   readonly #startMs = performance.now();
   readonly #stopped: PromiseWithResolvers<void> = Promise.withResolvers();
   #config: ImageConfig;
-  #lock: UpperLock | undefined;
+  #lock: ProcessLock | undefined;
   readonly #exposed: ExposedDevice;
   #isHidden = false;
   #stopping: Promise<void> | undefined;
@@ -116,6 +122,7 @@ class ServedDevice implements ControlledDevice {
     this.#config = opened.config;
     this.#meters = opened.meters;
     this.#trace = opened.trace;
+    this.#layerDownloads = opened.layerDownloads;
     this.#lock = opened.lock;
     this.#exposed = exposed;
   }
@@ -143,7 +150,8 @@ class ServedDevice implements ControlledDevice {
     cleanup.defer(async () => await trace?.discard());
     const exposed = await exposeDevice(shownDevice(spec, { image, meters, trace }, logs.log), spec.expose, places);
     cleanup.move();
-    return new ServedDevice({ spec, services, config, meters, image, trace, lock }, exposed);
+    const layerDownloads = await openDownloads(image, config.download ?? service.download, services);
+    return new ServedDevice({ spec, services, config, meters, image, trace, layerDownloads, lock }, exposed);
   }
 
   state(): Pick<DeviceStats, "sizeBytes" | "readOnly" | "layers"> & { readonly access: ExposedDevice["access"] } {
@@ -175,6 +183,7 @@ class ServedDevice implements ControlledDevice {
       writes: { requests: counts.writes, bytes: counts.writtenBytes, discards: counts.discards, flushes: counts.flushes },
       fetches: { ...(lowers?.fetched ?? { requests: 0, bytes: 0 }) },
       downloads: { requests: downloads.requests, bytes: downloads.bytes, latency: downloads.latency() },
+      layerDownloads: { ...(this.#layerDownloads?.counts ?? NO_DOWNLOADS) },
       evictions: { ...evictions },
       ...(trace !== undefined && { trace }),
       errors: { ...errors },
@@ -224,6 +233,7 @@ class ServedDevice implements ControlledDevice {
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
     if (!this.#isHidden) await this.#exposed.stop(mode);
     this.#isHidden = true;
+    await this.#layerDownloads?.stop();
     await this.#trace?.close();
     await this.#image.device.close();
     await this.#services.close();
@@ -242,8 +252,9 @@ interface OpenedDevice {
   readonly config: ImageConfig;
   readonly meters: Meters;
   readonly trace: DeviceTrace | undefined;
+  readonly layerDownloads: LayerDownloads | undefined;
   /** Of the upper layer. */
-  readonly lock: UpperLock | undefined;
+  readonly lock: ProcessLock | undefined;
 }
 
 /** Few images ask for it. */

@@ -33,6 +33,8 @@ export const deviceStatsSchema = z.strictObject({
   fetches: z.strictObject({ requests: count, bytes: count }),
   /** Requests to registries. */
   downloads: z.strictObject({ requests: count, bytes: count, latency }),
+  /** Layers that are downloaded whole: how many are to be, are by now, and were given up; bytes that this process has fetched of them. */
+  layerDownloads: z.strictObject({ total: count, done: count, failed: count, bytes: count }),
   /** What the cache of the device's process has dropped to stay under its size. */
   evictions: z.strictObject({ files: count, bytes: count }),
   /** What is recorded of the device's reads, or replayed: the pieces and bytes of layers that are at hand by that. */

@@ -20,6 +20,9 @@ import type { Access, Exposure } from "./exposure-schema.ts";
 const MAX_WORKERS = 2;
 const SECTOR_BYTES = 512;
 const O_RDONLY_EXCLUSIVE = constants.O_RDONLY | constants.O_EXCL;
+/** How long the kernel may take to say that a file was closed. */
+const CLOSE_TIMEOUT_MS = 500;
+const CLOSE_POLL_MS = 10;
 /** How long the kernel may take to let go of the file. */
 const RELEASE_TIMEOUT_MS = { plain: 10_000, lazy: 2_000 } as const;
 
@@ -95,7 +98,7 @@ async function exposeByFuse(
         ended: server.ended,
         counts,
         stop: async (mode) => {
-          if (mode === "plain" && server.openings() > 0) throw inUse(shown.id, `${path} is open`);
+          if (mode === "plain" && !(await isClosed(server))) throw inUse(shown.id, `${path} is open`);
           await server.close();
         },
       };
@@ -125,6 +128,15 @@ async function exposeByFuse(
       };
     }
   }
+}
+
+/** The kernel tells of the last close only after whoever closed has gone on. */
+async function isClosed(server: FuseServer): Promise<boolean> {
+  for (let waitedMs = 0; server.openings() > 0; waitedMs += CLOSE_POLL_MS) {
+    if (waitedMs >= CLOSE_TIMEOUT_MS) return false;
+    await sleep(CLOSE_POLL_MS);
+  }
+  return true;
 }
 
 /** Mounting waits for reads; when nobody answers them the connection is cut, and they fail. */

@@ -6,7 +6,8 @@ import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/
 import { openUpper } from "../device/image-config-upper.ts";
 import { LazyError } from "../errors.ts";
 import { readConfigText } from "./config/config-file.ts";
-import { lockUpper, type UpperLock } from "./upper-lock.ts";
+import type { ProcessLock } from "./process-lock.ts";
+import { lockUpper } from "./upper-lock.ts";
 
 /** A live snapshot that is asked for. */
 export interface Snapshot {
@@ -19,7 +20,7 @@ export interface Snapshot {
 
 interface Taken {
   readonly config: ImageConfig;
-  readonly lock: UpperLock;
+  readonly lock: ProcessLock;
 }
 
 /** Where a layer's directory may hold it, as images are opened. */

@@ -25,10 +25,11 @@ export function meteredPlaces<T extends ImagePlaces>(places: T, { downloads, err
     return {
       name: place.name,
       blobSize: async (...args) => await place.blobSize(...args),
-      blobSource: async (descriptor) => {
-        const source = await place.blobSource(descriptor);
+      blobSource: async (descriptor, options) => {
+        const source = await place.blobSource(descriptor, options);
+        const operation = options?.inBackground === true ? "bk_download" : "download";
         const pathname = `/${repoBlobUrl.replace(/\/$/, "")}/${descriptor.digest}`;
-        const told = (read: ToldRead): void => audit?.read("download", { pathname, ...read });
+        const told = (read: ToldRead): void => audit?.read(operation, { pathname, ...read });
         return new TimedSource(source, downloads, { errors, told });
       },
     };

@@ -24,6 +24,7 @@ function statsOf(bytes: number, changes: Partial<DeviceStats> = {}): DeviceStats
     writes: { requests: 3, bytes: 300, discards: 0, flushes: 0 },
     fetches: { requests: 4, bytes: 400 },
     downloads: { requests: 5, bytes: 2 * bytes, latency: latencyOf(5, 60) },
+    layerDownloads: { total: 5, done: 2, failed: 1, bytes: 600 },
     evictions: { files: 6, bytes: 600 },
     trace: { mode: "replay", path: "/trace", active: true, pieces: 7, bytes: 700, failed: 8 },
     errors: { CORRUPT: 2 },

@@ -134,6 +134,14 @@ function ownFamilies({ devices, states, restarts }: Observation): string[] {
     ownFamily("lazylayer_downloaded_bytes_total", "counter", "Bytes that came from registries.", [
       [{}, sum(({ downloads }) => downloads.bytes)],
     ]),
+    ownFamily("lazylayer_layer_downloads", "gauge", "Layers that are downloaded whole in the background, by state.", [
+      [{ state: "pending" }, sum(({ layerDownloads: { total, done, failed } }) => total - done - failed)],
+      [{ state: "done" }, sum(({ layerDownloads }) => layerDownloads.done)],
+      [{ state: "failed" }, sum(({ layerDownloads }) => layerDownloads.failed)],
+    ]),
+    ownFamily("lazylayer_layer_downloaded_bytes_total", "counter", "Bytes of layers that came in the background.", [
+      [{}, sum(({ layerDownloads }) => layerDownloads.bytes)],
+    ]),
     ownFamily("lazylayer_evictions_total", "counter", "Files that caches dropped to stay under their size.", [
       [{}, sum(({ evictions }) => evictions.files)],
     ]),

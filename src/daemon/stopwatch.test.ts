@@ -26,6 +26,13 @@ test("reads that end are timed, those that fail are counted by code, and all are
   assert.ok(maxSeconds > 0 && seconds === maxSeconds);
 });
 
+test("distrust reaches the place that gave the bytes", () => {
+  let distrusted = 0;
+  const inner = Object.assign(new MemorySource(Buffer.alloc(1)), { distrust: () => distrusted++ });
+  new TimedSource(inner, new Stopwatch()).distrust();
+  assert.equal(distrusted, 1);
+});
+
 test("buckets count all that took no longer, and the longest is forgotten after two windows", async (context) => {
   let nowMs = 1_000_000;
   context.mock.method(performance, "now", () => nowMs);

@@ -1,28 +1,18 @@
-import { once } from "node:events";
-import { stat } from "node:fs/promises";
-import { createServer } from "node:net";
 import { LazyError, messageOf } from "../errors.ts";
-
-export interface UpperLock {
-  close(): unknown;
-}
+import { lockPath, type ProcessLock } from "./process-lock.ts";
 
 /**
- * Keeps other processes from writing to a layer: two writers would spoil it. The lock is an address without a file, the same that
- * `lazylayer serve --upper` takes, and goes away with the process, however that ends. Throws `UNAVAILABLE` where another one has it.
+ * Keeps other processes, `lazylayer serve --upper` among them, from writing to a layer: two writers would spoil it. Throws `UNAVAILABLE`
+ * where another one does.
  */
-export async function lockUpper(path: string): Promise<UpperLock> {
-  const server = createServer((socket) => socket.destroy());
+export async function lockUpper(path: string): Promise<ProcessLock> {
+  let lock: ProcessLock | undefined;
   try {
-    const { dev, ino } = await stat(path);
-    server.listen(`\0lazylayer-upper-${dev}-${ino}`);
-    await once(server, "listening");
+    lock = await lockPath("upper", path);
   } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-    if (code === "ENOENT") throw new LazyError("NOT_FOUND", `upper.data: ${messageOf(cause)}`, { cause });
-    if (code !== "EADDRINUSE") throw new LazyError("UNAVAILABLE", `upper.data: ${messageOf(cause)}`, { cause });
-    throw new LazyError("UNAVAILABLE", `upper.data: another process writes to ${path}; two would spoil it`, { cause });
+    const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
+    throw new LazyError(code, `upper.data: ${messageOf(cause)}`, { cause });
   }
-  server.unref();
-  return server;
+  if (lock === undefined) throw new LazyError("UNAVAILABLE", `upper.data: another process writes to ${path}; two would spoil it`);
+  return lock;
 }

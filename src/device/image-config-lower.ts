@@ -1,4 +1,5 @@
 import type { ByteSource } from "../bytes/source.ts";
+import type { BlockCache } from "../cache/block-cache.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { openWarpLayer } from "../formats/lsmt/warp-layer.ts";
 import { isZFile, openZFile } from "../formats/zfile/zfile-reader.ts";
@@ -15,6 +16,7 @@ import type { LowerConfig } from "./image-config-schema.ts";
 import type { openConfiguredTarget } from "./image-config-target.ts";
 import type { DeviceLayer } from "./layer-file.ts";
 import { openNativeLayer } from "./native-layer.ts";
+import { SwitchedSource } from "./switched-source.ts";
 import type { OpenedTarget } from "./turbo-layer.ts";
 
 /** Where a layer's directory may hold it, the best first. */
@@ -29,7 +31,7 @@ export async function openLower(lower: LowerConfig, index: number, places: Openi
   const where = `lowers[${index}]`;
   const target = hasTarget(lower) ? await openTargetOf(lower, where, places, index) : undefined;
   try {
-    return await openLayerFile(lower, { where, index, target }, places);
+    return await openLayerFile({ lower, where, index, target }, places);
   } catch (error) {
     await target?.source.close();
     throw error;
@@ -49,20 +51,24 @@ async function openTargetOf(...args: Parameters<typeof openConfiguredTarget>): P
 
 /** A layer that is being opened. */
 interface Opening {
+  readonly lower: LowerConfig;
   /** Its key, for messages. */
   readonly where: string;
   readonly index: number;
   readonly target: OpenedTarget | undefined;
 }
 
-async function openLayerFile(lower: LowerConfig, opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
+async function openLayerFile(opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
+  const { lower } = opening;
   const path = await findLocal(lower, opening.where);
-  if (path === undefined) return await openRemote(lower, opening, places);
+  if (path === undefined) return await openRemote(opening, places);
   try {
-    return await openLocal(path, opening);
+    const layer = await openLocal(path, opening);
+    if (lower.dir !== "") await places.layerCaches?.discard(lower.dir);
+    return layer;
   } catch (error) {
     if (lower.digest === "" || places.repoBlobUrl === "") throw error;
-    const layer = await openRemote(lower, opening, places).catch((other: unknown) => {
+    const layer = await openRemote(opening, places).catch((other: unknown) => {
       places.notice(`${opening.where}: ${messageOf(other)}`);
       throw error; // the result is the first failure
     });
@@ -119,8 +125,9 @@ async function failedStage(source: ByteSource): Promise<"tar" | "switch" | "devi
   }
 }
 
-async function openRemote(lower: LowerConfig, opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
-  const digest = digestOfLower(lower, opening);
+async function openRemote(opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
+  const { lower } = opening;
+  const digest = digestOfLower(opening);
   const stated = lower.size > 0 ? lower.size : undefined;
   const place = await places.remote();
   const url = `/${places.repoBlobUrl}/${digest}`;
@@ -135,7 +142,7 @@ async function openRemote(lower: LowerConfig, opening: Opening, places: OpeningP
   }
 }
 
-function digestOfLower({ digest, file, dir }: LowerConfig, { where, index }: Opening): Digest {
+function digestOfLower({ lower: { digest, file, dir }, where, index }: Opening): Digest {
   const reason = `failed to open layer ${index}`;
   if (digest !== "") {
     try {
@@ -154,38 +161,49 @@ function maySizeBeWrong(error: unknown): boolean {
   return error instanceof LazyError && error.code === "CORRUPT";
 }
 
-async function askSize(place: BlobPlace, digest: Digest, url: string, { where }: Opening, places: OpeningPlaces): Promise<number> {
+async function askSize(place: BlobPlace, digest: Digest, url: string, opening: Opening, places: OpeningPlaces): Promise<number> {
   try {
     places.fetched.requests++;
     const size = await place.blobSize(digest);
     if (size !== undefined) return size;
     throw new LazyError("NOT_FOUND", `${place.name} has no blob ${digest}`);
   } catch (error) {
-    throw new ImageOpenError(`${remoteWords(places)} ${url}: ${remoteReason(error)}`, where, error);
+    throw new ImageOpenError(`${remoteWords(places.cache)} ${url}: ${remoteReason(error)}`, opening.where, error);
   }
 }
 
 /** Through a cache a blob is first asked for when its first bytes are needed, and result files say so. */
-function remoteWords({ cache }: OpeningPlaces): string {
+function remoteWords(cache: BlockCache | undefined): string {
   return cache === undefined ? "failed to open remote file" : "failed to open remote file as tar file";
 }
 
 async function openBlob(place: BlobPlace, digest: Digest, size: number, opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
-  const { cache, fetched } = places;
-  const counted = new CountedSource(await place.blobSource({ mediaType: "application/octet-stream", digest, size }), fetched);
-  const source = cache?.source(digest, counted) ?? counted;
+  const { dir } = opening.lower;
+  const descriptor = { mediaType: "application/octet-stream", digest, size };
+  const cache = await cacheFor(opening.lower, places);
+  const switched = new SwitchedSource(await place.blobSource(descriptor), places.notice);
+  const counted = new CountedSource(switched, places.fetched);
+  const kept = cache?.source(digest, counted);
+  const source = kept ?? counted;
   try {
-    return await openLayerIn(source, opening, cache === undefined);
+    const layer = await openLayerIn(source, opening, kept === undefined);
+    return dir === "" ? layer : { ...layer, downloadable: { directory: dir, descriptor, place, source: switched, kept } };
   } catch (error) {
     const url = `/${places.repoBlobUrl}/${digest}`;
     const isTransfer = error instanceof RegistryError || !(error instanceof LazyError && error.code === "CORRUPT");
     const stage = isTransfer ? "tar" : await failedStage(source);
     await source.close();
     const reasons = {
-      tar: `${isTransfer ? remoteWords(places) : "failed to open remote file as tar file"} ${url}: ${remoteReason(error)}`,
+      tar: `${isTransfer ? remoteWords(cache) : "failed to open remote file as tar file"} ${url}: ${remoteReason(error)}`,
       switch: `failed to open switch file ${url}`,
       device: "failed to create overlaybd device",
     };
     throw new ImageOpenError(reasons[stage], opening.where, error);
   }
+}
+
+/** Where caches are in layers' directories, a layer needs a directory, and has to say its size. */
+async function cacheFor({ dir, size }: LowerConfig, { cache, layerCaches }: OpeningPlaces): Promise<BlockCache | undefined> {
+  if (layerCaches === undefined) return cache;
+  return dir === "" || size === 0 ? undefined : await layerCaches.open(dir);
 }

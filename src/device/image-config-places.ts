@@ -2,6 +2,7 @@ import type { BlockCache } from "../cache/block-cache.ts";
 import type { FileExtent } from "../formats/lsmt/unsealed-layer.ts";
 import type { BlobPlace } from "./blob-place.ts";
 import type { FetchCounts } from "./counted-source.ts";
+import type { LayerCaches } from "./layer-caches.ts";
 
 /** What images are opened from, besides local files. */
 export interface ImagePlaces {
@@ -12,6 +13,8 @@ export interface ImagePlaces {
   readonly openRemote: (repoBlobUrl: string) => Promise<BlobPlace>;
   /** Keeps what is read of remote blobs; without it they are read from their place every time. */
   readonly cache: BlockCache | undefined;
+  /** Keeps what is read of layers in their directories, instead of `cache`. */
+  readonly layerCaches?: LayerCaches | undefined;
   /** Keeps what compressed targets of turboOCI layers hold, instead of `cache`. */
   readonly gzipCache: BlockCache | undefined;
   /** Finds where a file has data and no holes, ascending; for sparse uppers, which cannot be opened without. */

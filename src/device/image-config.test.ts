@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { describe, test } from "node:test";
-import { z } from "zod";
-import { run } from "../../test/support/command.ts";
+import { findDataExtents } from "../../test/support/data-extents.ts";
 import { layOutImage, type RecordedImage } from "../../test/support/image-directories.ts";
 import { assertTree, load } from "../../test/support/recorded-tree.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
@@ -12,7 +11,6 @@ import { nativeLayer, recordedTarget, WatchedPlace } from "../../test/support/tu
 import { DiskFile } from "../bytes/file.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../formats/lsmt/sparse-layer.ts";
-import type { FileExtent } from "../formats/lsmt/unsealed-layer.ts";
 import { WarpUpper } from "../formats/lsmt/warp-upper.ts";
 import type { WritableLayer } from "../formats/lsmt/writable-layer.ts";
 import { digestOf } from "../oci/digest.ts";
@@ -320,22 +318,6 @@ describe("what cannot be opened says why, in words and in the result file", () =
     assert.match(places.notices.join(), /^resultFile: ENOENT.*was not written$/);
   });
 });
-
-/** Where a file has data, as its filesystem says. */
-async function findDataExtents(path: string): Promise<FileExtent[]> {
-  const script = `
-import errno, json, os, sys
-fd, found, at = os.open(sys.argv[1], os.O_RDONLY), [], 0
-while True:
-    try: start = os.lseek(fd, at, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO: raise
-        break
-    at = os.lseek(fd, start, os.SEEK_HOLE)
-    found.append({"offset": start, "length": at - start})
-print(json.dumps(found))`;
-  return z.array(z.object({ offset: z.int(), length: z.int() })).parse(JSON.parse((await run("python3", ["-c", script, path])).toString()));
-}
 
 describe("upper layers", () => {
   const SIZE = 64 * 2 ** 30;

@@ -8,6 +8,7 @@ import { openLower } from "./image-config-lower.ts";
 import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
 import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
+import type { DownloadableLayer } from "./layer-downloads.ts";
 import type { DeviceLayer } from "./layer-file.ts";
 import { openLayers } from "./native-layer.ts";
 import { ProgramReads } from "./prefetch-reads.ts";
@@ -15,7 +16,7 @@ import { ProgramReads } from "./prefetch-reads.ts";
 /** An image that an image configuration describes. Closing its device closes the layers. */
 export type OpenedImage = ReadOnlyImage | WritableImage;
 
-export interface ReadOnlyImage extends TracedImage {
+export interface ReadOnlyImage extends ImageLayers {
   readonly isReadOnly: true;
   readonly device: Device;
   readonly lowers: Device;
@@ -23,18 +24,20 @@ export interface ReadOnlyImage extends TracedImage {
 }
 
 /** An image with an upper layer, which takes what is written. */
-export interface WritableImage extends TracedImage {
+export interface WritableImage extends ImageLayers {
   readonly isReadOnly: false;
   readonly device: WritableStack;
 }
 
-interface TracedImage {
+interface ImageLayers {
   /** What is below the upper layer, or all of the device where there is none. */
   readonly lowers: Device | undefined;
   /** The lowers as users of the device read them. Whoever shows a read-only image has to read through it. */
   readonly reads: ProgramReads | undefined;
   /** Reads that were recorded and are to be replayed, or a file that they are to be recorded in. */
   readonly trace: ImageTrace | undefined;
+  /** Layers that are remote, and have directories where they can be. */
+  readonly downloadable: readonly DownloadableLayer[];
 }
 
 export interface ImageTrace {
@@ -65,14 +68,15 @@ async function openImage(config: ImageConfig, places: ImagePlaces): Promise<Open
   checkLayers(lowers, isReadOnly);
   const opening = openingPlaces(config, places);
   const layers = await openLayers(lowers, async (lower, index) => await openLower(lower, index, opening));
+  const rest = { trace, downloadable: layers.flatMap(({ downloadable }) => downloadable ?? []) };
   if (isReadOnly) {
     const device = await stacked(layers, opening);
-    return { isReadOnly, device, lowers: device, reads: new ProgramReads(device), trace };
+    return { isReadOnly, device, lowers: device, reads: new ProgramReads(device), ...rest };
   }
   const below = layers.length === 0 ? undefined : await stacked(layers, opening);
   const reads = below && new ProgramReads(below);
   try {
-    return { isReadOnly, device: await openOver(reads, config, places), lowers: below, reads, trace };
+    return { isReadOnly, device: await openOver(reads, config, places), lowers: below, reads, ...rest };
   } catch (error) {
     await below?.close();
     throw new ImageOpenError("", "upper", error); // result files have no words for it

@@ -4,6 +4,7 @@ import { CachedSource } from "../cache/cached-source.ts";
 import type { LsmtLayer } from "../formats/lsmt/lsmt-reader.ts";
 import type { ZFileBlocks } from "../formats/zfile/zfile-reader.ts";
 import type { CachedFileData } from "./cached-reader-worker.ts";
+import type { DownloadableLayer } from "./layer-downloads.ts";
 
 /** A layer of a device. */
 export interface DeviceLayer {
@@ -12,6 +13,8 @@ export interface DeviceLayer {
   readonly files: readonly LayerFile[];
   /** Size of all blobs that the layer is read from. */
   readonly blobBytes: number;
+  /** Where it can be downloaded to; undefined where it cannot, or need not. */
+  readonly downloadable?: DownloadableLayer | undefined;
 }
 
 /** What is kept, outside of its place, of one of the files that the segments of a layer point to. */

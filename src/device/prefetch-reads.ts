@@ -3,6 +3,7 @@ import type { SegmentTable } from "../formats/lsmt/segment-table.ts";
 import type { TraceRecorder } from "../formats/trace/trace-recorder.ts";
 import type { Device } from "./device.ts";
 import { PrefetchLayers } from "./prefetch-layers.ts";
+import { WaitingReads } from "./waiting-reads.ts";
 
 /**
  * A device as its user reads it: knows whether a read is waiting, so that what is fetched ahead can stand back, and notes what is
@@ -14,8 +15,7 @@ export class ProgramReads implements ByteSource {
   readonly #device: Device;
   #recorder: TraceRecorder | undefined;
   readonly #layers: PrefetchLayers;
-  #waiting = 0;
-  #idle: PromiseWithResolvers<void> | undefined;
+  readonly #waiting = new WaitingReads();
 
   constructor(device: Device) {
     this.name = device.name;
@@ -35,24 +35,13 @@ export class ProgramReads implements ByteSource {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
-    this.#waiting++;
-    try {
-      if (this.#recorder !== undefined) this.#note(this.#recorder, offset, length);
-      return await this.#device.read(offset, length);
-    } finally {
-      if (--this.#waiting === 0) {
-        this.#idle?.resolve();
-        this.#idle = undefined;
-      }
-    }
+    if (this.#recorder !== undefined) this.#note(this.#recorder, offset, length);
+    return await this.#waiting.run(async () => await this.#device.read(offset, length));
   }
 
   /** Resolves when no read is waiting: at once, or at the end of the last one. */
   async idle(): Promise<void> {
-    while (this.#waiting > 0) {
-      this.#idle ??= Promise.withResolvers();
-      await this.#idle.promise;
-    }
+    await this.#waiting.idle();
   }
 
   async close(): Promise<void> {

@@ -5,11 +5,12 @@ import { deviceStatsSchema } from "../../src/daemon/device-stats.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
 import { startDockerRegistry } from "../support/docker-registry.ts";
 import { listTree, stackTree } from "./mount-support.ts";
+import { pushStack } from "../support/stack-registry.ts";
 
 test("daemon and devices write to one log, and each read of the registry is in the audit log", async () => {
   await using registry = await startDockerRegistry();
   await using bench = await DaemonBench.start({ somethingElse: 1 });
-  const config = await bench.remoteStackConfig(registry.host);
+  const config = await pushStack(registry.host);
   await mkdir(bench.join("mnt"));
   await bench.create({ id: "app", config, expose: { kind: "mount", directory: bench.join("mnt") } });
   assert.deepEqual(await listTree(bench.join("mnt")), stackTree());

@@ -9,6 +9,7 @@ import { run } from "../support/command.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { listTree, stackTree } from "./mount-support.ts";
+import { pushStack } from "../support/stack-registry.ts";
 
 const PATIENCE_MS = 20_000;
 
@@ -36,7 +37,7 @@ async function readPart(device: string, megabyte: number): Promise<void> {
 
 test("what is read of a device is recorded, cached or not, until the lock goes away", async () => {
   await using bench = await DaemonBench.start();
-  const config = { ...(await bench.remoteStackConfig(registry.host)), recordTracePath: bench.join("trace") };
+  const config = { ...(await pushStack(registry.host)), recordTracePath: bench.join("trace") };
   const expose = { kind: "loop" } as const;
   // Without a file there is nothing to be done; afterwards all of the device's front is in the cache.
   const plain = await bench.create({ id: "app", config, expose });
@@ -80,7 +81,7 @@ test("what is read of a device is recorded, cached or not, until the lock goes a
 
 test("reads of the layers below a writable one are recorded until the device is removed, and replayed by the next", async () => {
   await using bench = await DaemonBench.start({ prefetchConfig: { concurrency: 3 } });
-  const base = { ...(await bench.remoteStackConfig(registry.host)), recordTracePath: bench.join("trace") };
+  const base = { ...(await pushStack(registry.host)), recordTracePath: bench.join("trace") };
   const config = { ...base, upper: await bench.newUpper("upper", 0) };
   const mnt = bench.join("mnt");
   await mkdir(mnt);
@@ -114,7 +115,7 @@ test("reads of the layers below a writable one are recorded until the device is 
 
 test("a list of an acceleration layer is replayed, and what is wrong with it is no harm to the device", async () => {
   await using bench = await DaemonBench.start();
-  const stack = await bench.remoteStackConfig(registry.host);
+  const stack = await pushStack(registry.host);
   await mkdir(bench.join("mnt"));
   await mkdir(bench.join("acceleration"));
   const config = { ...stack, accelerationLayer: true, lowers: [...stack.lowers, { dir: bench.join("acceleration") }] };

@@ -12,6 +12,7 @@ import { startDockerRegistry } from "../support/docker-registry.ts";
 import { AS_NOBODY } from "../support/nobody.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../support/programs.ts";
 import { unusedPort } from "../support/server-process.ts";
+import { pushStack } from "../support/stack-registry.ts";
 import { listTree, stackTree } from "./mount-support.ts";
 
 /** The device of the image in testdata is 64 GiB; what differs from zeros is at its front. */
@@ -78,10 +79,10 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
 
 test("an image comes from a registry, and what was read is counted", async () => {
   await using registry = await startDockerRegistry();
+  const config = await pushStack(registry.host);
   const port = await unusedPort();
   await using bench = await DaemonBench.start({ exporterConfig: { enable: true, port, uriPrefix: "/metrics" } });
   await mkdir(bench.join("mnt"));
-  const config = await bench.remoteStackConfig(registry.host);
   await bench.create({ id: "remote", config, expose: { kind: "mount", directory: bench.join("mnt") } });
   assert.deepEqual(await listTree(bench.join("mnt")), stackTree());
 

@@ -7,12 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { stackLayerBlobs } from "../journeys/mount-support.ts";
 import { DiskFile } from "../../src/bytes/file.ts";
 import { deviceReportSchema, type DeviceReport } from "../../src/daemon/device-report.ts";
+import { deviceStatsSchema, type DeviceStats } from "../../src/daemon/device-stats.ts";
 import { callJson } from "../../src/daemon/json-client.ts";
 import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../../src/formats/lsmt/sparse-layer.ts";
-import { digestOf } from "../../src/oci/digest.ts";
 import { parseMountInfo } from "../../src/native/mounts.ts";
-import type { CommandResult } from "./command.ts";
+import { run, type CommandResult } from "./command.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "./programs.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
 
@@ -87,6 +87,32 @@ export class DaemonBench implements AsyncDisposable {
     return deviceReportSchema.parse(await this.call("GET", `/devices/${id}`));
   }
 
+  async stats(id: string): Promise<DeviceStats> {
+    return deviceStatsSchema.parse(await this.call("GET", `/devices/${id}/stats`));
+  }
+
+  /** Waits until a device has nothing more to download; answers how that went. */
+  async downloaded(id: string): Promise<DeviceStats["layerDownloads"]> {
+    for (let waitedMs = 0; ; waitedMs += 50) {
+      const { layerDownloads } = await this.stats(id);
+      if (layerDownloads.done + layerDownloads.failed === layerDownloads.total) return layerDownloads;
+      assert.ok(waitedMs < PATIENCE_MS, `${JSON.stringify(layerDownloads)}\n${this.saidBy(id)}`);
+      await sleep(50);
+    }
+  }
+
+  /** What the process of a device said, in the log and where it cannot write that. */
+  saidBy(id: string): string {
+    const lines = readIfThere(this.log).split(/(?<=\n)/);
+    return lines.filter((line) => line.includes(`|device ${id}|`)).join("") + readIfThere(this.join("d.devices", id, "device.log"));
+  }
+
+  /** A digest of the part of a device, shown as a file, in which the image in testdata has something else than zeros. */
+  async frontOf({ access }: DeviceReport): Promise<string> {
+    assert.ok(access?.kind === "fuse");
+    return await run("sh", ["-c", 'head -c 24M "$1" | sha256sum', "sh", access.path]);
+  }
+
   async remove(id: string, force = false): Promise<void> {
     await this.call("DELETE", `/devices/${id}?force=${force}`);
   }
@@ -114,20 +140,6 @@ export class DaemonBench implements AsyncDisposable {
       await writeFile(this.join(`layer${index}`), blob);
     }
     return { lowers, resultFile: this.join("result") };
-  }
-
-  /** Puts them into a registry, and answers a configuration that names them there. */
-  async remoteStackConfig(host: string): Promise<{ repoBlobUrl: string; lowers: { digest: string; size: number; dir: string }[] }> {
-    const repoBlobUrl = `http://${host}/v2/app/blobs`;
-    const lowers = stackLayerBlobs().map(async (blob) => {
-      const digest = digestOf(blob);
-      const { headers } = await fetch(`${repoBlobUrl}/uploads/`, { method: "POST" });
-      const place = new URL(headers.get("location") ?? "", repoBlobUrl);
-      place.searchParams.set("digest", digest);
-      assert.equal((await fetch(place, { method: "PUT", body: new Uint8Array(blob) })).status, 201);
-      return { digest, size: blob.length, dir: "" };
-    });
-    return { repoBlobUrl, lowers: await Promise.all(lowers) };
   }
 
   /** Makes a new writable layer, and answers how a configuration names it. */

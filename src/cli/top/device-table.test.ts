@@ -22,6 +22,7 @@ function device(id: string, reads: number, changes: Partial<DeviceStats> = {}): 
     writes: { requests: 0, bytes: 0, discards: 0, flushes: 0 },
     fetches: { requests: 0, bytes: 0 },
     downloads: { requests: 0, bytes: reads * 100_000, latency },
+    layerDownloads: { total: 0, done: 0, failed: 0, bytes: 0 },
     evictions: { files: 0, bytes: 0 },
     errors: { CORRUPT: 1, UNAVAILABLE: 1200 },
     ...changes,

@@ -74,13 +74,17 @@ describe("a service's configuration", () => {
     ]);
   });
 
+  test("may have caches in the directories of layers", () => {
+    const { config, notices } = parse({ cacheConfig: { cacheType: "download" } });
+    assert.deepEqual([config.cacheConfig.cacheType, notices], ["download", []]);
+  });
+
   test("refill sizes count for caches of earlier versions, too", () => {
     assert.equal(parse({ cacheConfig: { refillSize: 65_536 } }).config.cacheConfig.refillSize, 65_536);
   });
 
   for (const [raw, notice] of [
     [{ cacheConfig: { cacheType: "ocf" } }, /^cacheConfig\.cacheType is "ocf": .*cache of blocks.*blockSize has no effect$/],
-    [{ cacheConfig: { cacheType: "download" } }, /^cacheConfig\.cacheType is "download": .*not in the directories of layers$/],
     [{ cacheConfig: { cacheDir: "/x" } }, /^cacheConfig\.cacheDir has no effect without cacheConfig\.cacheType; registryCacheDir "\/opt/],
     [{ ioEngine: 1 }, /^ioEngine is 1, and has no effect/],
     [{ registryFsVersion: "v1" }, /^registryFsVersion is "v1", and has no effect/],

@@ -87,9 +87,6 @@ function cacheConfigOf(raw: RawServiceConfig, notice: Report, problem: Report): 
       problem(`cacheConfig.blockSize is ${blockSize}, expected one of ${OCF_BLOCK_SIZES.join(", ")}`);
     }
   }
-  if (type === "download") {
-    notice(`${key} is "download": what is read is kept in a cache of blocks in the cache directory, not in the directories of layers`);
-  }
   return {
     cacheType: type === "download" ? "download" : "file",
     cacheDir: isLegacy ? raw.registryCacheDir : cacheDir,

@@ -1,5 +1,6 @@
 import { BlockCache } from "../../cache/block-cache.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
+import type { LayerCaches } from "../../device/layer-caches.ts";
 import { messageOf } from "../../errors.ts";
 import type { ServiceConfig } from "./service-config.ts";
 import type { ServiceMachine, ServiceRegistries } from "./service-registries.ts";
@@ -25,19 +26,29 @@ export async function openServicePlaces(config: ServiceConfig, machine: ServiceM
     return await opening;
   };
   if (certConfig.certFile !== "") await registries();
+  const layerCaches = cacheConfig.cacheType === "download" ? await openLayerCaches(cacheConfig.refillSize, notice) : undefined;
   return {
     openRemote: async (repoBlobUrl) => await (await registries()).open(repoBlobUrl),
-    cache: await openCache(cacheConfig, machine),
+    cache: layerCaches === undefined ? await openCache(cacheConfig, machine) : undefined,
+    layerCaches,
     gzipCache: gzipCacheConfig.enable ? await openCache(gzipCacheConfig, machine) : undefined,
     findDataExtents: machine.findDataExtents,
     notice,
-    close: async () => await (await opening)?.close(),
+    close: async () => {
+      await (await opening)?.close();
+      await layerCaches?.close();
+    },
   };
 }
 
 async function openRegistries(config: ServiceConfig, machine: ServiceMachine): Promise<ServiceRegistries> {
   const { openServiceRegistries } = await import("./service-registries.ts");
   return await openServiceRegistries(config, machine);
+}
+
+async function openLayerCaches(refillSize: number, notice: (message: string) => void): Promise<LayerCaches> {
+  const { LayerCaches } = await import("../../device/layer-caches.ts");
+  return new LayerCaches(refillSize, notice);
 }
 
 type CacheSizes = Pick<ServiceConfig["cacheConfig"], "cacheDir" | "cacheSizeGB" | "refillSize">;
