@@ -235,8 +235,8 @@ describe("layers that are downloaded", () => {
     }
     const { failed } = await over(bench.start(layers), bench.notices);
     assert.equal(failed, 2);
-    assert.match(bench.notices[0], /has 1048571 bytes, expected 5244114: .*remove it; it stays remote$/);
-    assert.match(bench.notices[1], /overlaybd\.commit: content has digest/);
+    assert.match(bench.notices[0], /has 1048571 bytes, expected 5244114; .*remove it to have the layer downloaded; it stays remote$/);
+    assert.match(bench.notices[1], /overlaybd\.commit: content has digest .*remove it to have/);
     for (const [index, { directory, source }] of layers.entries()) {
       assert.ok((await readFile(`${directory}/overlaybd.commit`)).equals(others[index]));
       assert.ok(Buffer.from(await source.read(0, BLOB.length)).equals(BLOB));

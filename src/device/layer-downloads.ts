@@ -165,12 +165,12 @@ export class LayerDownloads {
     const file = await FileSource.open(path);
     try {
       const { digest, size } = layer.descriptor;
-      if (file.size !== size)
-        throw corrupt(`${path}: has ${file.size} bytes, expected ${size}: it is another layer's, or damaged; remove it`);
+      if (file.size !== size) throw corrupt(`${path}: has ${file.size} bytes, expected ${size}`);
       if (othersFile === undefined || (await inodeOf(path)) !== othersFile) await checkDigest(file, digest, this.#stop.signal);
     } catch (error) {
       await file.close();
-      throw error;
+      if (!(error instanceof LazyError && error.code === "CORRUPT")) throw error;
+      throw corrupt(`${error.message}; it is another layer's, or damaged: remove it to have the layer downloaded`, { cause: error });
     }
     layer.source.switchTo(file);
     return true;
