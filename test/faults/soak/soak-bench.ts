@@ -6,7 +6,7 @@ import { z } from "zod";
 import { deviceReportSchema, type DeviceReport } from "../../../src/daemon/device-report.ts";
 import type { Exposure } from "../../../src/daemon/exposure-schema.ts";
 import { LazyError, messageOf } from "../../../src/errors.ts";
-import { run } from "../../support/command.ts";
+import { execute, run, type CommandResult } from "../../support/command.ts";
 import { DaemonBench } from "../../support/daemon-bench.ts";
 import { startDockerRegistry, type DockerRegistry } from "../../support/docker-registry.ts";
 import { startHostileRegistry, type HostileRegistry } from "../../support/hostile-registry.ts";
@@ -80,9 +80,19 @@ export class SoakBench implements AsyncDisposable {
 
   /** Lets so many bytes more be written to the disk of writable layers; undefined: as many as anybody wants. */
   async leaveRoom(bytes: number | undefined): Promise<void> {
+    const resize = async (size: number): Promise<CommandResult> =>
+      await execute("mount", ["-o", `remount,size=${size}`, this.uppersDirectory]);
+    for (let tries = 0; ; tries++) {
+      const { status, stderr } = await resize(bytes === undefined ? UPPERS_BYTES : (await this.#usedBytes()) + bytes);
+      if (status === 0) return;
+      // A disk does not become smaller than what has been written to it meanwhile.
+      assert.ok(bytes !== undefined && tries < 50, stderr);
+    }
+  }
+
+  async #usedBytes(): Promise<number> {
     const { blocks, bfree, bsize } = await statfs(this.uppersDirectory);
-    const size = bytes === undefined ? UPPERS_BYTES : (blocks - bfree) * bsize + bytes;
-    await run("mount", ["-o", `remount,size=${size}`, this.uppersDirectory]);
+    return (blocks - bfree) * bsize;
   }
 
   /** Notes what is done. */
