@@ -90,6 +90,13 @@ export class Struct<F extends Record<string, readonly [number, FieldType<unknown
     return value as Values<F>;
   }
 
+  /** One field alone: of bytes that may be something else, in which others may have no value. */
+  decodeField<K extends keyof F & string>(name: K, bytes: Uint8Array): Values<F>[K] {
+    const [at, type] = this.fields[name];
+    const view = new DataView(bytes.buffer, bytes.byteOffset, this.size);
+    return type.get(view, at) as Values<F>[K];
+  }
+
   /** Writes the given fields; bytes of the others stay as they are. */
   encodeInto(bytes: Uint8Array, value: Partial<Values<F>>, offset = 0): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset + offset, this.size);

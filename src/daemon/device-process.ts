@@ -200,7 +200,10 @@ class ServedDevice implements ControlledDevice {
     signal.removeEventListener("abort", onAbort);
   }
 
-  /** Everything that was written is safe when it resolves. In mode `plain` it fails while the device is in use, and goes on. */
+  /**
+   * Everything that was written is safe when it resolves. In mode `plain` it fails, and the device goes on, while it is in use and while
+   * there is no room for what was written.
+   */
   async stop(mode: "plain" | "lazy"): Promise<void> {
     this.#stopping ??= this.#takeDown(mode);
     const stopping = this.#stopping;
@@ -231,13 +234,20 @@ class ServedDevice implements ControlledDevice {
   }
 
   async #takeDown(mode: "plain" | "lazy"): Promise<void> {
+    if (mode === "plain") await this.#flush();
     if (!this.#isHidden) await this.#exposed.stop(mode);
     this.#isHidden = true;
+    // The kernel may have written more before it let go; closing could not be tried again.
+    if (mode === "plain") await this.#flush();
     await this.#layerDownloads?.stop();
     await this.#trace?.close();
     await this.#image.device.close();
     await this.#services.close();
     this.#lock?.close();
+  }
+
+  async #flush(): Promise<void> {
+    if (!this.#image.isReadOnly) await this.#image.device.flush();
   }
 
   #layerCount(): number {

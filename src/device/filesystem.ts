@@ -21,15 +21,16 @@ export async function probeFilesystem(device: ByteSource): Promise<Filesystem> {
   const end = SUPERBLOCK_OFFSET + superblockStruct.size;
   if (device.size < end) throw unsupported(`${device.name}: ${device.size} bytes hold no file system`);
   const bytes = await device.read(SUPERBLOCK_OFFSET, superblockStruct.size);
-  const { magic, logBlockSize, incompat } = superblockStruct.decode(bytes);
+  const magic = superblockStruct.decodeField("magic", bytes);
   if (magic === MAGIC) {
+    const [logBlockSize, incompat] = [superblockStruct.decodeField("logBlockSize", bytes), superblockStruct.decodeField("incompat", bytes)];
     if (logBlockSize > 6) throw unsupported(`${device.name}: ext4 blocks of 2^${logBlockSize + 10} bytes, expected at most 65536`);
     const sectorBytes = sectorBytesFor(1024 << logBlockSize, device);
     return { type: "ext4", sectorBytes, needsRecovery: (incompat & NEEDS_RECOVERY) !== 0 };
   }
-  const erofsFields = erofsSuperblockStruct.decode(bytes);
-  if (erofsFields.magic === EROFS_MAGIC) {
-    return { type: "erofs", sectorBytes: sectorBytesFor(2 ** erofsFields.blockBits, device), needsRecovery: false };
+  if (erofsSuperblockStruct.decodeField("magic", bytes) === EROFS_MAGIC) {
+    const blockBytes = 2 ** erofsSuperblockStruct.decodeField("blockBits", bytes);
+    return { type: "erofs", sectorBytes: sectorBytesFor(blockBytes, device), needsRecovery: false };
   }
   throw unsupported(
     `${device.name}: magic at ${SUPERBLOCK_OFFSET + 0x38} is 0x${magic.toString(16)}, expected ext4's 0xef53, or EROFS's 0x${EROFS_MAGIC.toString(16)} at ${SUPERBLOCK_OFFSET}; only ext4 and EROFS images can be read`,

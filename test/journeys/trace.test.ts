@@ -338,3 +338,21 @@ test("a recording that is interrupted ends its command and is written", async ()
   assert.match(stderr, /reads of .*; the command's status is 143\nlazylayer: told to end\n$/);
   assert.ok(parseTrace(await readFile(trace), trace).length > 0);
 });
+
+test("a trace for which there is no room leaves the one that was there", async () => {
+  const disk = scratch.join("full");
+  const trace = join(disk, "trace");
+  await mkdir(disk);
+  await run("mount", ["-t", "tmpfs", "-o", "size=8k", "lazylayer-test", disk]);
+  try {
+    await writeFile(trace, "what was there");
+    await run("sh", ["-c", 'cat /dev/zero >"$1/ballast"; true', "sh", disk]);
+    const { status, stderr } = await lazylayer("trace", "record", "-o", trace, images.overlaybd, "--", "sh", "-c", READ_ALL);
+    assert.equal(status, 1);
+    assert.match(stderr, /full\/trace: the trace cannot be written: ENOSPC/);
+    assert.equal(await readFile(trace, "utf8"), "what was there");
+    assert.deepEqual(readdirSync(disk).sort(), ["ballast", "trace"]);
+  } finally {
+    await run("umount", [disk]);
+  }
+});

@@ -56,6 +56,12 @@ export class DaemonBench implements AsyncDisposable {
     return this.join("d.sock");
   }
 
+  /** Of the daemon. */
+  get pid(): number {
+    assert.ok(this.#daemon?.pid !== undefined, "the daemon runs");
+    return this.#daemon.pid;
+  }
+
   async startDaemon(): Promise<void> {
     const args = ["daemon", "--config", this.join("service.json"), "--socket", this.socket];
     const daemon = spawn(LAZYLAYER, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...CLEAN_ENVIRONMENT } });

@@ -181,12 +181,15 @@ test("a write that fails is an error to whoever wrote, and is told of; the devic
   await using served = await serve(device, { onWriteFailure: (error, { kind }) => failures.push(`${kind}: ${messageOf(error)}`) });
   const write = async (): Promise<unknown> =>
     await run("dd", ["if=/dev/zero", `of=${join(served.directory, "disk")}`, "bs=4096", "count=1", "conv=notrunc", "status=none"]);
-  device.gate = async () => await Promise.reject(new Error("no room"));
+  device.gate = async () => await Promise.reject(new Error("gone"));
   await assert.rejects(write(), /Input\/output error/);
-  assert.deepEqual(failures, ["write: no room"]);
+  const full = new LazyError("UNAVAILABLE", "no room", { cause: Object.assign(new Error("full"), { code: "ENOSPC" }) });
+  device.gate = async () => await Promise.reject(full);
+  await assert.rejects(write(), /No space left/);
+  assert.deepEqual(failures, ["write: gone", "write: no room"]);
   device.gate = () => undefined;
   await write();
-  assert.equal(served.server.counts().failedWrites, 1);
+  assert.equal(served.server.counts().failedWrites, 2);
 });
 
 test("a device keeps its size, whatever is asked of its file", async () => {

@@ -4,6 +4,7 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
 import { unmountIfMounted } from "../../native/mounts.ts";
+import { isDiskFull } from "../disk-full.ts";
 import { writeReply } from "./fuse-connection.ts";
 import { encodeReply, encodeReplyHeader, type Change, type FuseFile, type ReadRequest } from "./fuse-files.ts";
 import type { FuseWorkerData, FuseWorkerMessage } from "./fuse-worker.ts";
@@ -181,7 +182,8 @@ export class FuseServer {
       body = await this.#change(change);
     } catch (error) {
       this.#changes.failedWrites++;
-      writeReply(this.#descriptor, [encodeReply(change.unique, new Uint8Array(0), ERRNO.IO)]);
+      const errno = isDiskFull(error) ? ERRNO.NOSPC : ERRNO.IO;
+      writeReply(this.#descriptor, [encodeReply(change.unique, new Uint8Array(0), errno)]);
       this.#options.onWriteFailure?.(error, change);
       return;
     }

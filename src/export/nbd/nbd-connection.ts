@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import { corrupt, LazyError } from "../../errors.ts";
+import { corrupt } from "../../errors.ts";
+import { isDiskFull } from "../disk-full.ts";
 import type { ExportRequests } from "./export-requests.ts";
 import { Negotiation } from "./negotiation.ts";
 import {
@@ -211,7 +212,5 @@ function memoryFor(request: Request): number {
 }
 
 function errnoOf(error: unknown): number {
-  const code = error instanceof LazyError && error.cause instanceof Error ? error.cause : error;
-  const isFull = code instanceof Error && "code" in code && (code.code === "ENOSPC" || code.code === "EDQUOT");
-  return isFull ? ERRNO.NOSPC : ERRNO.IO;
+  return isDiskFull(error) ? ERRNO.NOSPC : ERRNO.IO;
 }
