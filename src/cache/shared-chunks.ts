@@ -6,15 +6,13 @@ export const SEGMENT_DATA_OFFSET = 4096;
 
 const ABSENT = 0;
 const STORED = 1;
-/** Stored, and its checksum was right when this process last looked. */
-const CHECKED = 2;
 
 /** What a worker needs to read a blob's cached chunks: plain data, to be posted as it is. */
 export interface SharedChunksData {
   readonly size: number;
   readonly chunkBytes: number;
   readonly segmentChunks: number;
-  /** One of the three states for each chunk. */
+  /** One of the two states for each chunk. */
   readonly states: Int32Array;
   /** CRC-32 of each stored chunk. */
   readonly checksums: Int32Array;
@@ -27,6 +25,9 @@ export interface SharedChunksData {
   /** One element, counting uses of the whole cache. */
   readonly ticks: Int32Array;
 }
+
+/** A chunk that is being checked; nothing else runs on the thread meanwhile. */
+let scratch = Buffer.alloc(0);
 
 function sharedInts(count: number): Int32Array {
   return new Int32Array(new SharedArrayBuffer(count * 4));
@@ -104,44 +105,42 @@ export class SharedChunks {
 
   /**
    * Fills `target` with the blob's bytes at `offset`, if all of them are on disk; else answers false.
-   * Each chunk's checksum is compared before its bytes are used for the first time, or every time with `verifyAlways`
-   * (for content that carries no checksums of its own).
+   * With `isChecked` whoever asks checks the bytes by sums of their own, and they are taken as they are; otherwise the checksums of all
+   * chunks that they are in are compared, which takes reading these chunks whole.
    */
-  readSync(offset: number, target: Uint8Array, verifyAlways: boolean): boolean {
+  readSync(offset: number, target: Uint8Array, isChecked: boolean): boolean {
     const { chunkBytes, size } = this.data;
     if (offset < 0 || offset + target.length > size) return false;
     for (let done = 0; done < target.length;) {
       const chunk = Math.floor((offset + done) / chunkBytes);
       const inChunk = offset + done - chunk * chunkBytes;
       const length = Math.min(target.length - done, this.lengthOf(chunk) - inChunk);
-      if (!this.#readPiece(chunk, inChunk, target.subarray(done, done + length), verifyAlways)) return false;
+      if (!this.#readPiece(chunk, inChunk, target.subarray(done, done + length), isChecked)) return false;
       done += length;
     }
     return true;
   }
 
-  #readPiece(chunk: number, inChunk: number, target: Uint8Array, verifyAlways: boolean): boolean {
+  #readPiece(chunk: number, inChunk: number, target: Uint8Array, isChecked: boolean): boolean {
     const segment = Math.floor(chunk / this.data.segmentChunks);
     const generation = Atomics.load(this.data.generations, segment);
     const descriptor = Atomics.load(this.data.descriptors, segment) - 1;
-    const state = Atomics.load(this.data.states, chunk);
-    if (descriptor < 0 || state === ABSENT) return false;
-    const complete =
-      state === CHECKED && !verifyAlways
-        ? readFully(descriptor, target, this.fileOffset(chunk) + inChunk)
-        : this.#readChecked(chunk, descriptor, inChunk, target);
+    if (descriptor < 0 || !this.isStored(chunk)) return false;
+    const complete = isChecked
+      ? readFully(descriptor, target, this.fileOffset(chunk) + inChunk)
+      : this.#readWhole(chunk, descriptor, inChunk, target);
     if (Atomics.load(this.data.generations, segment) !== generation) return false;
     if (!complete) {
       this.markAbsent(chunk);
       return false;
     }
-    if (state === STORED) Atomics.compareExchange(this.data.states, chunk, STORED, CHECKED);
     this.touch(segment);
     return true;
   }
 
-  #readChecked(chunk: number, descriptor: number, inChunk: number, target: Uint8Array): boolean {
-    const bytes = Buffer.allocUnsafe(this.lengthOf(chunk));
+  #readWhole(chunk: number, descriptor: number, inChunk: number, target: Uint8Array): boolean {
+    if (scratch.length < this.data.chunkBytes) scratch = Buffer.alloc(this.data.chunkBytes);
+    const bytes = scratch.subarray(0, this.lengthOf(chunk));
     if (!readFully(descriptor, bytes, this.fileOffset(chunk)) || !this.isIntact(chunk, bytes)) return false;
     target.set(bytes.subarray(inChunk, inChunk + target.length));
     return true;

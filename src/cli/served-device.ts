@@ -3,11 +3,10 @@ import type { BlockDevice } from "../bytes/block-device.ts";
 import { DiskFile } from "../bytes/file.ts";
 import { lockPath, type ProcessLock } from "../daemon/process-lock.ts";
 import type { Device } from "../device/device.ts";
+import { extentsOf } from "../device/device-extents.ts";
 import { LazyError, unsupported } from "../errors.ts";
-import type { Extent, NbdExport } from "../export/nbd/nbd-export.ts";
+import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
-import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
-import { HOLE, ZEROS, type SegmentTable } from "../formats/lsmt/segment-table.ts";
 import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
 import { openWritableStack } from "../formats/lsmt/writable-stack.ts";
 
@@ -27,21 +26,6 @@ export function readOnlyExport(device: Device, name: string): NbdExport {
   };
 }
 
-/** The stretches of a range of a device: what the uppermost of the layers that knows of it holds there, or a hole. */
-export function extentsOf(layers: readonly Pick<SegmentTable, "forRange">[], offset: number, length: number): Extent[] {
-  const extents: Extent[] = [];
-  const end = offset + length;
-  const visit = (firstSector: number, endSector: number, level: number): void => {
-    layers[level].forRange(firstSector, endSector, (first, sectors, mappedSector, tag) => {
-      if (tag === HOLE && level + 1 < layers.length) return visit(first, first + sectors, level + 1);
-      const start = Math.max(first * SECTOR_BYTES, offset);
-      extents.push({ bytes: Math.min((first + sectors) * SECTOR_BYTES, end) - start, isHole: mappedSector === ZEROS });
-    });
-  };
-  visit(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), 0);
-  return extents;
-}
-
 /**
  * Puts an append-only writable layer on top of a device; one whose files are both missing is made. Closing its content closes the layer and
  * the device; when this fails, the device stays open.
@@ -53,8 +37,8 @@ export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick
   try {
     lock = await lockFile(upper.data);
     const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
-    const content = closing(await openWritableStack(device, layer), lock);
-    return { content, extentsOf: (offset, length) => extentsOf([layer.segments, device.segments], offset, length) };
+    const stack = await openWritableStack(device, layer);
+    return { content: closing(stack, lock), extentsOf: (offset, length) => extentsOf(stack.segments, offset, length) };
   } catch (error) {
     lock?.close();
     for (const file of [files.data, files.index]) await file.close();

@@ -1,14 +1,11 @@
 import { rm } from "node:fs/promises";
 import type { ByteSource } from "../bytes/source.ts";
 import type { Eviction } from "../cache/segment-pool.ts";
-import type { Device } from "../device/device.ts";
+import { extentsOf } from "../device/device-extents.ts";
 import { hasUpper, lowersOf, openImageConfig, type OpenedImage } from "../device/image-config.ts";
 import type { ImageConfig } from "../device/image-config-schema.ts";
 import type { LayerDownloads } from "../device/layer-downloads.ts";
 import { LazyError, messageOf } from "../errors.ts";
-import type { Extent } from "../export/nbd/nbd-export.ts";
-import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
-import { ZEROS } from "../formats/lsmt/segment-table.ts";
 import { openServicePlaces, type ServicePlaces } from "./config/service-places.ts";
 import type { ServiceMachine } from "./config/service-registries.ts";
 import { ControlServer, type ControlledDevice } from "./control-server.ts";
@@ -285,7 +282,13 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
   if (!image.isReadOnly) {
     const { device } = image;
     const timed = new TimedSource(device, reads);
-    if (spec.expose.readOnly === true) return { id, content: readOnly(timed), reader: undefined, extentsOf: undefined, onFailure };
+    const shown = {
+      id,
+      reader: undefined,
+      extentsOf: (offset: number, length: number) => extentsOf(device.segments, offset, length),
+      onFailure,
+    };
+    if (spec.expose.readOnly === true) return { ...shown, content: readOnly(timed) };
     const writable = {
       name: device.name,
       size: device.size,
@@ -295,7 +298,7 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
       flush: async () => await device.flush(),
       close: async () => {},
     };
-    return { id, content: writable, reader: undefined, extentsOf: undefined, onFailure };
+    return { ...shown, content: writable };
   }
   if (spec.expose.kind === "mount" && spec.expose.readOnly === false) {
     throw new LazyError("USAGE", "expose: readOnly is false, but the image has no upper layer that takes what is written");
@@ -306,20 +309,9 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     id,
     content: readOnly(new TimedSource(image.reads, reads)),
     reader: reader && { ...reader, data: { ...reader.data, held: trace?.held } },
-    extentsOf: (offset, length) => extentsOf(device, offset, length),
+    extentsOf: (offset, length) => extentsOf([device.segments], offset, length),
     onFailure,
   };
-}
-
-/** The stretches of a range of a device: what some layer holds there, or a hole. */
-function extentsOf({ segments }: Device, offset: number, length: number): Extent[] {
-  const extents: Extent[] = [];
-  const end = offset + length;
-  segments.forRange(Math.floor(offset / SECTOR_BYTES), Math.ceil(end / SECTOR_BYTES), (first, sectors, mappedSector) => {
-    const start = Math.max(first * SECTOR_BYTES, offset);
-    extents.push({ bytes: Math.min((first + sectors) * SECTOR_BYTES, end) - start, isHole: mappedSector === ZEROS });
-  });
-  return extents;
 }
 
 /** Whoever shows a device does not close it. */

@@ -82,7 +82,7 @@ class CachedFile {
   }
 
   read(offset: number, target: Uint8Array): boolean {
-    if (this.#blocks === undefined) return this.#stored.readSync(this.#payloadOffset + offset, target, true);
+    if (this.#blocks === undefined) return this.#stored.readSync(this.#payloadOffset + offset, target, false);
     try {
       return this.#readBlocks(this.#blocks, offset, target);
     } catch (error) {
@@ -102,7 +102,7 @@ class CachedFile {
       while (stop < endBlock && offsets[stop + 1] - offsets[block] <= MAX_STORED_BYTES) stop++;
       const base = offsets[block];
       const stored = this.#buffer(offsets[stop] - base);
-      if (!this.#stored.readSync(this.#payloadOffset + base, stored, !blocks.verify)) return false;
+      if (!this.#stored.readSync(this.#payloadOffset + base, stored, blocks.verify)) return false;
       const runStart = block * blockSize;
       const part = target.subarray(Math.max(0, runStart - offset), Math.min(stop * blockSize - offset, target.length));
       decodeRun(blocks, block, stop, stored, Math.max(0, offset - runStart), part);
@@ -117,9 +117,9 @@ class CachedFile {
   }
 }
 
-/** Reads without waiting what is there; false when it is not. */
+/** Reads without waiting what is there; false when it is not. With `isChecked` the caller checks the bytes. */
 interface StoredBytes {
-  readSync(offset: number, target: Uint8Array, verifyAlways: boolean): boolean;
+  readSync(offset: number, target: Uint8Array, isChecked: boolean): boolean;
 }
 
 function openStored(stored: CachedFileData["stored"]): StoredBytes {

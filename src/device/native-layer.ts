@@ -4,8 +4,8 @@ import { fileInBlob, type DeviceLayer } from "./layer-file.ts";
 import { openOverlaybdLayer, type OpenLayerOptions } from "./layer.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
 
-/** Layers that are opened at the same time. */
-const MAX_OPENING = 8;
+/** Layers that are opened at the same time: as many as there are connections to a registry. */
+const MAX_OPENING = 16;
 
 /**
  * Opens a layer that has all of its data in one blob. What a cache has of it is fetched once more if it is wrong.

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
 import { deviceStatsSchema } from "../../src/daemon/device-stats.ts";
 import { run } from "../support/command.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
@@ -129,19 +130,35 @@ test("a snapshot is taken while files are written, by either API", async () => {
   await bench.allGone();
 });
 
+/** What a client is told of a disk: what each stretch is, where it begins, and its bytes. */
+async function mapOf(uri: string): Promise<(readonly [what: string, offset: number, bytes: number])[]> {
+  const schema = z.array(z.object({ offset: z.int(), length: z.int(), description: z.string() }));
+  const map = schema.parse(JSON.parse(await run("nbdinfo", ["--map", "--json", uri])));
+  return map.map(({ offset, length, description }) => [description, offset, length]);
+}
+
 test("a device is written over NBD, and read-only where that is asked for", async () => {
   await using bench = await DaemonBench.start();
   const config = { upper: await bench.newUpper("upper", 16 << 20) };
   const input = bench.join("input");
-  await shell('head -c 16777216 /dev/urandom >"$1"', input);
+  await shell('head -c 8388608 /dev/urandom >"$1"; truncate -s 16777216 "$1"', input);
   const open = async (readOnly: boolean): Promise<string> => {
     const { access } = await bench.create({ id: "disk", config, expose: { kind: "nbd", readOnly } });
     assert.ok(access?.kind === "nbd");
     return access.uri;
   };
-  await run("nbdcopy", ["--flush", input, await open(false)]);
+  const writable = await open(false);
+  assert.deepEqual(await mapOf(writable), [["hole,zero", 0, 16 << 20]]);
+  await run("nbdcopy", ["--flush", "--destination-is-zero", input, writable]);
+  const half = 8 << 20;
+  const written = [
+    ["data", 0, half],
+    ["hole,zero", half, half],
+  ];
+  assert.deepEqual(await mapOf(writable), written);
   await bench.remove("disk");
   const uri = await open(true);
+  assert.deepEqual(await mapOf(uri), written);
   await run("nbdcopy", [uri, bench.join("output")]);
   await run("cmp", [input, bench.join("output")]);
   await assert.rejects(run("nbdcopy", [input, uri]), /read-only|permission/i);

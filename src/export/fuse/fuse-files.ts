@@ -141,9 +141,10 @@ export function encodeReply(unique: number, body: Uint8Array = new Uint8Array(0)
   return bytes;
 }
 
-/** The header of a reply whose body is written beside it. */
-export function encodeReplyHeader(unique: number, bodyBytes: number): Uint8Array {
-  return outHeader.encode({ length: outHeader.size + bodyBytes, error: 0, unique });
+/** The header of a reply whose body is written beside it; in `header`, if there is one. */
+export function encodeReplyHeader(unique: number, bodyBytes: number, header = new Uint8Array(outHeader.size)): Uint8Array {
+  outHeader.encodeInto(header, { length: outHeader.size + bodyBytes, error: 0, unique });
+  return header;
 }
 
 function reply(unique: number, body: Uint8Array): Answer {

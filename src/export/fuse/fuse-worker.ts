@@ -3,7 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { readRequest, writeReply } from "./fuse-connection.ts";
 import { LazyError } from "../../errors.ts";
 import { answerRequest, encodeReply, encodeReplyHeader, type Answer, type Change, type FuseFile, type ReadRequest } from "./fuse-files.ts";
-import { ERRNO, inHeader, MAX_READ_BYTES, READ_ONLY_BUFFER_BYTES, WRITABLE_BUFFER_BYTES } from "./protocol.ts";
+import { ERRNO, inHeader, MAX_READ_BYTES, outHeader, READ_ONLY_BUFFER_BYTES, WRITABLE_BUFFER_BYTES } from "./protocol.ts";
 import { loadSyncReader, type SyncReader, type SyncReaderModule } from "./sync-reader.ts";
 
 /** What a worker is started with. */
@@ -66,6 +66,7 @@ function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
   const { descriptor, files, contentFile, counters } = data;
   const buffer = Buffer.alloc(files.some(({ writable }) => writable) ? WRITABLE_BUFFER_BYTES : READ_ONLY_BUFFER_BYTES);
   const content = Buffer.alloc(MAX_READ_BYTES);
+  const header = new Uint8Array(outHeader.size);
   for (;;) {
     const length = readRequest(descriptor, buffer);
     if (length === undefined) return;
@@ -86,7 +87,7 @@ function serve(data: FuseWorkerData, reader: SyncReader | undefined): void {
       post({ kind: "read", read });
       continue;
     }
-    writeReply(descriptor, [encodeReplyHeader(read.unique, read.length), target]);
+    writeReply(descriptor, [encodeReplyHeader(read.unique, read.length, header), target]);
     counters[0] += 1;
     counters[1] += read.length;
     if (counters[0] === BUSY_READS) post({ kind: "busy" });

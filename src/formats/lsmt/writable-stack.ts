@@ -51,6 +51,11 @@ export class WritableStack implements BlockDevice {
   get name(): string {
     return this.#upper.name;
   }
+  /** What each level maps, the uppermost first; what is below is left out if it does not say. They are those of this moment. */
+  get segments(): readonly Pick<SegmentTable, "forRange">[] {
+    const below = this.#lowers?.segments;
+    return [this.#upper.segments, this.#sealed, ...(below === undefined ? [] : [below])];
+  }
   /** The layer that is written to. */
   get upper(): WritableLayer {
     return this.#upper;

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { SECTOR_BYTES } from "../formats/lsmt/layout.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { SegmentTable } from "../formats/lsmt/segment-table.ts";
-import { extentsOf } from "./served-device.ts";
+import { extentsOf } from "./device-extents.ts";
 
 const DEVICE_SECTORS = 40;
 
