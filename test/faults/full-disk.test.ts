@@ -141,7 +141,11 @@ test("a device is not removed while there is no room for what was written to it,
   const use = async (work: (device: BlockAccess) => Promise<unknown>): Promise<void> => {
     const { access } = await bench.report("device");
     const device = await openAccess(access!, false);
-    await work(device).finally(async () => await device.close());
+    try {
+      await work(device);
+    } finally {
+      await device.close();
+    }
   };
   await bench.create(request);
   await use(async (device) => await writeUntilFull(device, model, 0, 1));
