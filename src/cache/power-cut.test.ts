@@ -3,7 +3,7 @@ import { createCipheriv } from "node:crypto";
 import { readlinkSync } from "node:fs";
 import { mkdir, open, type FileHandle } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { mock, test } from "node:test";
 import { chanceOf, RecordedDisk, type Chance, type RecordedFile } from "../../test/support/recorded-file.ts";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { MemorySource } from "../bytes/source.ts";
@@ -29,14 +29,14 @@ interface Recording {
 }
 
 /** Notes what is written through file handles below a directory while `work` runs. */
-async function record(t: TestContext, directory: string, work: () => Promise<void>): Promise<Recording> {
+async function record(directory: string, work: () => Promise<void>): Promise<Recording> {
   const recording: Recording = { disk: new RecordedDisk(), files: new Map() };
   const { disk, files } = recording;
   await using handle = await open(directory, "r");
   const prototype = Object.getPrototypeOf(handle) as FileHandle;
   const original: unknown = Reflect.get(prototype, "write");
   assert.ok(typeof original === "function");
-  t.mock.method(
+  const patch = mock.method(
     prototype,
     "write",
     async function write(this: FileHandle, ...args: [Uint8Array, number, number, number]): Promise<unknown> {
@@ -49,7 +49,7 @@ async function record(t: TestContext, directory: string, work: () => Promise<voi
     },
   );
   await work();
-  t.mock.restoreAll();
+  patch.mock.restore();
   return recording;
 }
 
@@ -102,10 +102,10 @@ async function readWhole(directory: string, blob: Buffer, where: string): Promis
   return kept;
 }
 
-test("whenever the power is cut, no wrong byte is read, and the cache fills again", async (t) => {
+test("whenever the power is cut, no wrong byte is read, and the cache fills again", async () => {
   const chance = chanceOf(SEED);
   await using scratch = await TemporaryDirectory.create();
-  const recording = await record(t, scratch.path, async () => await fill(scratch.join("whole"), chance));
+  const recording = await record(scratch.path, async () => await fill(scratch.join("whole"), chance));
   const writes = recording.disk.operations.length;
   let kept = 0;
   for (let cut = 0; cut < CUTS; cut++) {
