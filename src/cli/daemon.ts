@@ -1,16 +1,12 @@
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { Option, type Command } from "commander";
+import { resolve } from "node:path";
+import type { Command } from "commander";
 import { runDaemon } from "../daemon/run-daemon.ts";
+import { socketOption } from "./daemon-socket.ts";
 import type { Environment } from "./environment.ts";
 import { requireRoot } from "./mount.ts";
 
 const DEFAULT_CONFIG = "/etc/overlaybd/overlaybd.json";
-
-/** `--socket`, of the daemon and of its clients. */
-export function socketOption({ stateDirectory }: Pick<Environment, "stateDirectory">, description: string): Option {
-  return new Option("--socket <path>", description).default(join(stateDirectory, "daemon.sock"), "/run/lazylayer/daemon.sock");
-}
 
 export function addDaemonCommand(program: Command, environment: Environment): void {
   program

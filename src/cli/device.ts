@@ -7,7 +7,7 @@ import type { Access, Exposure } from "../daemon/exposure-schema.ts";
 import { callJson } from "../daemon/json-client.ts";
 import { messageOf } from "../errors.ts";
 import { parseNbdAddress } from "../export/nbd/nbd-address.ts";
-import { socketOption } from "./daemon.ts";
+import { socketOption } from "./daemon-socket.ts";
 import type { Environment } from "./environment.ts";
 
 const OUTPUT_FORMATS = ["text", "json"] as const;

@@ -3,7 +3,7 @@ import { LazyError, messageOf } from "../errors.ts";
 import { parseJsonObject, requireString } from "../oci/json.ts";
 import type { ControlReply } from "./control-client.ts";
 import type { DeviceStats } from "./device-stats.ts";
-import { listenOnSocket } from "./unix-listener.ts";
+import { listenOnSocket } from "../export/unix-listener.ts";
 
 const MAX_LINE_BYTES = 64 * 1024;
 const ANSWER_TIMEOUT_MS = 1_000;

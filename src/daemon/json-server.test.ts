@@ -5,7 +5,7 @@ import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import { callJson } from "./json-client.ts";
 import { createJsonServer, HttpError, type Route } from "./json-server.ts";
-import { listenOnSocket } from "./unix-listener.ts";
+import { listenOnSocket } from "../export/unix-listener.ts";
 
 const schema = z.strictObject({ count: z.int() });
 

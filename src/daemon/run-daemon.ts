@@ -16,7 +16,7 @@ import { openServiceLogs } from "./log/service-logs.ts";
 import { MetricsPage, type Observation } from "./metrics-page.ts";
 import { createSnapshotService } from "./snapshot-service.ts";
 import type { Supervision } from "./supervised-device.ts";
-import { listenOnSocket } from "./unix-listener.ts";
+import { listenOnSocket } from "../export/unix-listener.ts";
 
 export interface DaemonOptions extends Pick<Supervision, "launcher"> {
   /** Of the API. Beside it is a directory for the devices. */

@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import { messageOf } from "../../errors.ts";
-import { socketOption } from "../daemon.ts";
+import { socketOption } from "../daemon-socket.ts";
 import type { Environment } from "../environment.ts";
 import { LiveLines, type TerminalStream } from "../progress/live-lines.ts";
 import { isTerminal } from "../standard-streams.ts";

@@ -1,8 +1,9 @@
 import { once } from "node:events";
-import { lstatSync, unlinkSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { rmSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LazyError, messageOf } from "../../errors.ts";
+import { listenOnSocket } from "../unix-listener.ts";
 import { ExportRequests, type NbdCounts } from "./export-requests.ts";
 import type { NbdAddress } from "./nbd-address.ts";
 import { NbdConnection } from "./nbd-connection.ts";
@@ -58,12 +59,8 @@ export class NbdServer {
     const requests = await ExportRequests.open(served);
     const server = createServer({ allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
     server.maxConnections = maxConnections;
-    if (address.kind === "unix") await removeStaleSocket(address.path);
-    try {
-      await bind(server, address);
-    } catch (cause) {
-      throw new LazyError("UNAVAILABLE", `cannot listen on ${addressText(address)}: ${messageOf(cause)}`, { cause });
-    }
+    if (address.kind === "unix") await listenOnSocket(server, address.path);
+    else await listenOnPort(server, address);
     return new NbdServer(server, requests, options);
   }
 
@@ -74,6 +71,7 @@ export class NbdServer {
   /** Takes no new clients, finishes what is under way, and disconnects; cuts off what takes too long. */
   async close(): Promise<void> {
     this.#server.close();
+    if (this.address.kind === "unix") rmSync(this.address.path, { force: true });
     const connections = [...this.#connections.keys()];
     const ends = Promise.allSettled(connections.map(async (connection) => await connection.stop()));
     const timeout = new AbortController();
@@ -96,48 +94,16 @@ export class NbdServer {
   }
 }
 
-async function bind(server: Server, address: NbdAddress): Promise<void> {
-  const listening = once(server, "listening");
-  if (address.kind === "tcp") server.listen(address.port, address.host);
-  else {
-    // Binding happens inside of the call, and only the owner may connect from the first moment.
-    const mask = process.umask(0o177);
-    try {
-      server.listen(address.path);
-    } finally {
-      process.umask(mask);
-    }
+async function listenOnPort(server: Server, { host, port }: Extract<NbdAddress, { kind: "tcp" }>): Promise<void> {
+  try {
+    server.listen(port, host);
+    await once(server, "listening");
+  } catch (cause) {
+    throw new LazyError("UNAVAILABLE", `cannot listen on ${host}:${port}: ${messageOf(cause)}`, { cause });
   }
-  await listening;
 }
 
 function actualAddress(server: Server, asked: NbdAddress): NbdAddress {
   const found = server.address();
   return asked.kind === "tcp" && found !== null && typeof found === "object" ? { ...asked, port: found.port } : asked;
-}
-
-function addressText(address: NbdAddress): string {
-  return address.kind === "unix" ? address.path : `${address.host}:${address.port}`;
-}
-
-/** A server that was killed leaves its socket behind. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
-  if (!found.isSocket()) throw new LazyError("USAGE", `${path}: exists, and is no socket; name another path`);
-  if (await isListening(path)) throw new LazyError("UNAVAILABLE", `${path}: another server listens there`);
-  unlinkSync(path);
-}
-
-async function isListening(path: string): Promise<boolean> {
-  const socket = connect(path);
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ECONNREFUSED") return false;
-    throw new LazyError("UNAVAILABLE", `${path}: ${messageOf(error)}`, { cause: error });
-  } finally {
-    socket.destroy();
-  }
 }
