@@ -1,11 +1,11 @@
-import { execFileSync } from "node:child_process";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { benchImage, IMAGE_NAMES, type ImageName } from "../images/bench-images.ts";
 import { readOnce } from "../measure/round.ts";
-import { markdown, plainText, type Table } from "../report/tables.ts";
+import { reportResult } from "../report/report-result.ts";
+import type { Table } from "../report/tables.ts";
 import { measureColdStarts, type ColdStart } from "./cold-start.ts";
 import { measureConversion, type ConversionFigures } from "./conversion.ts";
 import { measureReads, type ReadFigures } from "./reads.ts";
@@ -74,17 +74,7 @@ async function bench(images: readonly ImageName[], runs: number, parts: Readonly
     }
   }
   load.push(loadavg()[0]);
-  const commit = execFileSync("git", ["-C", ROOT, "describe", "--always", "--dirty"], { encoding: "utf8" }).trim();
-  const date = new Date().toISOString().slice(0, 19);
-  const file = join(DIRECTORY, `lazy-${date.replaceAll(":", "-")}.json`);
-  await writeFile(file, `${JSON.stringify({ commit, date, load, ...result }, undefined, 1)}\n`);
-  say(`every figure: ${file}`);
-  console.log(`\n${commit}, ${date}, load ${load.map((each) => each.toFixed(1)).join(" to ")}\n`);
-  console.log(
-    tablesOf(result)
-      .map(values.markdown ? markdown : plainText)
-      .join("\n"),
-  );
+  await reportResult(DIRECTORY, { name: "lazy", load, figures: result, tables: tablesOf(result), isPage: values.markdown, say });
 }
 
 function tablesOf({ conversions, starts, reads }: LazyResult): Table[] {

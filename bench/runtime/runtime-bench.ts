@@ -1,5 +1,4 @@
-import { execFileSync } from "node:child_process";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,7 +6,7 @@ import { parseArgs } from "node:util";
 import { run } from "../../test/support/command.ts";
 import { DaemonBench } from "../../test/support/daemon-bench.ts";
 import { LoopbackRegistry } from "../registry/loopback-registry.ts";
-import { markdown, plainText } from "../report/tables.ts";
+import { reportResult } from "../report/report-result.ts";
 import { lazyDisk, nbdkitDisk, plainDisk, type Disk } from "./disks.ts";
 import { benchConfigs, LAYER_COUNTS, type ImageConfigs, type LayerCount } from "./images.ts";
 import { bring, DEPTHS, readRandomly, readSequentially, residentBytes, STATES, type ReadFigures, type State } from "./reads.ts";
@@ -144,17 +143,7 @@ try {
   }
   if (parts.has("many")) result.many = await manyDevices(bench, ten);
   load.push(loadavg()[0]);
-  const commit = execFileSync("git", ["-C", ROOT, "describe", "--always", "--dirty"], { encoding: "utf8" }).trim();
-  const date = new Date().toISOString().slice(0, 19);
-  const file = join(DIRECTORY, `runtime-${date.replaceAll(":", "-")}.json`);
-  await writeFile(file, `${JSON.stringify({ commit, date, load, ...result }, undefined, 1)}\n`);
-  say(`every figure: ${file}`);
-  console.log(`\n${commit}, ${date}, load ${load.map((each) => each.toFixed(1)).join(" to ")}\n`);
-  console.log(
-    tablesOf(result)
-      .map(values.markdown ? markdown : plainText)
-      .join("\n"),
-  );
+  await reportResult(DIRECTORY, { name: "runtime", load, figures: result, tables: tablesOf(result), isPage: values.markdown, say });
 } finally {
   await rm(WORK, { recursive: true, force: true });
 }

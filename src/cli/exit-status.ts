@@ -1,4 +1,4 @@
-import { CommanderError } from "commander";
+import type { CommanderError } from "commander";
 import { LazyError, messageOf } from "../errors.ts";
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const;
@@ -34,16 +34,21 @@ function outputFailure(error: Error): Error {
   return new LazyError("UNAVAILABLE", `cannot write to standard output: ${error.message}`, { cause: error });
 }
 
+/** Told by its code, and not by its class: a device process has no command line that would have to be loaded. */
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && "code" in error && typeof error.code === "string" && error.code.startsWith("commander.");
+}
+
 /** The status for whatever a command threw: 2 for a wrong call, 1 for a failure, 128 + n for a signal. */
 export function exitStatus(error: unknown): number {
   if (error instanceof Interrupted) return error.status;
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (isCommanderError(error)) return error.exitCode === 0 ? 0 : 2;
   return error instanceof LazyError && error.code === "USAGE" ? 2 : 1;
 }
 
 /** One line that says what went wrong; undefined where that has been said already or nobody listens. */
 function failureLine(program: string, error: unknown): string | undefined {
-  if (error instanceof CommanderError) return undefined;
+  if (isCommanderError(error)) return undefined;
   if (error instanceof Interrupted && error.status === 128 + SIGNAL_NUMBERS.SIGPIPE) return undefined;
   if (error instanceof LazyError || error instanceof Interrupted || isSystemError(error)) return `${program}: ${error.message}\n`;
   // Not one of ours: a defect. Its stack is what a report needs.

@@ -134,6 +134,28 @@ test("a reader module that answers is asked first; what it declines goes to the 
   assert.deepEqual([cachedReads, fetchedReads], [1, 1]);
 });
 
+test("one thread answers until there is much to do, then all of them", async () => {
+  const module = `export const openSyncReader = (threads) => {
+    Atomics.add(threads, 0, 1);
+    return { readCached: (offset, target) => target.fill(offset / 512) !== undefined };
+  };`;
+  const threads = new Int32Array(new SharedArrayBuffer(4));
+  const reader = { url: `data:text/javascript,${encodeURIComponent(module)}`, data: threads };
+  const bytes = Buffer.alloc(
+    2 ** 20,
+    Uint8Array.from({ length: 2 ** 20 }, (_, at) => Math.floor(at / 512)),
+  );
+  await using served = await serve(new MemorySource(bytes), { reader, workers: 3 });
+  const readAll = async (): Promise<Buffer> => await readWith(served.directory, "bs=512", "iflag=direct");
+  await readWith(served.directory, "bs=512", "iflag=direct", "count=300");
+  assert.equal(threads[0], 1);
+  for (let tries = 0; threads[0] < 3; tries++) {
+    assert.ok(tries < 50, `${threads[0]} threads`);
+    assert.ok(bytes.equals(await readAll()));
+  }
+  assert.ok(bytes.equals(await readAll()));
+});
+
 test("a mount that fails leaves no workers behind", async () => {
   const options = { content: new MemorySource(content(1)), workers: 2, stats: () => "", onReadFailure: () => {} };
   await assert.rejects(FuseServer.mount({ ...options, directory: "/nowhere/at/all" }), {
