@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, statfs } from "node:fs/promises";
+import { mkdir, statfs } from "node:fs/promises";
 import { test } from "node:test";
 import { mountAt } from "../../src/native/mounts.ts";
 import { run } from "../support/command.ts";
