@@ -2,7 +2,7 @@ import { z } from "zod";
 import { accessSchema, exposureSchema } from "./exposure-schema.ts";
 
 /** What is told of a device. */
-export const deviceReportSchema = z.strictObject({
+export const deviceReportSchema = z.object({
   id: z.string(),
   state: z
     .enum(["starting", "running", "restarting"])

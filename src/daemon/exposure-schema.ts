@@ -28,12 +28,12 @@ export const exposureSchema = z.discriminatedUnion(
 
 export type Exposure = z.infer<typeof exposureSchema>;
 
-/** Where a device that is running can be found. */
+/** Where a device that is running can be found. What programs of this project tell each other may have keys of a later version. */
 export const accessSchema = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("fuse"), path: z.string() }),
-  z.strictObject({ kind: z.literal("loop"), path: z.string(), device: z.string() }),
-  z.strictObject({ kind: z.literal("nbd"), uri: z.string() }),
-  z.strictObject({ kind: z.literal("mount"), directory: z.string(), filesystem: z.string(), path: z.string() }),
+  z.object({ kind: z.literal("fuse"), path: z.string() }),
+  z.object({ kind: z.literal("loop"), path: z.string(), device: z.string() }),
+  z.object({ kind: z.literal("nbd"), uri: z.string() }),
+  z.object({ kind: z.literal("mount"), directory: z.string(), filesystem: z.string(), path: z.string() }),
 ]);
 
 export type Access = z.infer<typeof accessSchema>;
@@ -47,7 +47,7 @@ export const deviceIdSchema = z
   });
 
 /** What a device process is started with, as it lies in the device's directory. */
-export const deviceSpecSchema = z.strictObject({
+export const deviceSpecSchema = z.object({
   id: deviceIdSchema,
   /** The image's configuration; a live snapshot replaces the file. */
   configPath: absolutePath,
@@ -59,7 +59,7 @@ export const deviceSpecSchema = z.strictObject({
 export type DeviceSpec = z.infer<typeof deviceSpecSchema>;
 
 /** What a device process has made known of itself. */
-export const deviceStateSchema = z.strictObject({
+export const deviceStateSchema = z.object({
   pid: z.int().positive(),
   access: accessSchema,
   sizeBytes: z.int().nonnegative(),
