@@ -24,7 +24,7 @@ import { WorkDirectory } from "./work-directory.ts";
 /** Uploads at a time. */
 const UPLOADS = 4;
 /** What blobs may take of memory together; what is beyond goes to disk. */
-const SPOOL_MEMORY_BYTES = 32 << 20;
+const SPOOL_MEMORY_BYTES = 20 << 20;
 
 /**
  * Converts an image, or each image of an index, once for every target out of one read of its layers, and stores the results under the
