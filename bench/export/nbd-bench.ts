@@ -1,6 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -9,6 +9,7 @@ import { layerOf, writeImage } from "../../test/support/image-builder.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER } from "../../test/support/programs.ts";
 import { startServing } from "../../test/support/serving.ts";
 import { halfNoise } from "../images/half-noise.ts";
+import { cpuSecondsOf, residentBytesOf } from "../measure/process-figures.ts";
 import { markdown, plainText } from "../report/tables.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -21,7 +22,6 @@ const REGION = { offset: 64 * MIB, size: 384 * MIB };
 const DEPTHS = [1, 16] as const;
 /** Each read is so far behind the one before it: no reader ahead of it helps. */
 const STRIDE_BYTES = 257 * 4096;
-const TICKS_PER_SECOND = 100;
 
 const { values } = parseArgs({
   options: {
@@ -78,16 +78,16 @@ function uriOf(socket: string): string {
 
 async function measure(server: string, { socket, pid }: Served): Promise<Figures> {
   await run("nbdcopy", [uriOf(socket), "null:"]); // everything is cached from here on
-  const cpuBefore = await cpuSeconds(pid);
+  const cpuBefore = await cpuSecondsOf(pid);
   const copying = await secondsOf(["nbdcopy", uriOf(socket), "null:"]);
-  const cpu = (await cpuSeconds(pid)) - cpuBefore;
+  const cpu = (await cpuSecondsOf(pid)) - cpuBefore;
   const readsPerSecond: number[] = [];
   for (const depth of DEPTHS) {
     const source = `driver=raw,offset=${REGION.offset},size=${REGION.size},file.driver=nbd,file.path=${socket}`;
     const command = ["qemu-img", "bench", "-t", "none", "-c", values.reads, "-d", String(depth), "-s", "4096", "-S", String(STRIDE_BYTES)];
     readsPerSecond.push(Number(values.reads) / (await secondsOf([...command, "--image-opts", source])));
   }
-  const residentBytes = Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
+  const residentBytes = await residentBytesOf(pid);
   return { server, bytesPerSecond: FILE_BYTES / copying, readsPerSecond, cpuSecondsPerGigabyte: cpu / (FILE_BYTES / 1e9), residentBytes };
 }
 
@@ -95,11 +95,6 @@ async function secondsOf([program, ...args]: readonly string[]): Promise<number>
   const start = performance.now();
   await run(program, args);
   return (performance.now() - start) / 1000;
-}
-
-async function cpuSeconds(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).replace(/^.*\) /s, "").split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 
 function middle(all: readonly number[]): number {

@@ -3,11 +3,10 @@ import { once } from "node:events";
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { cpuSecondsOf } from "../measure/process-figures.ts";
 import { unusedPort } from "../../test/support/server-process.ts";
 
 const PROGRAM = "docker-registry";
-/** How the kernel counts the processor time of a process: in hundredths of a second on every architecture that Debian runs on. */
-const TICKS_PER_SECOND = 100;
 
 /** How often each method was asked for. */
 export type RequestCounts = Record<string, number>;
@@ -46,10 +45,7 @@ export class LoopbackRegistry implements AsyncDisposable {
 
   /** Processor time it has used until now, user and system. */
   async cpuSeconds(): Promise<number> {
-    const stat = await readFile(`/proc/${this.#child.pid}/stat`, "utf8");
-    // The program's name, in parentheses, may hold spaces; user and system time are the 12th and 13th field after it.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    return await cpuSecondsOf(this.#child.pid!);
   }
 
   /** Requests until now, those of waiting until it was ready left out. */

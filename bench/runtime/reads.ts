@@ -1,11 +1,10 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { run } from "../../test/support/command.ts";
+import { cpuSecondsOf, residentBytesOf } from "../measure/process-figures.ts";
 import type { Disk } from "./disks.ts";
 import { BIG_FILE } from "./images.ts";
 
-const TICKS_PER_SECOND = 100;
 const RANDOM_SECONDS = 4;
 export const DEPTHS = [1, 16] as const;
 
@@ -62,16 +61,13 @@ export async function bring(disk: Disk, state: Exclude<State, "cold">): Promise<
 }
 
 async function cpuSeconds(pids: readonly number[]): Promise<number> {
-  let seconds = 0;
-  for (const pid of pids) {
-    const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).replace(/^.*\) /s, "").split(" ");
-    seconds += (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-  }
-  return seconds;
+  return sum(await Promise.all(pids.map(cpuSecondsOf)));
 }
 
 export async function residentBytes(pids: readonly number[]): Promise<number> {
-  let bytes = 0;
-  for (const pid of pids) bytes += Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
-  return bytes;
+  return sum(await Promise.all(pids.map(residentBytesOf)));
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
