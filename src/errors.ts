@@ -1,3 +1,5 @@
+export const ERROR_CODES = ["USAGE", "NOT_FOUND", "DENIED", "UNSUPPORTED", "CORRUPT", "UNAVAILABLE"] as const;
+
 /**
  * What went wrong, grouped by what the caller does next.
  *
@@ -8,7 +10,7 @@
  * - `CORRUPT`: bytes contradict their format or their digest; reading on would give wrong results.
  * - `UNAVAILABLE`: a place (network, disk, kernel) failed; the same call may succeed later.
  */
-export type ErrorCode = "USAGE" | "NOT_FOUND" | "DENIED" | "UNSUPPORTED" | "CORRUPT" | "UNAVAILABLE";
+export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** The one error class. The message says what, where, expected, found, and what to do. */
 export class LazyError extends Error {

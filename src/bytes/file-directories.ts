@@ -21,13 +21,13 @@ export async function makeDirectories(path: string): Promise<string | undefined>
   return made;
 }
 
-/** Makes names that were made, changed or removed in a directory survive a crash. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
+/** Makes what was written to a file, or names that were made, changed or removed in a directory, survive a crash. */
+export async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, "r");
   try {
-    await directory.sync();
+    await handle.sync();
   } finally {
-    await directory.close();
+    await handle.close();
   }
 }
 

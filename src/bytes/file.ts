@@ -1,7 +1,7 @@
 import { open, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
-import { syncDirectory } from "./file-directories.ts";
+import { syncPath } from "./file-directories.ts";
 import { checkRange, type ByteSource } from "./source.ts";
 import type { WritableFile } from "./writable-file.ts";
 
@@ -53,7 +53,7 @@ export class DiskFile implements WritableFile {
   /** Makes a new, empty file, whose name survives a crash. Throws `USAGE` when there is one already. */
   static async create(path: string): Promise<DiskFile> {
     const handle = await opened(path, "wx+");
-    await syncDirectory(dirname(path));
+    await syncPath(dirname(path));
     return new DiskFile(handle, path, 0);
   }
 

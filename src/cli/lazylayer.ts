@@ -39,8 +39,9 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   completion: async ({ program, environment }) => (await import("./completion/completion.ts")).addCompletionCommand(program, environment),
 };
 
-/** What speaks of all commands although it is one, and what needs none. */
-const OVERVIEWS: readonly (string | undefined)[] = ["help", "completion"];
+/** Speaks of all commands although it is one. */
+const OVERVIEW = "completion";
+/** What needs no command. */
 const ALONE: readonly (string | undefined)[] = ["-V", "--version"];
 
 /**
@@ -61,7 +62,7 @@ export async function createLazylayer(
     .addHelpText("after", HELP);
   if (ALONE.includes(wanted)) return program;
   const found = Object.keys(COMMANDS).find((names) => names.split(" ").includes(wanted ?? ""));
-  const names = found === undefined || OVERVIEWS.includes(wanted) ? Object.keys(COMMANDS) : [found];
+  const names = found === undefined || wanted === OVERVIEW ? Object.keys(COMMANDS) : [found];
   for (const name of names) await COMMANDS[name]({ program, environment, setStatus });
   return program;
 }

@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { z } from "zod";
-import { LazyError } from "../errors.ts";
-import { ERROR_CODES, unreachable } from "./json-client.ts";
+import { ERROR_CODES, LazyError } from "../errors.ts";
+import { unreachable } from "./json-client.ts";
 
 export type ControlCall =
   | { readonly call: "stats" }

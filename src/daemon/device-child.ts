@@ -2,12 +2,11 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
-import { LazyError } from "../errors.ts";
+import { ERROR_CODES, LazyError } from "../errors.ts";
 import { readConfigText, readServiceConfig } from "./config/config-file.ts";
 import type { ServiceConfig } from "./config/service-config.ts";
 import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
-import { ERROR_CODES } from "./json-client.ts";
 
 const replySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("ready") }),

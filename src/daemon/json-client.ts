@@ -1,7 +1,7 @@
 import { request, type IncomingMessage } from "node:http";
 import { once } from "node:events";
 import { z } from "zod";
-import { LazyError, messageOf, type ErrorCode } from "../errors.ts";
+import { ERROR_CODES, LazyError, messageOf } from "../errors.ts";
 
 const MAX_ANSWER_BYTES = 64 * 2 ** 20;
 
@@ -13,15 +13,6 @@ export interface JsonCall {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }
-
-export const ERROR_CODES = [
-  "USAGE",
-  "NOT_FOUND",
-  "DENIED",
-  "UNSUPPORTED",
-  "CORRUPT",
-  "UNAVAILABLE",
-] as const satisfies readonly ErrorCode[];
 
 const failureSchema = z.object({ code: z.string(), message: z.string() });
 

@@ -1,7 +1,9 @@
-import { copyFile, open, rename, rm, stat } from "node:fs/promises";
+import { copyFile, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { syncPath } from "../bytes/file-directories.ts";
 import type { ImagePlaces } from "../device/image-config-places.ts";
 import { hasUpper, lowersOf, type WritableImage } from "../device/image-config.ts";
+import { localPaths } from "../device/image-config-lower.ts";
 import { parseImageConfig, type ImageConfig, type LowerConfig } from "../device/image-config-schema.ts";
 import { openUpper } from "../device/image-config-upper.ts";
 import { LazyError } from "../errors.ts";
@@ -22,9 +24,6 @@ interface Taken {
   readonly config: ImageConfig;
   readonly lock: ProcessLock;
 }
-
-/** Where a layer's directory may hold it, as images are opened. */
-const NAMES_IN_DIRECTORY = ["overlaybd.commit", ".commit", "overlaybd.sealed"] as const;
 
 /**
  * Makes the upper layer of a running device its top lower, and the new configuration's upper layer the one that is written to. The new
@@ -83,9 +82,8 @@ function isSameLower(one: LowerConfig, other: LowerConfig): boolean {
   return one.file === other.file && one.dir === other.dir;
 }
 
-async function firstFile({ file, dir }: LowerConfig): Promise<string | undefined> {
-  const candidates = [...(file === "" ? [] : [file]), ...(dir === "" ? [] : NAMES_IN_DIRECTORY.map((name) => `${dir}/${name}`))];
-  for (const path of candidates) if (await isThere(path)) return path;
+async function firstFile(lower: LowerConfig): Promise<string | undefined> {
+  for (const path of localPaths(lower)) if (await isThere(path)) return path;
   return undefined;
 }
 
@@ -120,13 +118,4 @@ async function replaceFile(from: string, to: string): Promise<void> {
     await rm(from);
   }
   await syncPath(dirname(to));
-}
-
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

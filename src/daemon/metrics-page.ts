@@ -1,3 +1,4 @@
+import { ERROR_CODES } from "../errors.ts";
 import type { DeviceStats, Latency, TraceStats } from "./device-stats.ts";
 import { LATENCY_BOUNDS } from "./stopwatch.ts";
 
@@ -15,8 +16,6 @@ export interface Observation {
 type Labels = Readonly<Record<string, string>>;
 type Sample = readonly [labels: Labels, value: number, suffix?: string];
 
-/** Codes of our own errors: labels that nobody can add to. */
-const ERROR_CODES = ["USAGE", "NOT_FOUND", "DENIED", "UNSUPPORTED", "CORRUPT", "UNAVAILABLE"] as const;
 const STATES = ["running", "starting", "restarting"] as const;
 
 /** Totals of one kind of traffic, as they were at a moment. */
@@ -163,6 +162,7 @@ function ownFamilies({ devices, states, restarts }: Observation): string[] {
       "lazylayer_errors_total",
       "counter",
       "Requests that failed, by code.",
+      // Labels that nobody can add to.
       ERROR_CODES.map((code) => [{ code }, sum(({ errors }) => errors[code] ?? 0)]),
     ),
   ];

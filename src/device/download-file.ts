@@ -1,6 +1,6 @@
 import { rename, rm, stat, statfs } from "node:fs/promises";
 import { DiskFile } from "../bytes/file.ts";
-import { syncDirectory } from "../bytes/file-directories.ts";
+import { syncPath } from "../bytes/file-directories.ts";
 import type { ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import type { FileExtent } from "../formats/lsmt/unsealed-layer.ts";
@@ -90,7 +90,7 @@ export class DownloadFile {
       throw error;
     }
     await rename(partialPath(this.#directory), wholePath(this.#directory));
-    await syncDirectory(this.#directory);
+    await syncPath(this.#directory);
   }
 
   async close(): Promise<void> {

@@ -77,9 +77,14 @@ async function openLayerFile(opening: Opening, places: OpeningPlaces): Promise<D
   }
 }
 
-async function findLocal({ file, dir }: LowerConfig, where: string): Promise<string | undefined> {
+/** Where a layer may be on this machine, the best first. */
+export function localPaths({ file, dir }: Pick<LowerConfig, "file" | "dir">): string[] {
   const inDirectory = dir === "" ? [] : NAMES_IN_DIRECTORY.map((name) => `${dir}/${name}`);
-  for (const path of file === "" ? inDirectory : [file, ...inDirectory]) {
+  return file === "" ? inDirectory : [file, ...inDirectory];
+}
+
+async function findLocal(lower: LowerConfig, where: string): Promise<string | undefined> {
+  for (const path of localPaths(lower)) {
     const found = await exists(path).catch((error: unknown) => {
       throw new ImageOpenError(`failed to open local file ${path}`, where, error);
     });
@@ -142,7 +147,8 @@ async function openRemote(opening: Opening, places: OpeningPlaces): Promise<Devi
   }
 }
 
-function digestOfLower({ lower: { digest, file, dir }, where, index }: Opening): Digest {
+function digestOfLower({ lower, where, index }: Opening): Digest {
+  const { digest } = lower;
   const reason = `failed to open layer ${index}`;
   if (digest !== "") {
     try {
@@ -151,7 +157,7 @@ function digestOfLower({ lower: { digest, file, dir }, where, index }: Opening):
       throw new ImageOpenError(reason, where, error);
     }
   }
-  const looked = [file, ...(dir === "" ? [] : NAMES_IN_DIRECTORY.map((name) => `${dir}/${name}`))].filter((path) => path !== "");
+  const looked = localPaths(lower);
   const tried = looked.length === 0 ? "has neither file, dir nor digest" : `there is no ${looked.join(", no ")}, and it has no digest`;
   throw new ImageOpenError(reason, where, new LazyError("NOT_FOUND", `the layer ${tried}; name its file, or the blob and its repository`));
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { open, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { syncPath } from "../bytes/file-directories.ts";
 import type { ByteSink } from "../bytes/sink.ts";
 import { LazyError } from "../errors.ts";
 import { placeError } from "../image-layout/layout-index.ts";
@@ -66,8 +67,7 @@ async function replaceFile(
     await file.sync();
     signal?.throwIfAborted();
     await rename(temporary, path);
-    await using directory = await open(dirname(path), "r");
-    await directory.sync();
+    await syncPath(dirname(path));
   } catch (error) {
     await rm(temporary, { force: true });
     signal?.throwIfAborted();
