@@ -39,6 +39,16 @@ test("blobs share their memory: who finds none left goes to a file, and closing 
   assert.equal(memory.take(3 * MIB), true);
 });
 
+test("a blob goes to a file when the process has no memory to spare", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const spool = (limit: number): BlobSpool =>
+    new BlobSpool({ path: scratch.join(String(limit), "blob"), keep: false, memory: new SpoolMemory(MIB, limit) });
+  const [below, above] = [spool(process.memoryUsage.rss() * 2), spool(process.memoryUsage.rss() / 2)];
+  for (const blob of [below, above]) await blob.write(Buffer.from("content"));
+  assert.deepEqual([existsSync(below.name), existsSync(above.name)], [false, true]);
+  for (const blob of [below, above]) await blob.close();
+});
+
 test("a blob that is to be kept is a file from the start and stays", async () => {
   await using scratch = await TemporaryDirectory.create();
   const path = scratch.join("kept", "blob");

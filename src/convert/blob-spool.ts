@@ -15,14 +15,17 @@ const NO_SPACE = "free space there, or name another directory for temporary data
 /** Bytes of memory that several spools share: a blob stays in memory while there is room in it. */
 export class SpoolMemory {
   #free: number;
+  readonly #residentLimit: number;
 
-  constructor(bytes: number) {
+  /** @param residentLimit there is no room either while the process takes this much memory for whatever it does */
+  constructor(bytes: number, residentLimit = Infinity) {
     this.#free = bytes;
+    this.#residentLimit = residentLimit;
   }
 
   /** Whether there is room; if so it is taken. */
   take(bytes: number): boolean {
-    if (bytes > this.#free) return false;
+    if (bytes > this.#free || process.memoryUsage.rss() + bytes > this.#residentLimit) return false;
     this.#free -= bytes;
     return true;
   }

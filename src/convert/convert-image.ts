@@ -23,8 +23,10 @@ import { WorkDirectory } from "./work-directory.ts";
 
 /** Uploads at a time. */
 const UPLOADS = 4;
-/** What blobs may take of memory together; what is beyond goes to disk. */
-const SPOOL_MEMORY_BYTES = 20 << 20;
+/** What blobs may take of memory together; what is beyond goes to disk ... */
+const SPOOL_MEMORY_BYTES = 64 << 20;
+/** ... and so does what comes while the process takes this much: it stays below 350 MB. */
+const SPOOL_RESIDENT_BYTES = 272e6;
 
 /**
  * Converts an image, or each image of an index, once for every target out of one read of its layers, and stores the results under the
@@ -71,7 +73,7 @@ class Conversion {
     this.#images = imagesOf(graph);
     this.#directory = directory;
     this.#slots = new Semaphore(imagesAtOnce);
-    const memory = new SpoolMemory(SPOOL_MEMORY_BYTES);
+    const memory = new SpoolMemory(SPOOL_MEMORY_BYTES, SPOOL_RESIDENT_BYTES);
     const uploads = new Semaphore(UPLOADS);
     const signal = AbortSignal.any([options.signal, this.#failure.signal]);
     const runs = targets.map((target, index): TargetRun => {

@@ -77,10 +77,13 @@ export class LayerBuilder {
     this.#layers = options.targets.map(() => []);
   }
 
-  /** The layers by target. `scans` are in the order of the chain, undefined where all targets have the layer. */
-  async build(scans: readonly Promise<ScannedLayer | undefined>[]): Promise<ConvertedLayer[][]> {
+  /**
+   * The layers by target. `scans` are in the order of the chain, undefined where all targets have the layer; each is taken out at its
+   * turn, as what a scan found takes memory.
+   */
+  async build(scans: Promise<ScannedLayer | undefined>[]): Promise<ConvertedLayer[][]> {
     for (const scan of scans) scan.catch(() => {}); // each is awaited below, perhaps after it failed
-    for (const [index, pending] of scans.entries()) {
+    for (let index = 0, pending = scans.shift(); pending; index++, pending = scans.shift()) {
       const scanned = await pending;
       if (scanned) await this.#build(index, scanned);
       // What a known layer changes is not in memory.
@@ -94,15 +97,18 @@ export class LayerBuilder {
   }
 
   async #build(index: number, { scan, writers, release }: ScannedLayer): Promise<void> {
-    const filesystem = (this.#filesystem ??= await this.#openFilesystem());
-    const blocks = await applyLayer(filesystem, scan, `${this.#name}: layer ${index}`);
-    const metadataBlock = (block: number): Uint8Array => filesystem.metadataBlock(block);
-    for (const [target, writer] of writers.entries()) {
-      if (writer === undefined) continue;
-      const layer = await writer.finish({ scan, blocks, metadataBlock });
-      this.#layers[target].push(layer);
+    try {
+      const filesystem = (this.#filesystem ??= await this.#openFilesystem());
+      const blocks = await applyLayer(filesystem, scan, `${this.#name}: layer ${index}`);
+      const metadataBlock = (block: number): Uint8Array => filesystem.metadataBlock(block);
+      for (const [target, writer] of writers.entries()) {
+        if (writer === undefined) continue;
+        const layer = await writer.finish({ scan, blocks, metadataBlock });
+        this.#layers[target].push(layer);
+      }
+    } finally {
+      release();
     }
-    release();
     for (const [target, { layerConverted }] of this.#options.targets.entries()) {
       if (writers[target]) layerConverted(index, this.#layers[target][index]);
     }

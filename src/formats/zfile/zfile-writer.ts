@@ -53,10 +53,10 @@ export class ZFileWriter {
   readonly #batchBytes: number;
   #batch: Uint8Array;
   #batchFill = 0;
-  readonly #freeBatches: Uint8Array[] = [];
+  #freeBatches: Uint8Array[] = [];
   /** Of batches that have been written, for what others are compressed to. */
-  readonly #spares: ArrayBuffer[] = [];
-  readonly #underway: Promise<void>[] = [];
+  #spares: ArrayBuffer[] = [];
+  #underway: Promise<void>[] = [];
   #lastWrite: Promise<void>;
   #index = new Uint32Array(1024);
   #blocks = 0;
@@ -124,7 +124,17 @@ export class ZFileWriter {
       ? this.#record(FLAG_HEADER | FLAG_DATA | FLAG_HEADER_OVERWRITTEN | FLAG_DIGEST, indexCrc)
       : this.#record(FLAG_HEADER | FLAG_DATA | FLAG_DIGEST, 0);
     this.#state = "closed";
+    this.#dropBuffers();
     return { header, bytes: 2 * ZFILE_RECORD_BYTES + this.#storedBytes + index.length, originalBytes: this.#originalBytes };
+  }
+
+  /** Who made the ZFile may keep the writer for longer: a layer's, until its image is complete. */
+  #dropBuffers(): void {
+    this.#freeBatches = [];
+    this.#spares = [];
+    this.#underway = [];
+    this.#batch = new Uint8Array(0);
+    this.#index = new Uint32Array(0);
   }
 
   #begin(call: string): void {
