@@ -29,7 +29,7 @@ const BREACHES: readonly (readonly [what: string, sources: Record<string, string
   ["a room that is not in the table", { "attic/a.ts": 'import { x } from "../bytes/b.ts";' }, /does not know/],
   ["an import from outside of src", { "tar/a.ts": 'import { x } from "../../test/support/b.ts";' }, /outside of src/],
   ["files in a format", { "formats/ext4/a.ts": 'import { open } from "node:fs/promises";' }, /imports node:fs\/promises/],
-  ["HTTP outside of registry", { "device/a.ts": 'import { request } from "undici";' }, /imports undici/],
+  ["HTTP outside of registry", { "device/a.ts": 'import { request } from "node:http";' }, /imports node:http/],
   ["threads outside of their rooms", { "convert/a.ts": 'import { Worker } from "node:worker_threads";' }, /imports node:worker_threads/],
   ["processes outside of their rooms", { "device/a.ts": 'import { spawn } from "node:child_process";' }, /imports node:child_process/],
   ["the environment outside of cli", { "registry/a.ts": "const home = process.env.HOME;" }, /reads process\.env/],

@@ -32,7 +32,7 @@ const STAGES: readonly (readonly [RegExp, string])[] = [
   [/\/src\/tar\//, "tar"],
   [/\/src\/(formats\/ext4|tree)\//, "metadata"],
   [/\/src\/formats\/(zfile|lsmt)\//, "blob formats"],
-  [/\/src\/registry\/|\/undici\/|^node:(_?http|net|internal\/(stream_base|net|deps\/undici))/, "download, upload"],
+  [/\/src\/registry\/|^node:(_?http|net|internal\/(stream_base|net))/, "download, upload"],
   [/\/src\/workers\/|^node:internal\/(worker|structured_clone|per_context)/, "messages"],
   [/^node:(fs|internal\/fs)/, "spool"],
   [/^node:(stream|events|internal\/(streams|webstreams|readline))/, "Node's streams"],

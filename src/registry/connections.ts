@@ -1,7 +1,11 @@
-import { Agent, EnvHttpProxyAgent, type Dispatcher } from "undici";
+import type { Agent, AgentOptions } from "node:http";
 import { LazyError } from "../errors.ts";
 import { guardedLookup } from "./address-guard.ts";
-import { tlsSettings, type HostTls, type TlsOptions, type TlsSettings } from "./tls.ts";
+import { http, https } from "./node-http.ts";
+import { tlsSettings, trustByDefault, type HostTls, type TlsOptions } from "./tls.ts";
+
+/** A connection that nobody uses for so long is closed, or for less if the other side says so. */
+const IDLE_MS = 4_000;
 
 /** As in `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. Loopback hosts are never asked through a proxy. */
 export interface ProxyOptions {
@@ -13,8 +17,6 @@ export interface ProxyOptions {
 export interface ConnectionOptions {
   /** The registry. Other hosts are those that it names: its token service, its storage. */
   readonly home: URL;
-  /** Connecting, with TLS. */
-  readonly connectMs: number;
   /** Connections to one host; requests beyond them queue. */
   readonly connectionsPerHost: number;
   readonly tls: TlsOptions;
@@ -25,26 +27,26 @@ export interface ConnectionOptions {
 export class Connections {
   readonly #options: ConnectionOptions;
   readonly #hosts = new Map<string, Promise<HostTls | undefined>>();
-  readonly #pools = new Map<string, Promise<Dispatcher>>();
-  #closed = false;
+  readonly #agents = new Map<string, Promise<Agent>>();
+  #isClosed = false;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
   }
 
   /** Throws `USAGE` for certificates that cannot be read or used. */
-  async poolFor(url: URL): Promise<Dispatcher> {
+  async agentFor(url: URL): Promise<Agent> {
     const isHome = url.hostname === this.#options.home.hostname;
     const host = url.protocol === "https:" ? await this.#hostTls(url.host) : undefined;
     const key = host ? url.host : isHome ? "home" : "other";
-    const pool = this.#pools.get(`${key} ${url.protocol}`) ?? this.#open(url, host, isHome);
-    this.#pools.set(`${key} ${url.protocol}`, pool);
-    return await pool;
+    const agent = this.#agents.get(`${key} ${url.protocol}`) ?? this.#open(url, host, isHome);
+    this.#agents.set(`${key} ${url.protocol}`, agent);
+    return await agent;
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    for (const pool of this.#pools.values()) await (await pool.catch(() => undefined))?.destroy();
+    this.#isClosed = true;
+    for (const agent of this.#agents.values()) (await agent.catch(() => undefined))?.destroy();
   }
 
   async #hostTls(host: string): Promise<HostTls | undefined> {
@@ -59,33 +61,30 @@ export class Connections {
     return isPlain ? undefined : found;
   }
 
-  async #open(url: URL, host: HostTls | undefined, isHome: boolean): Promise<Dispatcher> {
-    const { tls } = this.#options;
+  async #open(url: URL, host: HostTls | undefined, isHome: boolean): Promise<Agent> {
+    const { tls, proxy } = this.#options;
+    const options = agentOptions(this.#options, isHome);
     const isSecure = url.protocol === "https:";
-    const settings = isSecure ? await tlsSettings(tls, host, isHome) : { rejectUnauthorized: true };
-    // A proxy is no registry: what is said about those does not hold for it.
-    const proxyTls = this.#options.proxy && isSecure ? await tlsSettings({ ...tls, insecure: false }, undefined, false) : undefined;
-    const pool = openPool(this.#options, settings, proxyTls, isHome);
-    if (this.#closed) await pool.destroy();
-    return pool;
+    // A proxy is no registry: what is said about those does not hold for it. Node takes no settings for it but what holds for all.
+    if (proxyAddress(isSecure ? proxy?.https : proxy?.http)?.startsWith("https:")) await trustByDefault(tls);
+    const agent = isSecure ? new (https().Agent)({ ...options, ...(await tlsSettings(tls, host, isHome)) }) : new http.Agent(options);
+    if (this.#isClosed) agent.destroy();
+    return agent;
   }
 }
 
-function openPool(options: ConnectionOptions, tls: TlsSettings, proxyTls: TlsSettings | undefined, isHome: boolean): Dispatcher {
-  const lookup = isHome ? {} : { lookup: guardedLookup(options.home.hostname) };
-  const shared = {
-    connections: options.connectionsPerHost,
-    allowH2: false,
-    connect: { ...tls, ...lookup, timeout: options.connectMs },
-    requestTls: tls,
-    ...(proxyTls && { proxyTls }),
-  };
-  const { no } = options.proxy ?? {};
-  const [http, https] = [proxyAddress(options.proxy?.http), proxyAddress(options.proxy?.https)];
-  if (!http && !https) return new Agent(shared);
-  // Empty strings keep the agent from looking at the environment by itself.
-  const noProxy = [no, "localhost", "127.0.0.1", "[::1]"].filter(Boolean).join(",");
-  return new EnvHttpProxyAgent({ ...shared, httpProxy: http ?? "", httpsProxy: https ?? "", noProxy });
+function agentOptions({ home, connectionsPerHost, proxy }: ConnectionOptions, isHome: boolean): AgentOptions {
+  const lookup = isHome ? {} : { lookup: guardedLookup(home.hostname) };
+  const [http, https] = [proxyAddress(proxy?.http), proxyAddress(proxy?.https)];
+  const env = { HTTP_PROXY: http, HTTPS_PROXY: https, NO_PROXY: noProxy(proxy?.no) };
+  return { keepAlive: true, timeout: IDLE_MS, maxSockets: connectionsPerHost, ...lookup, ...((http ?? https) && { proxyEnv: env }) };
+}
+
+/** A name stands for those below it as well, as it does for other tools. */
+function noProxy(text = ""): string {
+  const entries = text.split(",").map((entry) => entry.trim());
+  const below = entries.filter((entry) => /^[^.*:]/.test(entry)).map((entry) => `.${entry}`);
+  return [...entries, ...below, "localhost", "127.0.0.1", "::1", "[::1]"].filter(Boolean).join(",");
 }
 
 /** An address may lack `http://`, as it may for other tools. Throws `USAGE` without repeating it: it may hold a password. */

@@ -1,9 +1,11 @@
-import { Agent, request } from "undici";
+import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
 import { optionalString, parseJsonObject, requireObject } from "../oci/json.ts";
 import { readClientCertificate, readRootFile } from "./certificate-files.ts";
 import { findAuth } from "./credential-files.ts";
 import type { Credential, CredentialSource } from "./credentials.ts";
+import { http, https } from "./node-http.ts";
 import { redactUrl } from "./registry-error.ts";
 
 /** Where a service answers. */
@@ -58,20 +60,28 @@ export class CredentialService implements CredentialSource {
   }
 
   async #ask(blobUrl: string, where: string): Promise<Uint8Array> {
-    const dispatcher = new Agent({ connect: await connectOptions(this.#address) });
     const base = this.#address.kind === "uds" ? UDS_URL : this.#address.url;
+    const { request } = this.#address.kind === "https" ? https() : http;
+    const signal = AbortSignal.timeout(this.#options.timeoutMs);
+    const asked = request(`${base}${base.includes("?") ? "&" : "?"}remote_url=${blobUrl}`, {
+      ...(await connectOptions(this.#address)),
+      agent: false,
+      headers: { accept: "application/json" },
+      signal,
+    });
+    asked.on("error", () => {}); // told to whoever waits for the answer or reads it
     try {
-      const { statusCode, body } = await request(`${base}${base.includes("?") ? "&" : "?"}remote_url=${blobUrl}`, {
-        dispatcher,
-        headers: { accept: "application/json" },
-        signal: AbortSignal.timeout(this.#options.timeoutMs),
-      });
-      const answer: AsyncIterable<unknown> = body;
+      const answered: Promise<IncomingMessage[]> = once(asked, "response");
+      asked.end();
+      const [answer] = await answered;
       const bytes = await readAnswer(answer, where);
-      if (statusCode !== 200) throw new LazyError("UNAVAILABLE", `${where}: answers ${statusCode}, expected 200`);
+      if (answer.statusCode !== 200) throw new LazyError("UNAVAILABLE", `${where}: answers ${answer.statusCode}, expected 200`);
       return bytes;
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error;
     } finally {
-      await dispatcher.destroy();
+      asked.destroy();
     }
   }
 }

@@ -1,8 +1,8 @@
 import { LazyError, messageOf } from "../errors.ts";
 import { brokenTransfer, redactUrl, RegistryError } from "./registry-error.ts";
 
-const STALLED = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
-const CLOSED = new Set(["UND_ERR_DESTROYED", "UND_ERR_CLOSED"]);
+/** The other side has closed the connection, or a connection that it had closed was used. */
+const CLOSED = new Set(["ECONNRESET", "EPIPE"]);
 /** What the other side says about the certificate that it was shown, or was not. */
 const WANTS_CERTIFICATE = /ALERT_(?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA|UNSUPPORTED_CERTIFICATE|ACCESS_DENIED)|ALERT_HANDSHAKE_FAILURE/;
 const CERTIFICATE = /CERT|SIGNED|UNABLE_TO_|ERR_TLS_/;
@@ -13,7 +13,6 @@ export function networkError(url: URL, error: unknown): LazyError {
   const code = codeOf(error);
   const permanent = (hint: string): RegistryError =>
     new RegistryError("UNAVAILABLE", `${redactUrl(url)}: ${hint}`, { url: redactUrl(url), retryable: false }, { cause: error });
-  if (CLOSED.has(code)) return permanent("the connection was closed on this side");
   if (WANTS_CERTIFICATE.test(code)) {
     const shown = redactUrl(url);
     const message = `${shown}: wants a client certificate, or another one: ${code}; give --client-cert CERT:KEY, or see docs/registries.md`;
@@ -22,9 +21,8 @@ export function networkError(url: URL, error: unknown): LazyError {
   if (CERTIFICATE.test(code)) return permanent(`TLS certificate not accepted: ${messageOf(error)}; trust its authority, or use --insecure`);
   if (code === "ERR_SSL_WRONG_VERSION_NUMBER" || code === "EPROTO") return permanent("does not speak TLS; use --plain for plain HTTP");
   if (code === "ENOTFOUND") return permanent("host name is not known; check the reference and the name server");
-  if (STALLED.has(code)) return brokenTransfer(url, "stalled: no bytes within the time limit", { cause: error });
   if (code === "ECONNREFUSED") return brokenTransfer(url, "connection refused; is the registry running?", { cause: error });
-  if (code === "UND_ERR_SOCKET" && url.protocol === "https:") {
+  if (CLOSED.has(code) && url.protocol === "https:") {
     const hint = "the other side closed the connection; it may be busy, or want a client certificate (--client-cert CERT:KEY)";
     return brokenTransfer(url, hint, { cause: error });
   }

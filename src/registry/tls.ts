@@ -1,5 +1,5 @@
 import { createPrivateKey } from "node:crypto";
-import { createSecureContext, getCACertificates } from "node:tls";
+import { createSecureContext, getCACertificates, setDefaultCACertificates } from "node:tls";
 import { LazyError, messageOf } from "../errors.ts";
 
 /** A client's certificate, with the chain behind it if there is one, and its key; PEM. */
@@ -41,14 +41,14 @@ export interface TlsSettings {
 /** Settings for one host; `isHome` says that it is the registry's own. Throws `USAGE` for certificates that cannot be used. */
 export async function tlsSettings(options: TlsOptions, host: HostTls | undefined, isHome: boolean): Promise<TlsSettings> {
   const rejectUnauthorized = !(options.insecure ?? false) && !(host?.insecure ?? false);
-  const extra = [...(options.extraRoots ?? []), ...(host?.roots ?? [])];
+  const extra = [...(options.extraRoots ?? []), ...(host?.roots ?? [])].length;
   const clients = distinct([...(host?.clientCertificates ?? []), ...((isHome && options.clientCertificates) || [])]);
-  if (extra.length === 0 && clients.length === 0 && options.systemRoots === undefined) return { rejectUnauthorized };
-  const system = (await options.systemRoots?.()) ?? getCACertificates("default");
+  if (extra === 0 && clients.length === 0 && options.systemRoots === undefined) return { rejectUnauthorized };
+  const roots = await trustedRoots(options);
   refuseAmbiguous(clients);
   try {
     const secureContext = createSecureContext({
-      ca: [...system, ...getCACertificates("extra"), ...extra],
+      ca: [...roots, ...(host?.roots ?? [])],
       cert: clients.map(({ certificate }) => certificate),
       key: clients.map(({ key }) => key),
     });
@@ -57,6 +57,16 @@ export async function tlsSettings(options: TlsOptions, host: HostTls | undefined
     const names = clients.map(({ name }) => name).join(", ") || "root certificates";
     throw new LazyError("USAGE", `${names}: cannot be used for TLS: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** What holds for all hosts also holds for whatever else this process connects to. */
+export async function trustByDefault(options: TlsOptions): Promise<void> {
+  setDefaultCACertificates(await trustedRoots(options));
+}
+
+async function trustedRoots({ systemRoots, extraRoots = [] }: TlsOptions): Promise<string[]> {
+  const system = (await systemRoots?.()) ?? getCACertificates("default");
+  return [...system, ...getCACertificates("extra"), ...extraRoots];
 }
 
 function distinct(clients: readonly ClientCertificate[]): ClientCertificate[] {

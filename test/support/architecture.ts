@@ -49,7 +49,7 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
     ],
   },
   {
-    modules: /^(undici|node:(net|tls|http|https|http2|dns|dgram))$/,
+    modules: /^(node:(net|tls|http|https|http2|dns|dgram))$/,
     allowed: ["registry/", "export/", "daemon/", "cli/", "dedup/postgres-database"],
   },
   { modules: /^(node:sqlite|mysql2(\/promise)?|pg)$/, allowed: ["dedup/"] },

@@ -5,11 +5,12 @@ import { LazyError, messageOf } from "../../errors.ts";
 import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
 import { unmountIfMounted } from "../../native/mounts.ts";
 import { isDiskFull } from "../disk-full.ts";
-import { writeReply } from "./fuse-connection.ts";
-import { encodeReply, encodeReplyHeader, type Change, type FuseFile, type ReadRequest } from "./fuse-files.ts";
+import { readRequestLater, writeReply } from "./fuse-connection.ts";
+import { encodeReply, encodeReplyHeader, type Change, type ReadRequest } from "./fuse-files.ts";
+import { FuseRequests, requestBuffer, type FuseConnection } from "./fuse-requests.ts";
 import type { FuseWorkerData, FuseWorkerMessage } from "./fuse-worker.ts";
 import { ERRNO, MAX_READ_BYTES, writeOut } from "./protocol.ts";
-import type { SyncReaderModule } from "./sync-reader.ts";
+import { loadSyncReader, type SyncReader, type SyncReaderModule } from "./sync-reader.ts";
 
 /** Name of the file that holds the served content. */
 export const CONTENT_NAME = "disk";
@@ -17,15 +18,17 @@ export const CONTENT_NAME = "disk";
 const STATS_NAME = "stats";
 
 const CONTENT_FILE = 0;
+/** Reads that the main thread answers by itself before it starts workers: more than it takes to mount a file system. */
+const BUSY_READS = 1024;
 
 export interface FuseServerOptions {
   /** An existing directory to mount on. */
   readonly directory: string;
   /** Can be written if it has a `write`. */
   readonly content: ByteSource | BlockDevice;
-  /** Lets workers answer what is cached; without it every read goes through `content`. */
+  /** Answers what is cached, on any thread; without it every read goes through `content`. */
   readonly reader?: SyncReaderModule | undefined;
-  /** Threads that read requests, at most. Each takes memory: all but one are started once there is much to do. */
+  /** Threads that take requests once there is much to do. Until then the main thread does: each takes memory, and time to start. */
   readonly workers: number;
   /** Text of the `stats` file, made for every reader. */
   readonly stats: () => string;
@@ -37,10 +40,10 @@ export interface FuseServerOptions {
 
 /** Reads and writes of the content that were answered. */
 export interface FuseReadCounts {
-  /** By workers, from the cache. */
+  /** At once, from the cache. */
   readonly cachedReads: number;
   readonly cachedBytes: number;
-  /** By the main thread, which waits for what has to be fetched. */
+  /** By the main thread, after what had to be fetched. */
   readonly fetchedReads: number;
   readonly fetchedBytes: number;
   readonly failedReads: number;
@@ -53,45 +56,51 @@ export interface FuseReadCounts {
 
 /**
  * A directory with a file `disk`, whose bytes are a source's, and a file `stats`, mounted through FUSE.
- * Workers wait for requests and answer what is cached; the main thread answers the rest.
- * Writes go to the main thread, as they wait for the disk.
+ * The main thread takes requests until there is much to do, and workers from then on. They answer what is cached and leave the rest to the
+ * main thread, which waits for what has to be fetched, and for the disk to be written.
  * The main thread must never touch the mount itself: it would wait for its own answer.
  */
 export class FuseServer {
-  /** Resolves when the file system is unmounted; rejects when a worker fails. */
+  /** Resolves when the file system is unmounted; rejects when a thread fails. */
   readonly ended: Promise<void>;
   readonly #options: FuseServerOptions;
-  readonly #descriptor: number;
+  readonly #connection: FuseConnection;
   readonly #end: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** Threads that take requests, or will. */
   #running = 0;
+  /** By thread. */
   readonly #counters: Float64Array[] = [];
-  readonly #gate = new Int32Array(new SharedArrayBuffer(4));
+  #hasWorkers = false;
+  #isHandedOver = false;
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
   readonly #changes = { writes: 0, writtenBytes: 0, discards: 0, flushes: 0, failedWrites: 0 };
-  readonly #openings = new Int32Array(new SharedArrayBuffer(4));
   readonly #release: PromiseWithResolvers<void> = Promise.withResolvers();
   #awaitsRelease = false;
   #statsText = Buffer.alloc(0);
 
   private constructor(options: FuseServerOptions) {
     this.#options = options;
-    this.#descriptor = openFuseDevice();
-    this.#startWorker();
+    const { content } = options;
+    const files = [
+      { name: CONTENT_NAME, size: content.size, live: false, writable: "write" in content },
+      { name: STATS_NAME, size: 0, live: true, writable: false },
+    ];
+    const openings = new Int32Array(new SharedArrayBuffer(4));
+    this.#connection = { descriptor: openFuseDevice(), files, contentFile: CONTENT_FILE, openings };
     this.ended = this.#end.promise;
     this.ended.catch(() => {}); // whoever serves watches it; a failure before that is found by the mount
   }
 
   static async mount(options: FuseServerOptions): Promise<FuseServer> {
+    const reader = options.reader && (await loadSyncReader(options.reader));
     const server = new FuseServer(options);
     try {
       await mountFuse(server.#descriptor, options.directory, MAX_READ_BYTES, server.#device === undefined);
     } catch (error) {
-      server.#openGate(2);
-      await Promise.allSettled([server.ended]);
       closeFuseDevice(server.#descriptor);
       throw error;
     }
-    server.#openGate(1);
+    void server.#serveHere(reader);
     return server;
   }
 
@@ -103,7 +112,7 @@ export class FuseServer {
 
   /** How often `disk` is open now. */
   openings(): number {
-    return Atomics.load(this.#openings, 0);
+    return Atomics.load(this.#connection.openings, 0);
   }
 
   /** Resolves once nobody has `disk` open. Before it is called, openings may come and go. */
@@ -131,47 +140,62 @@ export class FuseServer {
     return "write" in content ? content : undefined;
   }
 
-  #openGate(value: number): void {
-    Atomics.store(this.#gate, 0, value);
-    Atomics.notify(this.#gate, 0);
+  get #descriptor(): number {
+    return this.#connection.descriptor;
+  }
+
+  /** Takes requests on this thread until others do. Never rejects. */
+  async #serveHere(reader: SyncReader | undefined): Promise<void> {
+    this.#running++;
+    const requests = new FuseRequests(this.#connection, reader, this.#newCounters(), (work) => this.#receive(work));
+    const buffer = requestBuffer(this.#connection.files);
+    try {
+      while (!this.#isHandedOver) {
+        const length = await readRequestLater(this.#descriptor, buffer);
+        if (length === undefined) break;
+        requests.take(buffer.subarray(0, length));
+        if (!this.#hasWorkers && this.#isBusy()) this.#startWorkers();
+      }
+      this.#threadEnds();
+    } catch (cause) {
+      this.#end.reject(new LazyError("UNAVAILABLE", `fuse: ${messageOf(cause)}`, { cause }));
+    }
+  }
+
+  #isBusy(): boolean {
+    return this.#counters[0][0] + this.#main.reads + this.#changes.writes >= BUSY_READS;
+  }
+
+  #newCounters(): Float64Array {
+    const counters = new Float64Array(new SharedArrayBuffer(16));
+    this.#counters.push(counters);
+    return counters;
+  }
+
+  #startWorkers(): void {
+    this.#hasWorkers = true;
+    for (let worker = 0; worker < this.#options.workers; worker++) this.#startWorker();
   }
 
   #startWorker(): void {
-    const counters = new Float64Array(new SharedArrayBuffer(16));
-    this.#counters.push(counters);
-    const files: FuseFile[] = [
-      { name: CONTENT_NAME, size: this.#options.content.size, live: false, writable: this.#device !== undefined },
-      { name: STATS_NAME, size: 0, live: true, writable: false },
-    ];
-    const workerData: FuseWorkerData = {
-      descriptor: this.#descriptor,
-      files,
-      contentFile: CONTENT_FILE,
-      reader: this.#options.reader,
-      gate: this.#gate,
-      openings: this.#openings,
-      counters,
-    };
+    const workerData: FuseWorkerData = { connection: this.#connection, reader: this.#options.reader, counters: this.#newCounters() };
     // The descriptor belongs to all threads: no worker may close it or warn about it.
     const worker = new Worker(new URL("fuse-worker.ts", import.meta.url), { workerData, trackUnmanagedFds: false });
     worker.on("message", (message: FuseWorkerMessage) => this.#receive(message));
     worker.once("error", (cause) => this.#end.reject(new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause })));
     this.#running++;
-    worker.once("exit", () => {
-      this.#running--;
-      if (this.#running === 0) this.#end.resolve();
-    });
+    worker.once("exit", () => this.#threadEnds());
   }
 
-  /** Called while the worker that says so runs, so the connection is not closed. */
-  #startOthers(): void {
-    while (this.#counters.length < this.#options.workers) this.#startWorker();
+  #threadEnds(): void {
+    this.#running--;
+    if (this.#running === 0) this.#end.resolve();
   }
 
   #receive(message: FuseWorkerMessage): void {
     if (message.kind === "read") void this.#answerRead(message.read);
     else if (message.kind === "change") void this.#makeChange(message.change);
-    else if (message.kind === "busy") this.#startOthers();
+    else if (message.kind === "serving") this.#isHandedOver = true;
     else this.#checkRelease();
   }
 
@@ -211,7 +235,7 @@ export class FuseServer {
   }
 
   #checkRelease(): void {
-    if (this.#awaitsRelease && Atomics.load(this.#openings, 0) === 0) this.#release.resolve();
+    if (this.#awaitsRelease && this.openings() === 0) this.#release.resolve();
   }
 
   /** Never rejects: what fails is reported to the reader and to `onReadFailure`. */
