@@ -1,5 +1,4 @@
 import { join, resolve } from "node:path";
-import { rootCertificates } from "node:tls";
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import { LazyError } from "../errors.ts";
@@ -271,6 +270,6 @@ async function tlsOptions(options: StoreOptions, environment: Environment): Prom
   }
   for (const path of options.rootCa ?? []) extraRoots.push(await readRootFile(path));
   for (const { certificate, key } of options.clientCert ?? []) clientCertificates.push(await readClientCertificate(certificate, key));
-  const systemRoots = async (): Promise<readonly string[]> => (await readSystemRoots(environment.systemRoots)) ?? rootCertificates;
+  const systemRoots = async (): Promise<readonly string[] | undefined> => await readSystemRoots(environment.systemRoots);
   return { insecure: options.insecure, extraRoots, clientCertificates, systemRoots };
 }

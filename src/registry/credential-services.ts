@@ -71,7 +71,7 @@ export class CredentialService implements CredentialSource {
     });
     asked.on("error", () => {}); // told to whoever waits for the answer or reads it
     try {
-      const answered: Promise<IncomingMessage[]> = once(asked, "response");
+      const answered = once(asked, "response") as Promise<[IncomingMessage]>;
       asked.end();
       const [answer] = await answered;
       const bytes = await readAnswer(answer, where);

@@ -1,4 +1,4 @@
-import { connect } from "node:tls";
+import { tls } from "./node-http.ts";
 
 const PROBE_MS = 5_000;
 
@@ -7,7 +7,7 @@ export async function speaksTls(host: string): Promise<boolean> {
   const { hostname, port } = new URL(`https://${host}`);
   return await new Promise((resolve) => {
     const bare = hostname.replace(/^\[(.*)\]$/, "$1");
-    const socket = connect({ host: bare, port: Number(port || 443), rejectUnauthorized: false, timeout: PROBE_MS });
+    const socket = tls().connect({ host: bare, port: Number(port || 443), rejectUnauthorized: false, timeout: PROBE_MS });
     const end = (answer: boolean): void => {
       socket.destroy();
       resolve(answer);

@@ -1,6 +1,7 @@
 import { createPrivateKey } from "node:crypto";
-import { createSecureContext, getCACertificates, setDefaultCACertificates } from "node:tls";
+import type { SecureContext } from "node:tls";
 import { LazyError, messageOf } from "../errors.ts";
+import { tls } from "./node-http.ts";
 
 /** A client's certificate, with the chain behind it if there is one, and its key; PEM. */
 export interface ClientCertificate {
@@ -20,8 +21,8 @@ export interface HostTls {
 }
 
 export interface TlsOptions {
-  /** The authorities that are trusted for all hosts, PEM; asked once, at the first connection with TLS. Undefined: Node's own. */
-  readonly systemRoots?: (() => Promise<readonly string[]>) | undefined;
+  /** The authorities that are trusted for all hosts, PEM; asked at the first connection with TLS. Undefined: Node's own. */
+  readonly systemRoots?: (() => Promise<readonly string[] | undefined>) | undefined;
   /** Authorities that are trusted as well, for all hosts; PEM. */
   readonly extraRoots?: readonly string[] | undefined;
   /** Shown to the registry's own host only: who the client is, is no business of a storage or a token service elsewhere. */
@@ -35,7 +36,7 @@ export interface TlsOptions {
 /** What Node's TLS takes: without a context, its own roots. */
 export interface TlsSettings {
   readonly rejectUnauthorized: boolean;
-  readonly secureContext?: ReturnType<typeof createSecureContext>;
+  readonly secureContext?: SecureContext;
 }
 
 /** Settings for one host; `isHome` says that it is the registry's own. Throws `USAGE` for certificates that cannot be used. */
@@ -47,7 +48,7 @@ export async function tlsSettings(options: TlsOptions, host: HostTls | undefined
   const roots = await trustedRoots(options);
   refuseAmbiguous(clients);
   try {
-    const secureContext = createSecureContext({
+    const secureContext = tls().createSecureContext({
       ca: [...roots, ...(host?.roots ?? [])],
       cert: clients.map(({ certificate }) => certificate),
       key: clients.map(({ key }) => key),
@@ -61,11 +62,12 @@ export async function tlsSettings(options: TlsOptions, host: HostTls | undefined
 
 /** What holds for all hosts also holds for whatever else this process connects to. */
 export async function trustByDefault(options: TlsOptions): Promise<void> {
-  setDefaultCACertificates(await trustedRoots(options));
+  tls().setDefaultCACertificates(await trustedRoots(options));
 }
 
 async function trustedRoots({ systemRoots, extraRoots = [] }: TlsOptions): Promise<string[]> {
-  const system = (await systemRoots?.()) ?? getCACertificates("default");
+  const { getCACertificates } = tls();
+  const system = (await systemRoots?.()) ?? getCACertificates("bundled");
   return [...system, ...getCACertificates("extra"), ...extraRoots];
 }
 

@@ -1,5 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { rootCertificates } from "node:tls";
 import type { BlobPlace } from "../../device/blob-place.ts";
 import type { ImagePlaces, OpeningPlaces } from "../../device/image-config-places.ts";
 import { parseServiceConfig } from "../../daemon/config/service-config.ts";
@@ -66,7 +65,7 @@ function openWithoutService(repoBlobUrl: string, { credentialFiles, variables, s
   return openRegistryStore(reference, {
     plainHttp,
     credentials: new CredentialFiles(credentialFiles, { environment: variables }),
-    tls: { systemRoots: async () => (await readSystemRoots(systemRoots)) ?? rootCertificates },
+    tls: { systemRoots: async () => await readSystemRoots(systemRoots) },
     proxy,
     signal,
   });

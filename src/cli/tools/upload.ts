@@ -1,5 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { rootCertificates } from "node:tls";
 import type { Command } from "commander";
 import { FileSource } from "../../bytes/file.ts";
 import { LazyError, messageOf } from "../../errors.ts";
@@ -93,6 +92,6 @@ async function tlsOptions({ tls_cert_path, tls_key_path }: UploadOptions, enviro
   return {
     clientCertificates:
       tls_cert_path === undefined || tls_key_path === undefined ? [] : [await readClientCertificate(tls_cert_path, tls_key_path)],
-    systemRoots: async () => (await readSystemRoots(environment.systemRoots)) ?? rootCertificates,
+    systemRoots: async () => await readSystemRoots(environment.systemRoots),
   };
 }

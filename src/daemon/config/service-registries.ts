@@ -1,4 +1,3 @@
-import { rootCertificates } from "node:tls";
 import type { Eviction } from "../../cache/segment-pool.ts";
 import type { ImagePlaces } from "../../device/image-config-places.ts";
 import type { ImageStore } from "../../oci/image-store.ts";
@@ -71,7 +70,7 @@ async function registryOptions(
     hosts: new HostDirectories(registryHosts),
     tls: {
       clientCertificates: certFile === "" ? [] : [await readClientCertificate(certFile, keyFile)],
-      systemRoots: async () => (await readSystemRoots(systemRoots)) ?? rootCertificates,
+      systemRoots: async () => await readSystemRoots(systemRoots),
     },
     credentials,
     mirrorCredentials: credentials,
