@@ -17,6 +17,8 @@ const DIRECTORY = join(ROOT, ".work/bench");
 const WORK = join(DIRECTORY, "work");
 /** How long a device has nothing to do before its memory is looked at. */
 const IDLE_MS = 5_000;
+/** Between two openings: the process for the next device is there by then. */
+const PAUSE_MS = 1_000;
 const MANY_DEVICES = 50;
 
 const { values } = parseArgs({
@@ -74,12 +76,13 @@ async function emptyCache(bench: DaemonBench): Promise<void> {
   for (const name of await readdir(bench.join("cache")).catch(() => [])) await rm(bench.join("cache", name));
 }
 
-/** What a client of the daemon waits for a device of an image that nothing is known of. */
+/** What a client of the daemon waits for a device of an image that nothing is known of, when it is not the second within a second. */
 async function openingRound(bench: DaemonBench, configs: ReadonlyMap<LayerCount, ImageConfigs>): Promise<Opening[]> {
   const openings: Opening[] = [];
   for (const layers of LAYER_COUNTS) {
     for (const place of ["local", "remote"] as const) {
       await emptyCache(bench);
+      await sleep(PAUSE_MS);
       const start = performance.now();
       await bench.create({ id: "opened", config: configs.get(layers)![place] });
       openings.push({ layers, place, milliseconds: performance.now() - start });

@@ -11,13 +11,14 @@ import { findDataExtents } from "./tools/data-extents.ts";
  * device has such a process, and most of the program's parts would only take memory there.
  */
 export async function runServeDevice(args: readonly string[], environment: Environment): Promise<number> {
-  const [directory] = args;
-  if (directory === undefined || args.length !== 1) throw new LazyError("USAGE", "serve-device: expected one directory, of a device");
+  if (args.length !== 0) throw new LazyError("USAGE", "serve-device: takes no arguments");
   const standardError = (line: string): void => void environment.stderr.write(line);
   let isReady = false;
   try {
-    const order = await orderOfParent();
-    await serveDevice(directory, order, { ...environment, standardError, findDataExtents }, async () => {
+    const order = await orderOfParent(environment.signal);
+    // For whoever lists processes.
+    process.title = `lazylayer serve-device ${order.directory}`;
+    await serveDevice(order, { ...environment, standardError, findDataExtents }, async () => {
       isReady = true;
       await reply({ kind: "ready" });
       // It would otherwise be written when the process ends; others start meanwhile, with less to compile and far less memory.
@@ -36,10 +37,17 @@ export async function runServeDevice(args: readonly string[], environment: Envir
   }
 }
 
-/** The daemon is this same program, and has checked what it sends. */
-async function orderOfParent(): Promise<DeviceOrder> {
+/** The daemon is this same program, and has checked what it sends. It may be long in coming; most of what it may ask for is loaded meanwhile. */
+async function orderOfParent(signal: AbortSignal): Promise<DeviceOrder> {
   if (!process.connected) throw new LazyError("USAGE", "serve-device: is started by lazylayer daemon, which says what to serve");
-  const [order] = (await once(process, "message")) as [DeviceOrder];
+  const end = (): void => process.exit();
+  process.once("disconnect", end);
+  signal.addEventListener("abort", end);
+  const ordered = once(process, "message") as Promise<[DeviceOrder]>;
+  await import("../daemon/config/service-registries.ts");
+  const [order] = await ordered;
+  process.off("disconnect", end);
+  signal.removeEventListener("abort", end);
   return order;
 }
 

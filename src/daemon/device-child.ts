@@ -1,12 +1,14 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { z } from "zod";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { ERROR_CODES, LazyError } from "../errors.ts";
 import { readConfigText, readServiceConfig } from "./config/config-file.ts";
 import type { ServiceConfig } from "./config/service-config.ts";
-import { devicePlaces, SERVE_DEVICE_COMMAND } from "./device-places.ts";
+import { devicePlaces, SERVE_DEVICE_COMMAND, writeProcess } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
+import { identityOf, type ProcessIdentity } from "./process-identity.ts";
 
 const replySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("ready") }),
@@ -18,6 +20,7 @@ export type DeviceReply = z.infer<typeof replySchema>;
 
 /** The one thing that a device process is told by whoever starts it: all that it serves, read and checked. */
 export interface DeviceOrder {
+  readonly directory: string;
   readonly spec: DeviceSpec;
   readonly service: ServiceConfig;
   readonly image: ImageConfig;
@@ -30,23 +33,95 @@ const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
 
 export type Launcher = readonly [command: string, ...args: string[]];
 
+/** Where a process that waits for a device says what goes wrong; the device's log becomes of it. */
+const SPARE_LOG = ".spare.log";
+
 /**
- * Starts a process that serves a device in its directory, and answers its id when the device can be used. The process is on its own then.
- * Throws what is wrong with the configurations, what the process says went wrong, or `UNAVAILABLE` with the end of its log when it says
- * nothing; it has ended, or will.
+ * Starts the processes that serve devices. One more than there are devices waits, with all loaded that most devices need, so that a new
+ * device need not wait for that.
  */
-export async function startDeviceProcess(spec: DeviceSpec, directory: string, [command, ...args]: Launcher): Promise<number> {
-  const order = await readOrder(spec);
-  const { log } = devicePlaces(directory);
-  const descriptor = openSync(log, "a", 0o600);
-  let child: ChildProcess;
-  try {
-    const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-    child = spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, directory], { cwd: "/", detached: true, stdio });
-  } finally {
-    closeSync(descriptor);
+export class DeviceProcesses {
+  readonly #parent: string;
+  readonly #launcher: Launcher;
+  #spare: ChildProcess | undefined;
+  #starting = 0;
+  #isClosed = false;
+
+  /** @param parent the directory of the devices' directories */
+  constructor(parent: string, launcher: Launcher) {
+    this.#parent = parent;
+    this.#launcher = launcher;
   }
+
+  /**
+   * Has a process serve a device, and answers which one when the device can be used. The process is on its own then.
+   * Throws what is wrong with the configurations, what the process says went wrong, or `UNAVAILABLE` with the end of its log when it says
+   * nothing; it has ended, or will.
+   */
+  async start(spec: DeviceSpec, directory: string): Promise<ProcessIdentity> {
+    const { log } = devicePlaces(directory);
+    this.#starting++;
+    try {
+      const order = await readOrder(spec, directory);
+      const child = this.#takeSpare(log) ?? this.#spawn(log);
+      return await serving(child, order, log);
+    } finally {
+      this.#starting--;
+      if (this.#starting === 0) this.prepare();
+    }
+  }
+
+  /** Has a process wait for the next device, if none does. */
+  prepare(): void {
+    if (this.#isClosed || this.#spare !== undefined) return;
+    const log = join(this.#parent, SPARE_LOG);
+    rmSync(log, { force: true });
+    const spare = this.#spawn(log);
+    this.#spare = spare;
+    const forget = (): void => {
+      if (this.#spare === spare) this.#spare = undefined;
+    };
+    spare.once("error", forget);
+    spare.once("exit", forget);
+    // It waits for us, not we for it.
+    spare.unref();
+    spare.channel?.unref();
+  }
+
+  /** The process that waits ends; devices go on. */
+  close(): void {
+    this.#isClosed = true;
+    if (this.#spare?.connected === true) this.#spare.disconnect();
+    rmSync(join(this.#parent, SPARE_LOG), { force: true });
+  }
+
+  /** Its log goes to `log`, unless there is one of an earlier process: then it is not taken. */
+  #takeSpare(log: string): ChildProcess | undefined {
+    const spare = this.#spare;
+    if (spare?.connected !== true || existsSync(log)) return undefined;
+    renameSync(join(this.#parent, SPARE_LOG), log);
+    this.#spare = undefined;
+    return spare;
+  }
+
+  #spawn(log: string): ChildProcess {
+    const [command, ...args] = this.#launcher;
+    const descriptor = openSync(log, "a", 0o600);
+    try {
+      const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
+      return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND], { cwd: "/", detached: true, stdio });
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+}
+
+/** Gives the process its order, and waits until it serves. */
+async function serving(child: ChildProcess, order: DeviceOrder, log: string): Promise<ProcessIdentity> {
   const answer = replyOf(child);
+  const identity = child.pid === undefined ? undefined : identityOf(child.pid);
+  // First, so that whoever looks for the device's process finds it, whatever becomes of this one.
+  if (identity !== undefined) writeProcess(order.directory, identity);
   child.send(order, () => {}); // one that cannot be told ends, and that is heard of
   const reply = await answer.catch((cause: unknown) => {
     throw crashed(log, cause);
@@ -54,15 +129,15 @@ export async function startDeviceProcess(spec: DeviceSpec, directory: string, [c
   if (reply.kind === "failed") throw new LazyError(reply.code, reply.message);
   if (child.connected) child.disconnect();
   child.unref();
-  if (child.pid === undefined) throw new LazyError("UNAVAILABLE", `${directory}: the process has no id`);
-  return child.pid;
+  if (identity === undefined) throw new LazyError("UNAVAILABLE", `${order.directory}: its process has ended`);
+  return identity;
 }
 
 /** Read here and not by the process: what it takes to check them would stay in its memory as long as the device lives. */
-async function readOrder(spec: DeviceSpec): Promise<DeviceOrder> {
+async function readOrder(spec: DeviceSpec, directory: string): Promise<DeviceOrder> {
   const service = await readServiceConfig(spec.serviceConfigPath);
   const image = parseImageConfig(await readConfigText(spec.configPath), spec.configPath);
-  return { spec, service: service.config, image: image.config, notices: image.notices };
+  return { directory, spec, service: service.config, image: image.config, notices: image.notices };
 }
 
 async function replyOf(child: ChildProcess): Promise<DeviceReply> {

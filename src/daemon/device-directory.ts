@@ -1,12 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { z } from "zod";
+import { z } from "zod";
 import { LazyError, messageOf } from "../errors.ts";
-import { devicePlaces, removeDeviceDirectory, SERVE_DEVICE_COMMAND } from "./device-places.ts";
+import { devicePlaces, removeDeviceDirectory } from "./device-places.ts";
 import { deviceIdSchema, deviceSpecSchema, deviceStateSchema, type DeviceSpec, type DeviceState } from "./exposure-schema.ts";
+import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 
 const NEW_PREFIX = ".new-";
+const processIdentitySchema = z.object({ pid: z.int().positive(), startTicks: z.int() });
 /** The kernel's limit for the path of a unix socket, without the NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
 
@@ -72,31 +74,21 @@ export function readState(directory: string): DeviceState | undefined {
   return readJson(devicePlaces(directory).statePath, deviceStateSchema);
 }
 
-/** Device processes by the directory they serve. */
-export function findDeviceProcesses(): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const name of readdirSync("/proc")) {
-    const directory = /^\d+$/.test(name) ? servedDirectory(Number(name)) : undefined;
-    if (directory !== undefined) found.set(directory, Number(name));
-  }
-  return found;
-}
-
-/** Whether a process lives and serves the directory; its id may be somebody else's by now. */
-export function isServing(pid: number, directory: string): boolean {
-  return servedDirectory(pid) === directory;
-}
-
-/** A zombie has no command line any more. */
-function servedDirectory(pid: number): string | undefined {
-  const args = readIfThere(`/proc/${pid}/cmdline`)?.split("\0") ?? [];
-  const at = args.indexOf(SERVE_DEVICE_COMMAND);
-  return at > 0 ? args[at + 1] : undefined;
+/** The process that serves the device; undefined when there is none. */
+export function readProcess(directory: string): ProcessIdentity | undefined {
+  const text = readIfThere(devicePlaces(directory).processPath);
+  // One that ended with the machine may have left an empty file.
+  if (text === undefined || text === "") return undefined;
+  const identity = parseJson(text, processIdentitySchema, devicePlaces(directory).processPath);
+  return isAlive(identity) ? identity : undefined;
 }
 
 function readJson<T extends z.ZodType>(path: string, schema: T): z.infer<T> | undefined {
   const text = readIfThere(path);
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : parseJson(text, schema, path);
+}
+
+function parseJson<T extends z.ZodType>(text: string, schema: T, path: string): z.infer<T> {
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {
@@ -108,8 +100,7 @@ function readIfThere(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    // Files of a process answer ESRCH when it ends while they are read.
-    if (["ENOENT", "ESRCH", "ENOTDIR"].includes(codeOf(error))) return undefined;
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR") return undefined;
     throw error;
   }
 }

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { dismantle } from "../export/filesystem.ts";
 import type { DeviceState, Exposure } from "./exposure-schema.ts";
 import { asideOf } from "./log/bounded-log.ts";
+import type { ProcessIdentity } from "./process-identity.ts";
 
-/** The command that a device process runs; its one argument is the device's directory. */
+/** The command that a device process runs. */
 export const SERVE_DEVICE_COMMAND = "serve-device";
 
 /** The places of one device below the daemon's directory. What is in there says all that is needed to find it again. */
@@ -18,7 +19,9 @@ export interface DevicePlaces {
   readonly log: string;
   /** What the device is. */
   readonly specPath: string;
-  /** What its process has made known of itself. */
+  /** Which process serves it, or will. */
+  readonly processPath: string;
+  /** What that process has made known of itself. */
   readonly statePath: string;
 }
 
@@ -31,14 +34,22 @@ export function devicePlaces(directory: string): DevicePlaces {
     configPath: join(directory, "config.json"),
     log: join(directory, "device.log"),
     specPath: join(directory, "device.json"),
+    processPath: join(directory, "process.json"),
     statePath: join(directory, "state.json"),
   };
 }
 
-/** Seen whole or not at all. */
 export function writeState(directory: string, state: DeviceState): void {
-  const { statePath: path } = devicePlaces(directory);
-  writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600 });
+  writeWhole(devicePlaces(directory).statePath, state);
+}
+
+export function writeProcess(directory: string, identity: ProcessIdentity): void {
+  writeWhole(devicePlaces(directory).processPath, identity);
+}
+
+/** Seen whole or not at all. */
+function writeWhole(path: string, value: object): void {
+  writeFileSync(`${path}.new`, JSON.stringify(value), { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }
 
@@ -55,8 +66,9 @@ export async function clearDevice(directory: string, expose: Exposure, mode: "pl
 /** Removes a device's directory. Nothing may be mounted in it. */
 export function removeDeviceDirectory(directory: string): void {
   // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
-  const { controlSocket, nbdSocket, configPath, log, exportDirectory, specPath, statePath } = devicePlaces(directory);
-  const files = [controlSocket, nbdSocket, configPath, log, asideOf(log), statePath, `${statePath}.new`];
+  const { controlSocket, nbdSocket, configPath, log, exportDirectory, specPath, processPath, statePath } = devicePlaces(directory);
+  const said = [processPath, statePath].flatMap((path) => [path, `${path}.new`]);
+  const files = [controlSocket, nbdSocket, configPath, log, asideOf(log), ...said];
   for (const path of files) rmSync(path, { force: true });
   removeEmpty(exportDirectory);
   rmSync(specPath, { force: true });

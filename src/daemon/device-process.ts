@@ -41,13 +41,8 @@ export interface DeviceMachine extends Omit<ServiceMachine, "notice" | "onEvicti
  * nothing is left of it, nor of its directory; when it cannot be opened, the directory stays. What goes wrong is in the log.
  * `onReady` runs once the device can be used; the machine's signal takes it down, whoever uses it.
  */
-export async function serveDevice(
-  directory: string,
-  order: DeviceOrder,
-  machine: DeviceMachine,
-  onReady: () => Promise<void>,
-): Promise<void> {
-  const places = devicePlaces(directory);
+export async function serveDevice(order: DeviceOrder, machine: DeviceMachine, onReady: () => Promise<void>): Promise<void> {
+  const places = devicePlaces(order.directory);
   const standardError = (line: string): void => {
     machine.standardError(line);
     boundLog(places.log, MAX_LOG_BYTES);

@@ -6,10 +6,11 @@ import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { readConfigText } from "./config/config-file.ts";
-import { startDeviceProcess } from "./device-child.ts";
-import { createDeviceDirectory, DuplicateDeviceError, findDeviceProcesses, listDevices, type NewDevice } from "./device-directory.ts";
+import { DeviceProcesses, type Launcher } from "./device-child.ts";
+import { createDeviceDirectory, DuplicateDeviceError, listDevices, readProcess, type NewDevice } from "./device-directory.ts";
 import { clearDevice, removeDeviceDirectory } from "./device-places.ts";
 import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
+import type { ProcessIdentity } from "./process-identity.ts";
 import { SupervisedDevice, type Supervision } from "./supervised-device.ts";
 
 export interface DeviceRequest {
@@ -20,8 +21,9 @@ export interface DeviceRequest {
   readonly expose?: Exposure | undefined;
 }
 
-export interface DevicesOptions extends Supervision {
+export interface DevicesOptions extends Omit<Supervision, "processes"> {
   readonly serviceConfigPath: string | undefined;
+  readonly launcher: Launcher;
 }
 
 const DEFAULT_EXPOSURE: Exposure = exposureSchema.parse({ kind: "fuse" });
@@ -29,6 +31,7 @@ const DEFAULT_EXPOSURE: Exposure = exposureSchema.parse({ kind: "fuse" });
 /** All devices of a daemon. They go on without it, and it finds them again. */
 export class Devices {
   readonly #options: DevicesOptions;
+  readonly #processes: DeviceProcesses;
   readonly #devices = new Map<string, SupervisedDevice>();
   /** Ids of devices that are being created. */
   readonly #creating = new Set<string>();
@@ -36,19 +39,20 @@ export class Devices {
 
   private constructor(options: DevicesOptions) {
     this.#options = options;
+    this.#processes = new DeviceProcesses(options.parent, options.launcher);
   }
 
   /** Finds the devices that an earlier daemon started; those whose process is gone are started again. */
   static open(options: DevicesOptions): Devices {
     mkdirSync(options.parent, { recursive: true, mode: 0o700 });
     const devices = new Devices(options);
-    const processes = findDeviceProcesses();
     for (const spec of listDevices(options.parent)) {
-      const pid = processes.get(join(options.parent, spec.id));
-      if (pid === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);
-      else options.log("info", `device ${spec.id}: is served by process ${pid}`);
-      devices.#supervise(spec, pid);
+      const found = readProcess(join(options.parent, spec.id));
+      if (found === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);
+      else options.log("info", `device ${spec.id}: is served by process ${found.pid}`);
+      devices.#supervise(spec, found);
     }
+    devices.#processes.prepare();
     return devices;
   }
 
@@ -97,18 +101,19 @@ export class Devices {
   /** Stops watching; devices go on. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#processes.close();
     for (const device of this.#devices.values()) device.unwatch();
     await Promise.all([...this.#devices.values()].map(async ({ over }) => await over));
   }
 
   async #start(wanted: NewDevice): Promise<SupervisedDevice> {
-    const { parent, launcher, log } = this.#options;
+    const { parent, log } = this.#options;
     const spec = createDeviceDirectory(parent, wanted);
     const directory = join(parent, spec.id);
     try {
-      const pid = await startDeviceProcess(spec, directory, launcher);
-      log("info", `device ${spec.id}: process ${pid} serves it`);
-      return this.#supervise(spec, pid);
+      const server = await this.#processes.start(spec, directory);
+      log("info", `device ${spec.id}: process ${server.pid} serves it`);
+      return this.#supervise(spec, server);
     } catch (error) {
       await clearDevice(directory, spec.expose, "lazy");
       removeDeviceDirectory(directory);
@@ -116,8 +121,8 @@ export class Devices {
     }
   }
 
-  #supervise(spec: DeviceSpec, pid: number | undefined): SupervisedDevice {
-    const device = new SupervisedDevice(spec, pid, this.#options);
+  #supervise(spec: DeviceSpec, server: ProcessIdentity | undefined): SupervisedDevice {
+    const device = new SupervisedDevice(spec, server, { ...this.#options, processes: this.#processes });
     this.#devices.set(spec.id, device);
     // Made while the daemon ends: the next one finds it.
     if (this.#isClosed) device.unwatch();

@@ -9,16 +9,15 @@ import type { ServiceConfig } from "./config/service-config.ts";
 import { readServiceConfig } from "./config/config-file.ts";
 import { daemonRoutes } from "./daemon-api.ts";
 import type { DeviceStats } from "./device-stats.ts";
-import { Devices } from "./devices.ts";
+import { Devices, type DevicesOptions } from "./devices.ts";
 import { createJsonServer, type Route } from "./json-server.ts";
 import type { Log } from "./log/log.ts";
 import { openServiceLogs } from "./log/service-logs.ts";
 import { MetricsPage, type Observation } from "./metrics-page.ts";
 import { createSnapshotService } from "./snapshot-service.ts";
-import type { Supervision } from "./supervised-device.ts";
 import { listenOnSocket } from "../export/unix-listener.ts";
 
-export interface DaemonOptions extends Pick<Supervision, "launcher"> {
+export interface DaemonOptions extends Pick<DevicesOptions, "launcher"> {
   /** Of the API. Beside it is a directory for the devices. */
   readonly socketPath: string;
   /** Of the service's configuration; undefined: the defaults count. */

@@ -3,13 +3,14 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LazyError, messageOf } from "../errors.ts";
 import { callControl, type ControlCall } from "./control-client.ts";
-import { startDeviceProcess, type Launcher } from "./device-child.ts";
-import { isServing, readState } from "./device-directory.ts";
+import type { DeviceProcesses } from "./device-child.ts";
+import { readState } from "./device-directory.ts";
 import { clearDevice, devicePlaces, removeDeviceDirectory } from "./device-places.ts";
 import type { DeviceReport } from "./device-report.ts";
 import { deviceStatsSchema, type DeviceStats } from "./device-stats.ts";
 import type { DeviceSpec, DeviceState } from "./exposure-schema.ts";
 import type { Log } from "./log/log.ts";
+import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 
 const POLL_MS = 200;
 const FIRST_DELAY_MS = 250;
@@ -23,7 +24,7 @@ const END_TIMEOUT_MS = 10_000;
 
 export interface Supervision {
   readonly parent: string;
-  readonly launcher: Launcher;
+  readonly processes: DeviceProcesses;
   /** Told what happens to devices. */
   readonly log: Log;
 }
@@ -37,7 +38,8 @@ export class SupervisedDevice {
   readonly #supervision: Supervision;
   readonly #stop = new AbortController();
   #phase: DeviceReport["state"] = "starting";
-  #pid: number | undefined;
+  /** The process that serves the device. */
+  #server: ProcessIdentity | undefined;
   #state: DeviceState | undefined;
   #error: string | undefined;
   #restarts = 0;
@@ -46,12 +48,12 @@ export class SupervisedDevice {
   #removing = false;
   #starting: Promise<void> = Promise.resolve();
 
-  /** `pid`: of the process that serves the device; undefined when there is none. */
-  constructor(spec: DeviceSpec, pid: number | undefined, supervision: Supervision) {
+  /** `server`: the process that serves the device; undefined when there is none. */
+  constructor(spec: DeviceSpec, server: ProcessIdentity | undefined, supervision: Supervision) {
     this.spec = spec;
     this.directory = join(supervision.parent, spec.id);
     this.#supervision = supervision;
-    this.#pid = pid;
+    this.#server = server;
     this.#look();
     this.over = this.#watch();
   }
@@ -63,7 +65,7 @@ export class SupervisedDevice {
     return {
       id,
       state: this.#phase,
-      ...(this.#pid !== undefined && { pid: this.#pid }),
+      ...(this.#server !== undefined && { pid: this.#server.pid }),
       config: configPath,
       expose,
       ...(this.#phase === "running" && state),
@@ -110,30 +112,18 @@ export class SupervisedDevice {
   }
 
   async #end(force: boolean): Promise<void> {
-    const pid = this.#pid;
-    if (pid === undefined || !isServing(pid, this.directory)) return;
+    const server = this.#server;
+    if (server === undefined || !isAlive(server)) return;
     try {
       await this.#control({ call: "stop", force }, STOP_TIMEOUT_MS);
     } catch (error) {
-      if (isServing(pid, this.directory) && !force) throw error;
-      this.#kill(pid, "SIGTERM");
+      if (isAlive(server) && !force) throw error;
+      kill(server, "SIGTERM");
     }
-    if (await this.#ends(pid)) return;
-    this.#kill(pid, "SIGKILL");
-    if (!(await this.#ends(pid)))
-      throw new LazyError("UNAVAILABLE", `device process ${pid} does not end, although it was killed; the kernel holds it`);
-  }
-
-  async #ends(pid: number): Promise<boolean> {
-    for (let waitedMs = 0; isServing(pid, this.directory); waitedMs += POLL_MS / 4) {
-      if (waitedMs > END_TIMEOUT_MS) return false;
-      await sleep(POLL_MS / 4);
-    }
-    return true;
-  }
-
-  #kill(pid: number, signal: NodeJS.Signals): void {
-    if (isServing(pid, this.directory)) process.kill(pid, signal);
+    if (await ends(server)) return;
+    kill(server, "SIGKILL");
+    if (!(await ends(server)))
+      throw new LazyError("UNAVAILABLE", `device process ${server.pid} does not end, although it was killed; the kernel holds it`);
   }
 
   async #control(call: ControlCall, timeoutMs: number): Promise<unknown> {
@@ -145,15 +135,15 @@ export class SupervisedDevice {
 
   /** What is known changes when the process says that it is ready, or ends. */
   #look(): void {
-    if (this.#pid === undefined) return;
-    if (!isServing(this.#pid, this.directory)) {
-      this.#pid = undefined;
+    if (this.#server === undefined) return;
+    if (!isAlive(this.#server)) {
+      this.#server = undefined;
       this.#phase = "restarting";
       return;
     }
     if (this.#phase === "running") return;
     const state = readState(this.directory);
-    if (state?.pid !== this.#pid) return;
+    if (state?.pid !== this.#server.pid) return;
     this.#state = state;
     this.#phase = "running";
   }
@@ -162,7 +152,7 @@ export class SupervisedDevice {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       this.#look();
-      if (this.#pid === undefined && !this.#removing) {
+      if (this.#server === undefined && !this.#removing) {
         if (!this.isThere()) return; // it ended in good order
         await this.#startAgain();
       }
@@ -185,18 +175,30 @@ export class SupervisedDevice {
 
   /** Never rejects. */
   async #start(): Promise<void> {
-    const { launcher, log } = this.#supervision;
+    const { processes, log } = this.#supervision;
     try {
       await clearDevice(this.directory, this.spec.expose, "lazy");
-      this.#pid = await startDeviceProcess(this.spec, this.directory, launcher);
+      this.#server = await processes.start(this.spec, this.directory);
       this.#error = undefined;
       this.#phase = "starting";
-      log("info", `device ${this.spec.id}: process ${this.#pid} serves it`);
+      log("info", `device ${this.spec.id}: process ${this.#server.pid} serves it`);
     } catch (error) {
       this.#error = messageOf(error);
       log("error", `device ${this.spec.id}: ${this.#error}`);
     }
   }
+}
+
+async function ends(server: ProcessIdentity): Promise<boolean> {
+  for (let waitedMs = 0; isAlive(server); waitedMs += POLL_MS / 4) {
+    if (waitedMs > END_TIMEOUT_MS) return false;
+    await sleep(POLL_MS / 4);
+  }
+  return true;
+}
+
+function kill(server: ProcessIdentity, signal: NodeJS.Signals): void {
+  if (isAlive(server)) process.kill(server.pid, signal);
 }
 
 /** Shorter when the signal is aborted. */

@@ -164,8 +164,7 @@ export class DaemonBench implements AsyncDisposable {
       .filter((name) => /^\d+$/.test(name))
       .map(Number)
       .filter((pid) => {
-        const [line] = readIfThere(`/proc/${pid}/cmdline`).split("\0serve-device\0").slice(1);
-        return line?.startsWith(this.#directory.path) === true;
+        return readIfThere(`/proc/${pid}/cmdline`).startsWith(`lazylayer serve-device ${this.#directory.path}/`);
       });
   }
 
