@@ -6,7 +6,7 @@ import { parseImageConfig, type ImageConfig } from "../device/image-config-schem
 import { ERROR_CODES, LazyError } from "../errors.ts";
 import { readConfigText, readServiceConfig } from "./config/config-file.ts";
 import type { ServiceConfig } from "./config/service-config.ts";
-import { devicePlaces, SERVE_DEVICE_COMMAND, writeProcess } from "./device-places.ts";
+import { clearDevice, devicePlaces, SERVE_DEVICE_COMMAND, writeProcess } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
 import { identityOf, type ProcessIdentity } from "./process-identity.ts";
 
@@ -63,20 +63,29 @@ export class DeviceProcesses {
     this.#starting++;
     try {
       const order = await readOrder(spec, directory);
-      const child = this.#takeSpare(log) ?? this.#spawn(log);
-      return await serving(child, order, log);
+      const spare = this.#takeSpare(log);
+      const served = spare && (await serving(spare, order, log).catch(whatItSaid));
+      if (served !== undefined) return served;
+      // It may have been killed while it waited, and nobody had been told.
+      if (spare !== undefined) await clearDevice(directory, spec.expose, "lazy");
+      return await serving(this.#spawn(log), order, log);
     } finally {
       this.#starting--;
       if (this.#starting === 0) this.prepare();
     }
   }
 
-  /** Has a process wait for the next device, if none does. */
+  /** Has a process wait for the next device, if none does, and if that can be: a full disk, for example, is no reason to fail. */
   prepare(): void {
     if (this.#isClosed || this.#spare !== undefined) return;
     const log = join(this.#parent, SPARE_LOG);
-    rmSync(log, { force: true });
-    const spare = this.#spawn(log);
+    let spare: ChildProcess;
+    try {
+      rmSync(log, { force: true });
+      spare = this.#spawn(log);
+    } catch {
+      return;
+    }
     this.#spare = spare;
     const forget = (): void => {
       if (this.#spare === spare) this.#spare = undefined;
@@ -99,7 +108,11 @@ export class DeviceProcesses {
   #takeSpare(log: string): ChildProcess | undefined {
     const spare = this.#spare;
     if (spare?.connected !== true || existsSync(log)) return undefined;
-    renameSync(join(this.#parent, SPARE_LOG), log);
+    try {
+      renameSync(join(this.#parent, SPARE_LOG), log);
+    } catch {
+      return undefined;
+    }
     this.#spare = undefined;
     return spare;
   }
@@ -152,8 +165,16 @@ async function replyOf(child: ChildProcess): Promise<DeviceReply> {
   return await reply.promise;
 }
 
-function crashed(log: string, cause: unknown): LazyError {
+/** The process has ended without a word. */
+class ProcessEndedError extends LazyError {}
+
+/** What a process said is final; one that said nothing answers undefined. */
+function whatItSaid(error: unknown): undefined {
+  if (!(error instanceof ProcessEndedError)) throw error;
+}
+
+function crashed(log: string, cause: unknown): ProcessEndedError {
   const said = readFileSync(log, "utf8").trim().slice(-2000);
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new LazyError("UNAVAILABLE", `${reason}${said === "" ? "" : `; it said:\n${said}`}`, { cause });
+  return new ProcessEndedError("UNAVAILABLE", `${reason}${said === "" ? "" : `; it said:\n${said}`}`, { cause });
 }

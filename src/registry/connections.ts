@@ -2,7 +2,7 @@ import type { Agent, AgentOptions } from "node:http";
 import { LazyError } from "../errors.ts";
 import { guardedLookup } from "./address-guard.ts";
 import { http, https } from "./node-http.ts";
-import { tlsSettings, trustByDefault, type HostTls, type TlsOptions } from "./tls.ts";
+import { tlsSettings, trustedRoots, trusting, type HostTls, type TlsOptions } from "./tls.ts";
 
 /** A connection that nobody uses for so long is closed, or for less if the other side says so. */
 const IDLE_MS = 4_000;
@@ -65,12 +65,18 @@ export class Connections {
     const { tls, proxy } = this.#options;
     const options = agentOptions(this.#options, isHome);
     const isSecure = url.protocol === "https:";
-    // A proxy is no registry: what is said about those does not hold for it. Node takes no settings for it but what holds for all.
-    if (proxyAddress(isSecure ? proxy?.https : proxy?.http)?.startsWith("https:")) await trustByDefault(tls);
     const agent = isSecure ? new (https().Agent)({ ...options, ...(await tlsSettings(tls, host, isHome)) }) : new http.Agent(options);
+    // A proxy is no registry: what is said about those does not hold for it.
+    if (proxyAddress(isSecure ? proxy?.https : proxy?.http)?.startsWith("https:")) verifyProxy(agent, await trustedRoots(tls));
     if (this.#isClosed) agent.destroy();
     return agent;
   }
+}
+
+/** Node takes no settings for a connection to a proxy but those that hold for all, and takes them when it is opened. */
+function verifyProxy(agent: Agent, roots: readonly string[]): void {
+  const open = agent.createConnection.bind(agent);
+  agent.createConnection = (...args) => trusting(roots, () => open(...args));
 }
 
 function agentOptions({ home, connectionsPerHost, proxy }: ConnectionOptions, isHome: boolean): AgentOptions {

@@ -60,12 +60,20 @@ export async function tlsSettings(options: TlsOptions, host: HostTls | undefined
   }
 }
 
-/** What holds for all hosts also holds for whatever else this process connects to. */
-export async function trustByDefault(options: TlsOptions): Promise<void> {
-  tls().setDefaultCACertificates(await trustedRoots(options));
+/** Does something, at once, during which connections that have no settings of their own trust these authorities and no others. */
+export function trusting<T>(roots: readonly string[], connect: () => T): T {
+  const { getCACertificates, setDefaultCACertificates } = tls();
+  const before = getCACertificates("default");
+  setDefaultCACertificates(roots);
+  try {
+    return connect();
+  } finally {
+    setDefaultCACertificates(before);
+  }
 }
 
-async function trustedRoots({ systemRoots, extraRoots = [] }: TlsOptions): Promise<string[]> {
+/** The authorities that are trusted for all hosts, PEM. */
+export async function trustedRoots({ systemRoots, extraRoots = [] }: TlsOptions): Promise<string[]> {
   const { getCACertificates } = tls();
   const system = (await systemRoots?.()) ?? getCACertificates("bundled");
   return [...system, ...getCACertificates("extra"), ...extraRoots];

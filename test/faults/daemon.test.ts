@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -40,6 +41,30 @@ test("devices go on while the daemon is killed, and the next one finds them", as
   }
   await bench.remove("mount");
   await bench.remove("loop");
+  await bench.allGone();
+});
+
+test("a process waits for the next device; when it is killed another does its work, and it ends with the daemon", async () => {
+  await using bench = await DaemonBench.start();
+  const config = await bench.stackConfig();
+  const first = await bench.spare();
+  const { pid } = await bench.create({ id: "first", config });
+  assert.equal(pid, first, "it has become the device's");
+  const second = await bench.spare();
+  process.kill(second, "SIGKILL");
+  const other = await bench.create({ id: "second", config });
+  assert.ok(![first, second].includes(other.pid!));
+  for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+    const waiting = await bench.spare();
+    await bench.endDaemon(signal);
+    for (let tries = 0; existsSync(`/proc/${waiting}/cwd`); tries++) {
+      assert.ok(tries < 100, `${waiting} goes on after ${signal}`);
+      await sleep(50);
+    }
+    await bench.startDaemon();
+  }
+  assert.deepEqual([(await bench.running("first")).pid, (await bench.running("second")).pid], [first, other.pid]);
+  for (const id of ["first", "second"]) await bench.remove(id);
   await bench.allGone();
 });
 

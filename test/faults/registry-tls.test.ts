@@ -1,5 +1,9 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:https";
+import { connect, type AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { after, before, describe, it } from "node:test";
 import type { Digest } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
@@ -43,6 +47,40 @@ async function roundTrip(store: ImageStore): Promise<void> {
   const stored = await store.putManifest(index, OCI_INDEX, { tag: "v1" });
   assert.deepEqual((await store.resolve({ tag: "v1" })).descriptor, stored);
 }
+
+/** A proxy over TLS that leads whoever asks to one place. */
+async function startTlsProxy(place: string): Promise<{ readonly host: string; readonly asked: string[] } & AsyncDisposable> {
+  const asked: string[] = [];
+  const [key, cert] = await Promise.all(["server-key", "server"].map(async (name) => await readFile(tlsFile(name))));
+  const server = createServer({ key, cert });
+  server.on("connect", (request, client: Duplex) => {
+    asked.push(request.url ?? "");
+    const upstream = connect(Number(place.split(":")[1]), "127.0.0.1", () => client.write("HTTP/1.1 200 OK\r\n\r\n"));
+    upstream.on("error", () => client.destroy()).on("close", () => client.destroy());
+    client.on("error", () => upstream.destroy()).on("close", () => upstream.destroy());
+    upstream.pipe(client).pipe(upstream);
+  });
+  server.on("tlsClientError", () => undefined);
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const { port } = server.address() as AddressInfo;
+  const close = async (): Promise<void> => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { host: `127.0.0.1:${port}`, asked, [Symbol.asyncDispose]: close };
+}
+
+describe("a proxy that is reached over TLS", () => {
+  it("is verified, whatever is said of registries, by the authorities that are trusted for all", async () => {
+    await using proxy = await startTlsProxy(open.host);
+    const options = { proxy: { https: `https://${proxy.host}` } };
+    const careless = openStore("registry.invalid", { insecure: true }, options);
+    await assert.rejects(careless.resolve({ tag: "v1" }), { code: "UNAVAILABLE", message: /certificate not accepted/ });
+    assert.deepEqual(proxy.asked, []);
+    await roundTrip(openStore("registry.invalid", { insecure: true, extraRoots: [await readRootFile(tlsFile("ca"))] }, options));
+    assert.ok(proxy.asked.every((host) => host === "registry.invalid:443") && proxy.asked.length > 0);
+  });
+});
 
 describe("certificates", () => {
   it("of an authority that was named are trusted, others are not", async () => {

@@ -168,6 +168,17 @@ export class DaemonBench implements AsyncDisposable {
       });
   }
 
+  /** The process that waits for the next device. */
+  async spare(): Promise<number> {
+    for (let waitedMs = 0; ; waitedMs += 50) {
+      const children = readIfThere(`/proc/${this.pid}/task/${this.pid}/children`).split(" ").filter(Boolean).map(Number);
+      const spare = children.find((pid) => readIfThere(`/proc/${pid}/cmdline`).endsWith("\0serve-device\0"));
+      if (spare !== undefined) return spare;
+      assert.ok(waitedMs < PATIENCE_MS, `no process waits\n${this.said}`);
+      await sleep(50);
+    }
+  }
+
   /** Mounts, loop devices' files, processes and devices' directories that belong to this bench. */
   leftovers(): string[] {
     const path = this.#directory.path;
@@ -180,7 +191,7 @@ export class DaemonBench implements AsyncDisposable {
       ...mounts.map(({ directory }) => `mount ${directory}`),
       ...loops.map((file) => `loop ${file.trimEnd()}`),
       ...this.processes().map((pid) => `process ${pid}`),
-      ...(existsSync(devices) ? readdirSync(devices) : []).map((name) => `directory ${name}`),
+      ...(existsSync(devices) ? readdirSync(devices) : []).filter((name) => !name.startsWith(".")).map((name) => `directory ${name}`),
     ];
   }
 
