@@ -1,9 +1,9 @@
-import { stat } from "node:fs/promises";
 import type { BlockDevice } from "../bytes/block-device.ts";
 import { DiskFile } from "../bytes/file.ts";
 import { lockPath, type ProcessLock } from "../daemon/process-lock.ts";
 import type { Device } from "../device/device.ts";
 import { extentsOf } from "../device/device-extents.ts";
+import { exists } from "../device/image-config-file.ts";
 import { LazyError, unsupported } from "../errors.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
@@ -64,16 +64,6 @@ async function openUpperFiles({ data, index }: UpperFiles): Promise<OpenedFiles>
     return { data: dataFile, index: await open(index), isNew: !hasData };
   } catch (error) {
     await dataFile.close();
-    throw error;
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
     throw error;
   }
 }

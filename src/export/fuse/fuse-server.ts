@@ -18,8 +18,9 @@ export const CONTENT_NAME = "disk";
 const STATS_NAME = "stats";
 
 const CONTENT_FILE = 0;
-/** Reads that the main thread answers by itself before it starts workers: more than it takes to mount a file system. */
-const BUSY_READS = 1024;
+/** Requests, or bytes, that the main thread takes by itself before it starts workers: more than it takes to mount a file system. */
+const BUSY_REQUESTS = 1024;
+const BUSY_BYTES = 16 << 20;
 
 export interface FuseServerOptions {
   /** An existing directory to mount on. */
@@ -163,7 +164,8 @@ export class FuseServer {
   }
 
   #isBusy(): boolean {
-    return this.#counters[0][0] + this.#main.reads + this.#changes.writes >= BUSY_READS;
+    const { cachedReads, cachedBytes, fetchedReads, fetchedBytes, writes, writtenBytes } = this.counts();
+    return cachedReads + fetchedReads + writes >= BUSY_REQUESTS || cachedBytes + fetchedBytes + writtenBytes >= BUSY_BYTES;
   }
 
   #newCounters(): Float64Array {
