@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { test } from "node:test";
 import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { BlobSpool, SpoolMemory } from "./blob-spool.ts";
@@ -48,6 +48,29 @@ test("a blob goes to a file when the process has no memory to spare", async () =
   assert.deepEqual([existsSync(below.name), existsSync(above.name)], [false, true]);
   for (const blob of [below, above]) await blob.close();
 });
+
+test("closing while a blob moves to a file leaves nothing of it", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const spool = new BlobSpool({ path: scratch.join("moving", "blob"), keep: false, memory: new SpoolMemory(0) });
+  const closed = { code: "UNAVAILABLE", message: /is closed/ };
+  const refused = assert.rejects(spool.write(Buffer.alloc(MIB)), closed);
+  await spool.close();
+  await refused;
+  await assert.rejects(spool.write(Buffer.alloc(MIB)), closed);
+  assert.equal(existsSync(scratch.join("moving")), false);
+  assert.deepEqual(
+    readdirSync("/proc/self/fd").filter((fd) => linkOf(fd).startsWith(scratch.path)),
+    [],
+  );
+});
+
+function linkOf(descriptor: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${descriptor}`);
+  } catch {
+    return ""; // that of the directory that was read
+  }
+}
 
 test("a blob that is to be kept is a file from the start and stays", async () => {
   await using scratch = await TemporaryDirectory.create();

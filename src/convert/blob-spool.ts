@@ -54,6 +54,7 @@ export class BlobSpool implements ByteSink, ByteSource {
   #pages: Buffer[] = [];
   #size = 0;
   #file: FileHandle | undefined;
+  #opening: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: SpoolOptions) {
@@ -66,14 +67,19 @@ export class BlobSpool implements ByteSink, ByteSource {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
+    this.#checkOpen();
     const offset = this.#size;
-    if (!this.#file && !this.#reserve(offset + bytes.length)) await this.#openFile();
+    if (!this.#file && !this.#reserve(offset + bytes.length)) {
+      await (this.#opening = this.#openFile());
+      this.#checkOpen();
+    }
     this.#size += bytes.length;
     await this.#put(offset, bytes);
   }
 
   /** Replaces bytes that were written. */
   async patch(offset: number, bytes: Uint8Array): Promise<void> {
+    this.#checkOpen();
     checkRange(this, offset, bytes.length);
     await this.#put(offset, bytes);
   }
@@ -88,7 +94,7 @@ export class BlobSpool implements ByteSink, ByteSource {
   async readInto(offset: number, target: Uint8Array): Promise<void> {
     const { length } = target;
     checkRange(this, offset, length);
-    if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
+    this.#checkOpen();
     if (!this.#file) {
       for (let done = 0; done < length;) done += pageAt(this.#pages, offset + done).copy(target, done);
       return;
@@ -114,13 +120,18 @@ export class BlobSpool implements ByteSink, ByteSource {
   }
 
   async close(): Promise<void> {
-    const file = this.#file;
     this.#closed = true;
+    await this.#opening?.catch(() => {}); // whoever wrote hears of it
+    const file = this.#file;
     this.#file = undefined;
     this.#dropPages();
     if (!file) return;
     await file.close();
     if (!this.#options.keep) await rm(dirname(this.#options.path), { recursive: true, force: true });
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new LazyError("UNAVAILABLE", `${this.name}: is closed`);
   }
 
   /** Takes pages for a blob of this size; false when memory is not where it goes. */

@@ -21,6 +21,7 @@ const STATS_TIMEOUT_MS = 5_000;
 /** Stopping writes what has not been written yet. */
 const STOP_TIMEOUT_MS = 120_000;
 const END_TIMEOUT_MS = 10_000;
+const SETTLE_MS = 250;
 
 export interface Supervision {
   readonly parent: string;
@@ -117,12 +118,13 @@ export class SupervisedDevice {
     try {
       await this.#control({ call: "stop", force }, STOP_TIMEOUT_MS);
     } catch (error) {
-      if (isAlive(server) && !force) throw error;
+      // One that was killed a moment ago does not answer any more, and may be there for a little longer.
+      if (!force && !(await ends(server, SETTLE_MS))) throw error;
       kill(server, "SIGTERM");
     }
-    if (await ends(server)) return;
+    if (await ends(server, END_TIMEOUT_MS)) return;
     kill(server, "SIGKILL");
-    if (!(await ends(server)))
+    if (!(await ends(server, END_TIMEOUT_MS)))
       throw new LazyError("UNAVAILABLE", `device process ${server.pid} does not end, although it was killed; the kernel holds it`);
   }
 
@@ -189,9 +191,9 @@ export class SupervisedDevice {
   }
 }
 
-async function ends(server: ProcessIdentity): Promise<boolean> {
+async function ends(server: ProcessIdentity, timeoutMs: number): Promise<boolean> {
   for (let waitedMs = 0; isAlive(server); waitedMs += POLL_MS / 4) {
-    if (waitedMs > END_TIMEOUT_MS) return false;
+    if (waitedMs > timeoutMs) return false;
     await sleep(POLL_MS / 4);
   }
   return true;
