@@ -11,12 +11,15 @@ const HEAD_BYTES = 64 * 1024;
 /** A blob up to this size comes in one read. */
 const WHOLE_BYTES = 256 * 1024;
 /**
- * How far before the ZFile index the second read begins. The LSMT index and, in layers that end with it, the file system's
+ * How far before the ZFile index the read of a blob's end begins. The LSMT index and, in layers that end with it, the file system's
  * metadata lie there; their size is not known in advance, but goes with the blob's.
  */
 const MIN_SLACK_BYTES = 512 * 1024;
 const MAX_SLACK_BYTES = 4 * 2 ** 20;
 const SLACK_FRACTION = 1 / 256;
+/** What the ZFile index takes, before the header has said so: four bytes a block of 4 KiB, where content shrinks to a third. */
+const INDEX_FRACTION = 3 / 1024;
+const MAX_GUESSED_INDEX_BYTES = 2 * 2 ** 20;
 
 /** A layer with what is needed to find its data in the blob without reading through `lsmt`. */
 export interface OverlaybdLayer {
@@ -37,21 +40,24 @@ export interface OpenLayerOptions {
 }
 
 /**
- * Opens a layer blob: LSMT, in a ZFile or not, in a tar wrapper or not. Two reads of the source, at its front and its end,
- * suffice for layers of the usual order. Closing `lsmt` closes the source; when opening fails, the source stays open.
+ * Opens a layer blob: LSMT, in a ZFile or not, in a tar wrapper or not. Two reads of the source at once, of its front and its
+ * end, suffice for layers of the usual order. Closing `lsmt` closes the source; when opening fails, the source stays open.
  * Throws `UNSUPPORTED` for what is not an overlaybd layer, `CORRUPT` for a damaged one.
  */
 export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerOptions): Promise<OverlaybdLayer> {
   const pinned = new PinnedSource(source);
-  await pinned.pin(0, source.size <= WHOLE_BYTES ? source.size : HEAD_BYTES);
+  const isWhole = source.size <= WHOLE_BYTES;
+  const guess = guessedTail(source.size);
+  await Promise.all([pinned.pin(0, isWhole ? source.size : HEAD_BYTES), isWhole || pinned.pin(guess, source.size - guess)]);
   const payload = await openTarPayload(pinned);
   const payloadOffset = payload instanceof SubSource ? payload.offset : 0;
   const head = await payload.read(0, Math.min(ZFILE_RECORD_BYTES, payload.size));
   const compressed = isZFile(head);
   if (!compressed && !isLsmt(head)) throw notOverlaybd(source.name, head, options.declared);
-  if (source.size > WHOLE_BYTES) {
-    const tailOffset = Math.max(HEAD_BYTES, tailStart(source.size, payloadOffset, compressed ? head : undefined));
-    await pinned.pin(tailOffset, source.size - tailOffset);
+  const indexStart = compressed ? statedIndex(source.size, payloadOffset, head) : undefined;
+  if (!isWhole && indexStart !== undefined && indexStart < guess) {
+    const tail = Math.max(HEAD_BYTES, aligned(indexStart - slackOf(source.size)));
+    await pinned.pin(tail, source.size - tail);
   }
   const zfile = compressed ? await openZFile(payload) : undefined;
   const lsmt = await (options.openLsmt ?? openLayer)(zfile ?? payload);
@@ -59,16 +65,27 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
   return { lsmt, payloadOffset, blocks: zfile?.blocks };
 }
 
-/** Where the second read begins. The header is only believed as far as it is useful: a wrong guess costs reads, not correctness. */
-function tailStart(blobBytes: number, payloadOffset: number, zfileHead: Uint8Array | undefined): number {
-  const slack = Math.min(Math.max(blobBytes * SLACK_FRACTION, MIN_SLACK_BYTES), MAX_SLACK_BYTES);
-  let end = blobBytes;
-  if (zfileHead !== undefined && zfileHead.length === ZFILE_RECORD_BYTES) {
-    const { flags, indexOffset } = zfileRecord.decode(zfileHead);
-    const indexStart = payloadOffset + indexOffset;
-    if (flags & FLAG_HEADER_OVERWRITTEN && indexStart < blobBytes && blobBytes - indexStart <= MAX_SLACK_BYTES) end = indexStart;
-  }
-  return Math.max(0, Math.floor((end - slack) / HEAD_BYTES) * HEAD_BYTES);
+/** Where the end of a blob begins that is worth a read. A wrong guess costs reads, not correctness. */
+function guessedTail(blobBytes: number): number {
+  const index = Math.min(blobBytes * INDEX_FRACTION, MAX_GUESSED_INDEX_BYTES);
+  return Math.max(HEAD_BYTES, aligned(blobBytes - index - slackOf(blobBytes)));
+}
+
+function slackOf(blobBytes: number): number {
+  return Math.min(Math.max(blobBytes * SLACK_FRACTION, MIN_SLACK_BYTES), MAX_SLACK_BYTES);
+}
+
+function aligned(offset: number): number {
+  return Math.max(0, Math.floor(offset / HEAD_BYTES) * HEAD_BYTES);
+}
+
+/** Where the header says that the ZFile index begins. It is only believed as far as it is useful. */
+function statedIndex(blobBytes: number, payloadOffset: number, head: Uint8Array): number | undefined {
+  if (head.length !== ZFILE_RECORD_BYTES) return undefined;
+  const { flags, indexOffset } = zfileRecord.decode(head);
+  const start = payloadOffset + indexOffset;
+  const isUseful = start < blobBytes && blobBytes - start <= MAX_SLACK_BYTES;
+  return flags & FLAG_HEADER_OVERWRITTEN && isUseful ? start : undefined;
 }
 
 function notOverlaybd(name: string, head: Uint8Array, declared: boolean): Error {
