@@ -28,11 +28,8 @@ export interface DeviceOrder {
   readonly notices: readonly string[];
 }
 
-/**
- * Node's, for device processes: a second thread that compiles and collects garbage would have nothing to do, and a heap of its own; and
- * opening is no time to collect garbage, of which all goes when it is done.
- */
-const NODE_OPTIONS = ["--v8-pool-size=1", "--initial-old-space-size=16"] as const;
+/** Node's, for device processes: a second thread that compiles and collects garbage would have nothing to do, and a heap of its own. */
+const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
 
 export type Launcher = readonly [command: string, ...args: string[]];
 
