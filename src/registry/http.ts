@@ -110,8 +110,12 @@ async function answerOf(request: ClientRequest, what: HttpRequest, { timeouts, o
   const { url, method, body } = what;
   const answer = Promise.withResolvers<IncomingMessage>();
   let timer: NodeJS.Timeout | undefined;
+  let hasEnded = false;
   const patience = method === "PUT" ? timeouts.commitMs : timeouts.answerMs;
-  const awaitAnswer = (): void => void (timer = setTimeout(() => request.destroy(brokenTransfer(url, STALLED)), patience));
+  const awaitAnswer = (): void => {
+    // An answer may come before all of the body is sent.
+    if (!hasEnded) timer = setTimeout(() => request.destroy(brokenTransfer(url, STALLED)), patience);
+  };
   request.once("response", answer.resolve);
   request.on("error", answer.reject); // what comes after the answer is noticed by whoever reads its body
   request.once("timeout", () => {
@@ -130,6 +134,7 @@ async function answerOf(request: ClientRequest, what: HttpRequest, { timeouts, o
   try {
     return await answer.promise;
   } finally {
+    hasEnded = true;
     clearTimeout(timer);
   }
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:https";
-import { connect, type AddressInfo } from "node:net";
+import { connect, createServer as createTcpServer, type AddressInfo, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { after, before, describe, it } from "node:test";
 import type { Digest } from "../../src/oci/digest.ts";
@@ -80,6 +80,18 @@ describe("a proxy that is reached over TLS", () => {
     await roundTrip(openStore("registry.invalid", { insecure: true, extraRoots: [await readRootFile(tlsFile("ca"))] }, options));
     assert.ok(proxy.asked.every((host) => host === "registry.invalid:443") && proxy.asked.length > 0);
   });
+});
+
+it("a server that never ends its greeting is waited for as long as for a connection, and not as for an answer", async () => {
+  const held: Socket[] = [];
+  const server = createTcpServer((socket) => held.push(socket));
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const { port } = server.address() as AddressInfo;
+  const timeouts = { connectMs: 200, answerMs: 60_000, commitMs: 60_000, stallMs: 60_000 };
+  const store = openStore(`127.0.0.1:${port}`, {}, { timeouts, retry: { tries: 1 } });
+  await assert.rejects(store.resolve({ tag: "v1" }), { code: "UNAVAILABLE", message: /no connection within 0\.2 s/ });
+  for (const socket of held) socket.destroy();
+  server.close();
 });
 
 describe("certificates", () => {
