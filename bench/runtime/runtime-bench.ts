@@ -18,7 +18,7 @@ const WORK = join(DIRECTORY, "work");
 /** How long a device has nothing to do before its memory is looked at. */
 const IDLE_MS = 5_000;
 /** Between two openings: the process for the next device is there by then. */
-const PAUSE_MS = 1_500;
+const PAUSE_MS = 1_000;
 const MANY_DEVICES = 50;
 
 const { values } = parseArgs({

@@ -1,13 +1,10 @@
 import { once } from "node:events";
 import { flushCompileCache } from "node:module";
-import { crc32cRaw } from "../bytes/crc32c.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import type { DeviceOrder, DeviceReply } from "../daemon/device-child.ts";
 import { serveDevice } from "../daemon/device-process.ts";
 import type { Environment } from "./environment.ts";
 import { findDataExtents } from "./tools/data-extents.ts";
-
-const WARMING_BYTES = 1 << 20;
 
 /**
  * The hidden command that the daemon starts: the process that serves one device until it is stopped. It has an entry of its own, as each
@@ -48,8 +45,6 @@ async function orderOfParent(signal: AbortSignal): Promise<DeviceOrder> {
   signal.addEventListener("abort", end);
   const ordered = once(process, "message") as Promise<[DeviceOrder]>;
   await import("../daemon/config/service-registries.ts");
-  // The index of a large layer takes 15 ms to check, or half of one once V8 has compiled what does.
-  crc32cRaw(0, new Uint8Array(WARMING_BYTES));
   const [order] = await ordered;
   process.off("disconnect", end);
   signal.removeEventListener("abort", end);

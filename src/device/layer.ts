@@ -48,7 +48,8 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
   const pinned = new PinnedSource(source);
   const isWhole = source.size <= WHOLE_BYTES;
   const guess = guessedTail(source.size);
-  await Promise.all([pinned.pin(0, isWhole ? source.size : HEAD_BYTES), isWhole || pinned.pin(guess, source.size - guess)]);
+  if (isWhole) await pinned.pin(0, source.size);
+  else await Promise.all([pinned.pin(0, HEAD_BYTES), pinned.pin(guess, source.size - guess)]);
   const payload = await openTarPayload(pinned);
   const payloadOffset = payload instanceof SubSource ? payload.offset : 0;
   const head = await payload.read(0, Math.min(ZFILE_RECORD_BYTES, payload.size));
@@ -56,7 +57,7 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
   if (!compressed && !isLsmt(head)) throw notOverlaybd(source.name, head, options.declared);
   const indexStart = compressed ? statedIndex(source.size, payloadOffset, head) : undefined;
   if (!isWhole && indexStart !== undefined && indexStart < guess) {
-    const tail = Math.max(HEAD_BYTES, aligned(indexStart - slackOf(source.size)));
+    const tail = tailBefore(indexStart, source.size);
     await pinned.pin(tail, source.size - tail);
   }
   const zfile = compressed ? await openZFile(payload) : undefined;
@@ -68,15 +69,13 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
 /** Where the end of a blob begins that is worth a read. A wrong guess costs reads, not correctness. */
 function guessedTail(blobBytes: number): number {
   const index = Math.min(blobBytes * INDEX_FRACTION, MAX_GUESSED_INDEX_BYTES);
-  return Math.max(HEAD_BYTES, aligned(blobBytes - index - slackOf(blobBytes)));
+  return tailBefore(blobBytes - index, blobBytes);
 }
 
-function slackOf(blobBytes: number): number {
-  return Math.min(Math.max(blobBytes * SLACK_FRACTION, MIN_SLACK_BYTES), MAX_SLACK_BYTES);
-}
-
-function aligned(offset: number): number {
-  return Math.max(0, Math.floor(offset / HEAD_BYTES) * HEAD_BYTES);
+/** Where the read of a blob's end begins if the ZFile index begins at `indexStart`. */
+function tailBefore(indexStart: number, blobBytes: number): number {
+  const slack = Math.min(Math.max(blobBytes * SLACK_FRACTION, MIN_SLACK_BYTES), MAX_SLACK_BYTES);
+  return Math.max(HEAD_BYTES, Math.floor((indexStart - slack) / HEAD_BYTES) * HEAD_BYTES);
 }
 
 /** Where the header says that the ZFile index begins. It is only believed as far as it is useful. */

@@ -62,12 +62,12 @@ export class Connections {
   }
 
   async #open(url: URL, host: HostTls | undefined, isHome: boolean): Promise<Agent> {
-    const { tls, proxy } = this.#options;
+    const { tls } = this.#options;
     const options = agentOptions(this.#options, isHome);
     const isSecure = url.protocol === "https:";
     const agent = isSecure ? new (https().Agent)({ ...options, ...(await tlsSettings(tls, host, isHome)) }) : new http.Agent(options);
     // A proxy is no registry: what is said about those does not hold for it.
-    if (proxyAddress(isSecure ? proxy?.https : proxy?.http)?.startsWith("https:")) verifyProxy(agent, await trustedRoots(tls));
+    if (options.proxyEnv?.[isSecure ? "HTTPS_PROXY" : "HTTP_PROXY"]?.startsWith("https:")) verifyProxy(agent, await trustedRoots(tls));
     if (this.#isClosed) agent.destroy();
     return agent;
   }

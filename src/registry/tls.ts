@@ -42,14 +42,14 @@ export interface TlsSettings {
 /** Settings for one host; `isHome` says that it is the registry's own. Throws `USAGE` for certificates that cannot be used. */
 export async function tlsSettings(options: TlsOptions, host: HostTls | undefined, isHome: boolean): Promise<TlsSettings> {
   const rejectUnauthorized = !(options.insecure ?? false) && !(host?.insecure ?? false);
-  const extra = [...(options.extraRoots ?? []), ...(host?.roots ?? [])].length;
+  const extra = [...(options.extraRoots ?? []), ...(host?.roots ?? [])];
   const clients = distinct([...(host?.clientCertificates ?? []), ...((isHome && options.clientCertificates) || [])]);
-  if (extra === 0 && clients.length === 0 && options.systemRoots === undefined) return { rejectUnauthorized };
-  const roots = await trustedRoots(options);
+  if (extra.length === 0 && clients.length === 0 && options.systemRoots === undefined) return { rejectUnauthorized };
+  const roots = await machineRoots(options);
   refuseAmbiguous(clients);
   try {
     const secureContext = tls().createSecureContext({
-      ca: [...roots, ...(host?.roots ?? [])],
+      ca: [...roots, ...extra],
       cert: clients.map(({ certificate }) => certificate),
       key: clients.map(({ key }) => key),
     });
@@ -73,10 +73,14 @@ export function trusting<T>(roots: readonly string[], connect: () => T): T {
 }
 
 /** The authorities that are trusted for all hosts, PEM. */
-export async function trustedRoots({ systemRoots, extraRoots = [] }: TlsOptions): Promise<string[]> {
+export async function trustedRoots(options: TlsOptions): Promise<string[]> {
+  return [...(await machineRoots(options)), ...(options.extraRoots ?? [])];
+}
+
+async function machineRoots({ systemRoots }: TlsOptions): Promise<string[]> {
   const { getCACertificates } = tls();
-  const system = (await systemRoots?.()) ?? getCACertificates("bundled");
-  return [...system, ...getCACertificates("extra"), ...extraRoots];
+  if (systemRoots === undefined) return getCACertificates("default");
+  return [...((await systemRoots()) ?? getCACertificates("bundled")), ...getCACertificates("extra")];
 }
 
 function distinct(clients: readonly ClientCertificate[]): ClientCertificate[] {

@@ -191,7 +191,7 @@ export class DaemonBench implements AsyncDisposable {
       ...mounts.map(({ directory }) => `mount ${directory}`),
       ...loops.map((file) => `loop ${file.trimEnd()}`),
       ...this.processes().map((pid) => `process ${pid}`),
-      ...(existsSync(devices) ? readdirSync(devices) : []).filter((name) => !name.startsWith(".")).map((name) => `directory ${name}`),
+      ...(existsSync(devices) ? readdirSync(devices) : []).filter((name) => name !== ".spare.log").map((name) => `directory ${name}`),
     ];
   }
 

@@ -71,7 +71,6 @@ export class FuseServer {
   #running = 0;
   /** By thread. */
   readonly #counters: Float64Array[] = [];
-  #hasWorkers = false;
   #isHandedOver = false;
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
   readonly #changes = { writes: 0, writtenBytes: 0, discards: 0, flushes: 0, failedWrites: 0 };
@@ -155,7 +154,7 @@ export class FuseServer {
         const length = await readRequestLater(this.#descriptor, buffer);
         if (length === undefined) break;
         requests.take(buffer.subarray(0, length));
-        if (!this.#hasWorkers && this.#isBusy()) this.#startWorkers();
+        if (this.#counters.length === 1 && this.#isBusy()) this.#startWorkers();
       }
       this.#threadEnds();
     } catch (cause) {
@@ -175,7 +174,6 @@ export class FuseServer {
   }
 
   #startWorkers(): void {
-    this.#hasWorkers = true;
     for (let worker = 0; worker < this.#options.workers; worker++) this.#startWorker();
   }
 

@@ -53,10 +53,10 @@ export class ZFileWriter {
   readonly #batchBytes: number;
   #batch: Uint8Array;
   #batchFill = 0;
-  #freeBatches: Uint8Array[] = [];
+  readonly #freeBatches: Uint8Array[] = [];
   /** Of batches that have been written, for what others are compressed to. */
-  #spares: ArrayBuffer[] = [];
-  #underway: Promise<void>[] = [];
+  readonly #spares: ArrayBuffer[] = [];
+  readonly #underway: Promise<void>[] = [];
   #lastWrite: Promise<void>;
   #index = new Uint32Array(1024);
   #blocks = 0;
@@ -130,9 +130,8 @@ export class ZFileWriter {
 
   /** Who made the ZFile may keep the writer for longer: a layer's, until its image is complete. */
   #dropBuffers(): void {
-    this.#freeBatches = [];
-    this.#spares = [];
-    this.#underway = [];
+    this.#freeBatches.length = 0;
+    this.#spares.length = 0;
     this.#batch = new Uint8Array(0);
     this.#index = new Uint32Array(0);
   }
