@@ -35,6 +35,8 @@ export type Launcher = readonly [command: string, ...args: string[]];
 
 /** Where a process that waits for a device says what goes wrong; the device's log becomes of it. */
 const SPARE_LOG = ".spare.log";
+/** What such a process may use, and removes. */
+const SPARE_DIRECTORY = ".spare";
 
 /**
  * Starts the processes that serve devices. One more than there are devices waits, with all loaded that most devices need, so that a new
@@ -81,8 +83,8 @@ export class DeviceProcesses {
     const log = join(this.#parent, SPARE_LOG);
     let spare: ChildProcess;
     try {
-      rmSync(log, { force: true });
-      spare = this.#spawn(log);
+      this.#clearSpare();
+      spare = this.#spawn(log, join(this.#parent, SPARE_DIRECTORY));
     } catch {
       return;
     }
@@ -101,7 +103,12 @@ export class DeviceProcesses {
   close(): void {
     this.#isClosed = true;
     if (this.#spare?.connected === true) this.#spare.disconnect();
+    this.#clearSpare();
+  }
+
+  #clearSpare(): void {
     rmSync(join(this.#parent, SPARE_LOG), { force: true });
+    rmSync(join(this.#parent, SPARE_DIRECTORY), { recursive: true, force: true });
   }
 
   /** Its log goes to `log`, unless there is one of an earlier process: then it is not taken. */
@@ -117,12 +124,12 @@ export class DeviceProcesses {
     return spare;
   }
 
-  #spawn(log: string): ChildProcess {
+  #spawn(log: string, ...spareDirectory: string[]): ChildProcess {
     const [command, ...args] = this.#launcher;
     const descriptor = openSync(log, "a", 0o600);
     try {
       const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-      return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND], { cwd: "/", detached: true, stdio });
+      return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, ...spareDirectory], { cwd: "/", detached: true, stdio });
     } finally {
       closeSync(descriptor);
     }

@@ -17,6 +17,8 @@ import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "./programs.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
 
 const PATIENCE_MS = 20_000;
+/** Of the process that waits for the next device. */
+const SPARE_PLACES: ReadonlySet<string> = new Set([".spare", ".spare.log"]);
 
 /** A daemon with a directory of its own. On disposal nothing may be left of its devices, and then nothing is left of it. */
 export class DaemonBench implements AsyncDisposable {
@@ -172,7 +174,7 @@ export class DaemonBench implements AsyncDisposable {
   async spare(): Promise<number> {
     for (let waitedMs = 0; ; waitedMs += 50) {
       const children = readIfThere(`/proc/${this.pid}/task/${this.pid}/children`).split(" ").filter(Boolean).map(Number);
-      const spare = children.find((pid) => readIfThere(`/proc/${pid}/cmdline`).endsWith("\0serve-device\0"));
+      const spare = children.find((pid) => readIfThere(`/proc/${pid}/cmdline`).includes("\0serve-device\0"));
       if (spare !== undefined) return spare;
       assert.ok(waitedMs < PATIENCE_MS, `no process waits\n${this.said}`);
       await sleep(50);
@@ -191,7 +193,7 @@ export class DaemonBench implements AsyncDisposable {
       ...mounts.map(({ directory }) => `mount ${directory}`),
       ...loops.map((file) => `loop ${file.trimEnd()}`),
       ...this.processes().map((pid) => `process ${pid}`),
-      ...(existsSync(devices) ? readdirSync(devices) : []).filter((name) => name !== ".spare.log").map((name) => `directory ${name}`),
+      ...(existsSync(devices) ? readdirSync(devices) : []).filter((name) => !SPARE_PLACES.has(name)).map((name) => `directory ${name}`),
     ];
   }
 
