@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import {
   closeSync,
   ftruncateSync,
@@ -17,11 +16,10 @@ import {
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { afterEach, beforeEach, test } from "node:test";
 import fc from "fast-check";
-import { MemorySource, type ByteSource } from "../bytes/source.ts";
-import { LazyError } from "../errors.ts";
+import { content, keyOf, ObservedSource } from "../../test/support/observed-source.ts";
+import { MemorySource } from "../bytes/source.ts";
 import { BlockCache } from "./block-cache.ts";
 import type { Eviction } from "./segment-pool.ts";
 import { SEGMENT_CHUNKS } from "./segment-file.ts";
@@ -38,44 +36,6 @@ beforeEach(async () => {
 afterEach(async () => {
   await rm(directory, { recursive: true });
 });
-
-function content(size: number, seed = 1): Uint8Array {
-  const bytes = Buffer.alloc(size);
-  for (let i = 0, state = seed; i < size; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    bytes[i] = state >>> 24;
-  }
-  return bytes;
-}
-
-function keyOf(bytes: Uint8Array): string {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-}
-
-/** Remembers what was asked of it; fails while `failing`. */
-class ObservedSource implements ByteSource {
-  readonly name = "observed";
-  readonly reads: [offset: number, length: number][] = [];
-  failing = false;
-  readonly #inner: MemorySource;
-
-  constructor(bytes: Uint8Array) {
-    this.#inner = new MemorySource(bytes);
-  }
-
-  get size(): number {
-    return this.#inner.size;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    this.reads.push([offset, length]);
-    await setImmediate();
-    if (this.failing) throw new LazyError("UNAVAILABLE", "observed: gone");
-    return await this.#inner.read(offset, length);
-  }
-
-  async close(): Promise<void> {}
-}
 
 /** Reads everything through a fresh cache on the same directory and answers what had to be fetched. */
 async function reread(bytes: Uint8Array): Promise<[number, number][]> {

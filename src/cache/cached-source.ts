@@ -1,12 +1,20 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { ReadAhead } from "./read-ahead.ts";
+import { FetchClaim } from "./fetch-claim.ts";
 import { SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
 import type { SegmentPool } from "./segment-pool.ts";
 import { SharedChunks } from "./shared-chunks.ts";
 
 /** Bytes fetched but not yet on disk that one source may hold before its readers wait for the disk. */
 const MAX_UNSTORED_BYTES = 16 * 2 ** 20;
+
+/** Between two looks at what another process fetches. */
+const LOOK_MS = 10;
+
+/** Where a chunk is to be had: on disk, soon on disk as another process fetches it, or from the inner source alone. */
+type Whereabouts = "stored" | "claimed" | "absent";
 
 /** Neighbouring chunks on their way from the disk or from the inner source. */
 interface Run {
@@ -18,7 +26,7 @@ interface Run {
 
 /**
  * A blob read through the cache. Chunks that are missing, or not what was stored, come from the inner source:
- * neighbours in one read, and once for all who wait for them.
+ * neighbours in one read, and once for all who wait for them, in this process and in others that share the directory.
  */
 export class CachedSource implements ByteSource {
   readonly name: string;
@@ -29,6 +37,8 @@ export class CachedSource implements ByteSource {
   readonly #key: string;
   readonly #inner: ByteSource;
   readonly #segments = new Map<number, Promise<SegmentFile | undefined>>();
+  /** Those of `#segments` that are open by now. */
+  readonly #opened = new Map<number, SegmentFile>();
   readonly #running = new Map<number, Run>();
   readonly #storing = new Set<Promise<void>>();
   readonly #readAhead = new ReadAhead();
@@ -50,7 +60,7 @@ export class CachedSource implements ByteSource {
     const { chunkBytes } = this.#pool;
     const first = Math.floor(offset / chunkBytes);
     const last = Math.floor((offset + length - 1) / chunkBytes);
-    await this.#openSegments(first, last);
+    await this.#look(first, last);
     const target = Buffer.allocUnsafe(length);
     await Promise.all(this.#runsFor(first, last).map(async (run) => copyRun(await run.bytes, run.first * chunkBytes, target, offset)));
     if (this.#unstoredBytes > MAX_UNSTORED_BYTES) await this.settled();
@@ -68,6 +78,14 @@ export class CachedSource implements ByteSource {
       if (run !== undefined) run.discarded = true;
       this.#running.delete(chunk);
       this.shared.markAbsent(chunk);
+    }
+    for (let chunk = Math.floor(offset / chunkBytes); chunk < end;) {
+      const index = Math.floor(chunk / SEGMENT_CHUNKS);
+      const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
+      // Nobody else is to find it either. What is not open has not been read.
+      const cleared = this.#opened.get(index)?.clear(chunk, stop - chunk);
+      if (cleared) this.#inBackground(cleared);
+      chunk = stop;
     }
   }
 
@@ -111,43 +129,79 @@ export class CachedSource implements ByteSource {
       if (running === undefined && !this.shared.isStored(chunk)) firstMissing ??= chunk;
       runs.add(running ?? this.#startRun(chunk, last));
     }
-    if (firstMissing !== undefined) this.#fetchAhead(last + 1, this.#readAhead.after(firstMissing, last + 1, this.#pool.chunkBytes));
+    if (firstMissing !== undefined) {
+      const ahead = this.#readAhead.after(firstMissing, last + 1, this.#pool.chunkBytes);
+      if (ahead > 0) this.#inBackground(this.#fetchAhead(last + 1, ahead));
+    }
     return [...runs];
   }
 
   #startRun(first: number, last: number): Run {
-    const stored = this.shared.isStored(first);
-    const count = this.#alike(first, last, stored);
-    return stored ? this.#startLoad(first, count) : this.#startFetch(first, count);
+    const where = this.#whereIs(first);
+    const count = this.#alike(first, last, where);
+    if (where === "absent") return this.#startFetch(first, count);
+    const run = this.#start(first, count, where === "stored" ? this.#load(first, count) : this.#await(first, count));
+    this.#whenDone(run, count, async () => {});
+    return run;
+  }
+
+  #whereIs(chunk: number): Whereabouts {
+    if (this.shared.isStored(chunk)) return "stored";
+    return this.#opened.get(Math.floor(chunk / SEGMENT_CHUNKS))?.isClaimed(chunk) === true ? "claimed" : "absent";
   }
 
   /** How many chunks from `first` on can be had in the same way. */
-  #alike(first: number, last: number, stored: boolean): number {
+  #alike(first: number, last: number, where: Whereabouts): number {
     const segment = Math.floor(first / SEGMENT_CHUNKS);
     let chunk = first + 1;
-    while (chunk <= last && !this.#running.has(chunk) && this.shared.isStored(chunk) === stored) {
-      if (stored && Math.floor(chunk / SEGMENT_CHUNKS) !== segment) break;
+    while (chunk <= last && !this.#running.has(chunk) && this.#whereIs(chunk) === where) {
+      if (where !== "absent" && Math.floor(chunk / SEGMENT_CHUNKS) !== segment) break;
       chunk++;
     }
     return chunk - first;
   }
 
-  #fetchAhead(first: number, chunks: number): void {
+  async #fetchAhead(first: number, chunks: number): Promise<void> {
     const last = Math.min(first + chunks, this.shared.data.states.length) - 1;
-    if (last < first || this.#running.has(first) || this.shared.isStored(first)) return;
-    this.#startFetch(first, this.#alike(first, last, false));
+    if (last < first) return;
+    await this.#look(first, last);
+    if (this.#closed || this.#running.has(first) || this.#whereIs(first) !== "absent") return;
+    this.#startFetch(first, this.#alike(first, last, "absent"));
   }
 
   #startFetch(first: number, count: number): Run {
-    const run = this.#start(first, count, this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count)));
+    const run = this.#start(first, count, this.#fetch(first, count));
     this.#whenDone(run, count, async (bytes) => await this.#store(run, count, bytes));
     return run;
   }
 
-  #startLoad(first: number, count: number): Run {
-    const run = this.#start(first, count, this.#load(first, count));
-    this.#whenDone(run, count, async () => {});
-    return run;
+  async #fetch(first: number, count: number): Promise<Uint8Array> {
+    const claim = new FetchClaim(this.#opened, first, count);
+    try {
+      return await this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count));
+    } catch (error) {
+      claim.withdraw();
+      throw error;
+    } finally {
+      claim.end();
+    }
+  }
+
+  /** Chunks of one segment that another process fetches; they are fetched here when it does not bring them. */
+  async #await(first: number, count: number): Promise<Uint8Array> {
+    for (;;) {
+      await sleep(LOOK_MS);
+      await this.#lookInto(Math.floor(first / SEGMENT_CHUNKS));
+      const where = Array.from({ length: count }, (_, i) => this.#whereIs(first + i));
+      if (where.every((each) => each === "stored")) return await this.#load(first, count);
+      if (this.#closed || where.includes("absent")) return await this.#refetch(first, count);
+    }
+  }
+
+  /** Something that closing waits for, and that nobody else does. */
+  #inBackground(work: Promise<void>): void {
+    const task = work.catch((error: unknown) => this.#pool.diskFailed(error)).finally(() => this.#storing.delete(task));
+    this.#storing.add(task);
   }
 
   #start(first: number, count: number, bytes: Promise<Uint8Array>): Run {
@@ -197,7 +251,7 @@ export class CachedSource implements ByteSource {
   }
 
   async #refetch(first: number, count: number): Promise<Uint8Array> {
-    const bytes = await this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count));
+    const bytes = await this.#fetch(first, count);
     await this.#store({ first, discarded: false }, count, bytes);
     return bytes;
   }
@@ -210,7 +264,13 @@ export class CachedSource implements ByteSource {
         const index = Math.floor(chunk / SEGMENT_CHUNKS);
         const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
         const start = (chunk - first) * this.#pool.chunkBytes;
-        await this.#storeInSegment(run, index, chunk, bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk)));
+        const piece = bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk));
+        try {
+          await this.#storeInSegment(run, index, chunk, piece);
+        } catch (error) {
+          if (!(await this.#pool.madeRoomAfter(error))) throw error;
+          await this.#storeInSegment(run, index, chunk, piece);
+        }
         chunk = end;
       }
     } catch (error) {
@@ -234,17 +294,46 @@ export class CachedSource implements ByteSource {
     await this.#pool.stored(bytes.length);
   }
 
-  async #openSegments(firstChunk: number, lastChunk: number): Promise<void> {
-    const first = Math.floor(firstChunk / SEGMENT_CHUNKS);
-    for (let index = first; index <= Math.floor(lastChunk / SEGMENT_CHUNKS); index++) await this.#segment(index);
+  /** Opens the segments of chunks, and sees what other processes have stored of those that are missing here, or are fetching. */
+  async #look(firstChunk: number, lastChunk: number): Promise<void> {
+    for (let first = firstChunk; first <= lastChunk;) {
+      const index = Math.floor(first / SEGMENT_CHUNKS);
+      const last = Math.min(lastChunk, (index + 1) * SEGMENT_CHUNKS - 1);
+      if (this.#opened.get(index) === undefined || this.#isAnyAbsent(first, last)) await this.#lookInto(index);
+      first = last + 1;
+    }
+  }
+
+  async #lookInto(index: number): Promise<void> {
+    const opened = this.#opened.get(index);
+    try {
+      if (opened !== undefined) {
+        if (await opened.look()) return;
+        await this.#pool.closeSegment(opened);
+      }
+    } catch (error) {
+      this.#pool.diskFailed(error);
+      return;
+    }
+    await this.#segment(index);
+  }
+
+  #isAnyAbsent(first: number, last: number): boolean {
+    for (let chunk = first; chunk <= last; chunk++) if (!this.shared.isStored(chunk) && !this.#running.has(chunk)) return true;
+    return false;
   }
 
   async #segment(index: number): Promise<SegmentFile | undefined> {
     const opened = this.#segments.get(index);
     if (opened !== undefined) return await opened;
-    const opening = this.#pool.openSegment(this.#key, index, this.shared, () => this.#segments.delete(index));
+    const opening = this.#pool.openSegment(this.#key, index, this.shared, () => {
+      this.#segments.delete(index);
+      this.#opened.delete(index);
+    });
     this.#segments.set(index, opening);
-    return await opening;
+    const segment = await opening;
+    if (segment !== undefined && this.#segments.get(index) === opening) this.#opened.set(index, segment);
+    return segment;
   }
 
   #lengthOf(first: number, count: number): number {

@@ -7,6 +7,9 @@ import { SEGMENT_DATA_OFFSET, type SharedChunks } from "./shared-chunks.ts";
 /** Chunks in one segment file; the slot table of 8 bytes a chunk fits between header and data. */
 export const SEGMENT_CHUNKS = 256;
 
+/** A process that says no more than once that it fetches a chunk is waited for so long. */
+export const CLAIM_MS = 2_000;
+
 const SLOTS_OFFSET = 64;
 const SLOT_BYTES = 8;
 const MAGIC = Buffer.from("lazyblk1", "latin1");
@@ -20,16 +23,18 @@ const header = new Struct(SLOTS_OFFSET, {
   checksum: [60, u32],
 });
 
+/** What a chunk's slot says: that it is stored, that a process fetches it, or nothing. */
 const slot = new Struct(SLOT_BYTES, {
-  checksum: [0, u32],
-  /** Ties the checksum to its place, so that zeros or bytes from elsewhere never look like a stored chunk. */
+  /** Of the stored chunk; of one that is being fetched, when others need not wait for that any more, in milliseconds modulo 2^32. */
+  value: [0, u32],
+  /** Ties the value to its place and its meaning, so that zeros or bytes from elsewhere mean nothing. */
   check: [4, u32],
 });
 
-function checkOf(chunk: number, checksum: number): number {
-  const bytes = Buffer.alloc(16, "slot");
+function checkOf(meaning: "slot" | "claim", chunk: number, value: number): number {
+  const bytes = Buffer.alloc(16, meaning);
   bytes.writeUInt32LE(chunk >>> 0, 0);
-  bytes.writeUInt32LE(checksum >>> 0, 4);
+  bytes.writeUInt32LE(value >>> 0, 4);
   return crc32(bytes);
 }
 
@@ -48,19 +53,25 @@ function encodeHeader(key: string, segment: number, chunks: SharedChunks): Uint8
 /**
  * One file of the cache: a header, a slot for each chunk, then the chunks at fixed places.
  * A chunk counts once its slot is written, after its bytes; a slot that lies is found out by the chunk's checksum.
- * Everything in the file follows from its name, so processes that share it write the same bytes.
+ * Everything in the file follows from its name, so processes that share it write the same bytes. A process that fetches chunks says so in
+ * their slots, so that others wait for it; that is a courtesy, and a claim of one that is gone soon counts no more.
  */
 export class SegmentFile {
   readonly path: string;
   readonly index: number;
   readonly #handle: FileHandle;
   readonly #chunks: SharedChunks;
+  /** Until when others have claimed chunks, in milliseconds since 1970, as of the last look. */
+  #claims: ReadonlyMap<number, number>;
+  /** The last write of slots; they keep their order. */
+  #slotWrites: Promise<void> = Promise.resolve();
 
-  private constructor(path: string, index: number, handle: FileHandle, chunks: SharedChunks) {
+  private constructor(path: string, index: number, handle: FileHandle, chunks: SharedChunks, front: Buffer) {
     this.path = path;
     this.index = index;
     this.#handle = handle;
     this.#chunks = chunks;
+    this.#claims = announce(front, index, chunks);
   }
 
   /** Opens or makes the file and announces the chunks it holds. Fails as the file system does. */
@@ -74,13 +85,59 @@ export class SegmentFile {
         front.fill(0).set(expected);
         await handle.write(front, 0, front.length, 0);
       }
-      announce(front, index, chunks);
+      const file = new SegmentFile(path, index, handle, chunks, front);
       chunks.publish(index, handle.fd);
-      return new SegmentFile(path, index, handle, chunks);
+      return file;
     } catch (error) {
       await handle.close();
       throw error;
     }
+  }
+
+  /** Announces what other processes have stored meanwhile, and sees what they fetch. False when the file was evicted. */
+  async look(): Promise<boolean> {
+    await this.#slotWrites;
+    if (await this.isEvicted()) return false;
+    const front = Buffer.alloc(SEGMENT_DATA_OFFSET);
+    await this.#handle.read(front, 0, front.length, 0);
+    this.#claims = announce(front, this.index, this.#chunks);
+    return true;
+  }
+
+  /** Whether a process is fetching the chunk, as of the last look. */
+  isClaimed(chunk: number): boolean {
+    const left = (this.#claims.get(chunk) ?? 0) - Date.now();
+    return left > 0 && left <= CLAIM_MS;
+  }
+
+  /** Somebody else has removed the file: what is in it takes disk space until it is closed, and nobody else will find it. */
+  async isEvicted(): Promise<boolean> {
+    return (await this.#handle.stat()).nlink === 0;
+  }
+
+  /** Says to other processes that the segment is in use. */
+  async touch(): Promise<void> {
+    const now = new Date();
+    await this.#handle.utimes(now, now);
+  }
+
+  /** Says to other processes that chunks are being fetched, for `CLAIM_MS`. */
+  async claim(firstChunk: number, count: number): Promise<void> {
+    const end = (Date.now() + CLAIM_MS) >>> 0;
+    await this.#writeSlots(
+      "claim",
+      firstChunk,
+      Array.from({ length: count }, () => end),
+    );
+  }
+
+  /** Takes back what is said of chunks, be it that they are stored. */
+  async clear(firstChunk: number, count: number): Promise<void> {
+    await this.#writeSlots(
+      "nothing",
+      firstChunk,
+      Array.from({ length: count }, () => 0),
+    );
   }
 
   /** Reads neighbouring chunks as they are on disk, unchecked; shorter when the file ends early. */
@@ -99,15 +156,25 @@ export class SegmentFile {
   /** Stores neighbouring chunks: bytes first, then their slots. */
   async write(firstChunk: number, checksums: readonly number[], bytes: Uint8Array): Promise<void> {
     await writeFully(this.#handle, bytes, this.#chunks.fileOffset(firstChunk));
-    const slots = new Uint8Array(checksums.length * SLOT_BYTES);
-    checksums.forEach((checksum, i) => {
-      slot.encodeInto(slots, { checksum, check: checkOf(firstChunk + i, checksum) }, i * SLOT_BYTES);
-    });
-    await writeFully(this.#handle, slots, SLOTS_OFFSET + (firstChunk % SEGMENT_CHUNKS) * SLOT_BYTES);
+    await this.#writeSlots("slot", firstChunk, checksums);
   }
 
   async close(): Promise<void> {
+    await this.#slotWrites;
     await this.#handle.close();
+  }
+
+  async #writeSlots(meaning: "slot" | "claim" | "nothing", firstChunk: number, values: readonly number[]): Promise<void> {
+    const slots = new Uint8Array(values.length * SLOT_BYTES);
+    if (meaning !== "nothing") {
+      values.forEach((value, i) => {
+        slot.encodeInto(slots, { value, check: checkOf(meaning, firstChunk + i, value) }, i * SLOT_BYTES);
+      });
+    }
+    const place = SLOTS_OFFSET + (firstChunk % SEGMENT_CHUNKS) * SLOT_BYTES;
+    const writing = this.#slotWrites.then(async () => await writeFully(this.#handle, slots, place));
+    this.#slotWrites = writing.catch(() => {});
+    await writing;
   }
 }
 
@@ -117,11 +184,23 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, position: numbe
   }
 }
 
-function announce(front: Uint8Array, index: number, chunks: SharedChunks): void {
+/** Marks what is stored, unless that is known; answers until when chunks are claimed. */
+function announce(front: Uint8Array, index: number, chunks: SharedChunks): Map<number, number> {
   const first = index * SEGMENT_CHUNKS;
   const end = Math.min(first + SEGMENT_CHUNKS, chunks.data.states.length);
+  const claims = new Map<number, number>();
   for (let chunk = first; chunk < end; chunk++) {
-    const { checksum, check } = slot.decode(front, SLOTS_OFFSET + (chunk - first) * SLOT_BYTES);
-    if (check === checkOf(chunk, checksum)) chunks.markStored(chunk, checksum | 0);
+    if (chunks.isStored(chunk)) continue;
+    const { value, check } = slot.decode(front, SLOTS_OFFSET + (chunk - first) * SLOT_BYTES);
+    if (check === 0) continue;
+    if (check === checkOf("slot", chunk, value)) chunks.markStored(chunk, value | 0);
+    else if (check === checkOf("claim", chunk, value)) claims.set(chunk, unwrapped(value));
   }
+  return claims;
+}
+
+/** The time that these 32 bits stand for, the one nearest to now. */
+function unwrapped(milliseconds: number): number {
+  const now = Date.now();
+  return now + ((milliseconds - now) | 0);
 }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, stat, unlink } from "node:fs/promises";
+import { mkdir, readdir, stat, statfs, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { SegmentFile } from "./segment-file.ts";
 import type { SharedChunks } from "./shared-chunks.ts";
@@ -12,10 +12,12 @@ export interface Eviction {
 }
 
 export interface SegmentPoolOptions {
-  /** Disk space to stay under; somewhat more may be in use for a moment, or while several processes share the directory. */
+  /** Disk space to stay under, for all processes that share the directory; somewhat more may be in use for a moment. */
   readonly capacityBytes: number;
   /** Unit of fetching and of integrity. */
   readonly chunkBytes: number;
+  /** How often other processes are told which segments are used here, and files are let go that others have evicted. Default 15,000. */
+  readonly tellMs?: number | undefined;
   /** Called once, when the disk first fails a read or a write. Reading goes on from the inner sources. */
   readonly onDiskFailure?: (error: unknown) => void;
   /** Called after files of the cache were removed to stay under the capacity. */
@@ -25,31 +27,47 @@ export interface SegmentPoolOptions {
 const FILE_NAME = /^sha(256|512)-[0-9a-f]+\.\d+\.\d+$/;
 /** Eviction goes on to this part of the capacity, so that it does not run again at once. */
 const LOW_MARK = 0.9;
+/** Room that is left to others on the disk: so much, or the part below of a small disk. Eviction goes on to twice of it. */
+const MIN_FREE_BYTES = 2 ** 30;
+const MIN_FREE_FRACTION = 1 / 20;
+/** The directory is looked at whenever this process has stored this part of the capacity, as other processes may fill it too ... */
+const SCAN_FRACTION = 1 / 256;
+/** ... or this much. */
+const MAX_UNSCANNED_BYTES = 64 * 2 ** 20;
+const TELL_MS = 15_000;
 
 interface OpenSegment {
   readonly file: SegmentFile;
   readonly chunks: SharedChunks;
   readonly forget: () => void;
+  /** Tick of the last use that others have been told of. */
+  toldUse: number;
 }
 
-/** The segment files in a directory: opens them, and evicts whole ones, least recently used first, when they are too many. */
+/**
+ * The segment files in a directory: opens them, and evicts whole ones, least recently used first, when they are too many. Processes that
+ * share the directory see by a file's time of modification when it was used last.
+ */
 export class SegmentPool {
   readonly directory: string;
   readonly chunkBytes: number;
   readonly ticks = new Int32Array(new SharedArrayBuffer(4));
   readonly #capacityBytes: number;
+  readonly #tellMs: number;
   readonly #onDiskFailure: ((error: unknown) => void) | undefined;
   readonly #onEviction: SegmentPoolOptions["onEviction"];
   readonly #open = new Set<OpenSegment>();
   #usedBytes: number;
   #unscannedBytes = 0;
-  #eviction: Promise<void> | undefined;
+  #eviction: Promise<number> | undefined;
+  #telling: NodeJS.Timeout | undefined;
   #failed = false;
 
   private constructor(directory: string, options: SegmentPoolOptions, usedBytes: number) {
     this.directory = directory;
     this.chunkBytes = options.chunkBytes;
     this.#capacityBytes = options.capacityBytes;
+    this.#tellMs = options.tellMs ?? TELL_MS;
     this.#onDiskFailure = options.onDiskFailure;
     this.#onEviction = options.onEviction;
     this.#usedBytes = usedBytes;
@@ -73,7 +91,8 @@ export class SegmentPool {
     const path = this.#pathOf(key, index);
     try {
       const file = await SegmentFile.open(path, key, index, chunks);
-      this.#open.add({ file, chunks, forget });
+      this.#open.add({ file, chunks, forget, toldUse: -1 });
+      this.#telling ??= setInterval(() => void this.#tell().catch((error: unknown) => this.diskFailed(error)), this.#tellMs).unref();
       return file;
     } catch (error) {
       this.diskFailed(error);
@@ -89,12 +108,20 @@ export class SegmentPool {
   async stored(bytes: number): Promise<void> {
     this.#usedBytes += bytes;
     this.#unscannedBytes += bytes;
-    // Other processes may fill the directory too; look at it now and then even when our own count is low.
-    if (this.#usedBytes <= this.#capacityBytes && this.#unscannedBytes < this.#capacityBytes / 16) return;
-    this.#eviction ??= this.#evict().finally(() => (this.#eviction = undefined));
-    await this.#eviction;
+    const mayStore = Math.min(this.#capacityBytes * SCAN_FRACTION, MAX_UNSCANNED_BYTES);
+    // Twice, as an eviction that was under way may not have seen these bytes.
+    for (let tries = 0; tries < 2; tries++) {
+      if (this.#usedBytes <= this.#capacityBytes && this.#unscannedBytes < mayStore) return;
+      await this.#makeRoom();
+    }
   }
 
+  /** Whether a write that failed is worth another try, as there was no room for it and there is now. */
+  async madeRoomAfter(error: unknown): Promise<boolean> {
+    return error instanceof Error && "code" in error && error.code === "ENOSPC" && (await this.#makeRoom()) > 0;
+  }
+
+  /** Whatever is not kept because of it is read from its place. */
   diskFailed(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;
@@ -105,14 +132,35 @@ export class SegmentPool {
     return join(this.directory, `${key.replace(":", "-")}.${this.chunkBytes}.${index}`);
   }
 
-  async #evict(): Promise<void> {
+  /** Lets others know what is used here, and lets go what others have evicted. */
+  async #tell(): Promise<void> {
+    const uses = [...this.#open].map((segment) => ({ segment, use: lastUseOf(segment) }));
+    // In their order, as times may be all that eviction goes by.
+    for (const { segment, use } of uses.sort((a, b) => a.use - b.use)) {
+      if (!this.#open.has(segment)) continue;
+      if (await segment.file.isEvicted()) await this.#drop(segment);
+      else if (use !== segment.toldUse) await segment.file.touch();
+      segment.toldUse = use;
+    }
+  }
+
+  async #makeRoom(): Promise<number> {
+    this.#eviction ??= this.#evict().finally(() => (this.#eviction = undefined));
+    return await this.#eviction;
+  }
+
+  /** Answers how many bytes have gone. */
+  async #evict(): Promise<number> {
+    await this.#tell();
     const files = await listSegments(this.directory);
     this.#usedBytes = totalBytes(files);
     this.#unscannedBytes = 0;
-    if (this.#usedBytes <= this.#capacityBytes) return;
+    const tooMuch = this.#usedBytes > this.#capacityBytes ? this.#usedBytes - this.#capacityBytes * LOW_MARK : 0;
+    const excess = Math.max(tooMuch, await missingRoom(this.directory));
+    if (excess === 0 || files.length === 0) return 0;
     const evicted = { files: 0, bytes: 0 };
     for (const { path, bytes, owners } of this.#oldestFirst(files)) {
-      if (this.#usedBytes <= this.#capacityBytes * LOW_MARK) break;
+      if (evicted.bytes >= excess) break;
       await unlinkIfThere(path);
       for (const owner of owners) await this.#drop(owner);
       this.#usedBytes -= bytes;
@@ -120,28 +168,43 @@ export class SegmentPool {
       evicted.bytes += bytes;
     }
     this.#onEviction?.({ ...evicted, usedBytes: this.#usedBytes });
+    return evicted.bytes;
   }
 
-  /** Segments that this process does not use come first, by age; then its own, by last use. */
   #oldestFirst(files: readonly SegmentOnDisk[]): (SegmentOnDisk & { owners: OpenSegment[] })[] {
     const owned = files.map((file) => ({ ...file, owners: [...this.#open].filter((segment) => segment.file.path === file.path) }));
-    const lastUse = (owners: OpenSegment[]): number =>
-      Math.max(-1, ...owners.map(({ chunks, file }) => Atomics.load(chunks.data.lastUses, file.index)));
-    return owned.sort((a, b) => lastUse(a.owners) - lastUse(b.owners) || a.modifiedMs - b.modifiedMs);
+    const lastUse = (owners: OpenSegment[]): number => Math.max(-1, ...owners.map(lastUseOf));
+    return owned.sort((a, b) => a.usedMs - b.usedMs || lastUse(a.owners) - lastUse(b.owners));
   }
 
   async #drop(segment: OpenSegment): Promise<void> {
     if (!this.#open.delete(segment)) return;
+    if (this.#open.size === 0) {
+      clearInterval(this.#telling);
+      this.#telling = undefined;
+    }
     segment.chunks.withdraw(segment.file.index);
     segment.forget();
     await segment.file.close();
   }
 }
 
+function lastUseOf({ chunks, file }: OpenSegment): number {
+  return Atomics.load(chunks.data.lastUses, file.index);
+}
+
+/** Bytes that have to go so that others find room on the disk. */
+async function missingRoom(directory: string): Promise<number> {
+  const { bavail, blocks, bsize } = await statfs(directory);
+  const minimum = Math.min(MIN_FREE_BYTES, blocks * bsize * MIN_FREE_FRACTION);
+  return bavail * bsize < minimum ? 2 * minimum - bavail * bsize : 0;
+}
+
 interface SegmentOnDisk {
   readonly path: string;
   readonly bytes: number;
-  readonly modifiedMs: number;
+  /** When it was used last, as far as its users have said. */
+  readonly usedMs: number;
 }
 
 async function listSegments(directory: string): Promise<SegmentOnDisk[]> {
@@ -154,7 +217,7 @@ async function listSegments(directory: string): Promise<SegmentOnDisk[]> {
 async function describe(path: string): Promise<SegmentOnDisk | undefined> {
   try {
     const { blocks, mtimeMs } = await stat(path);
-    return { path, bytes: blocks * 512, modifiedMs: mtimeMs };
+    return { path, bytes: blocks * 512, usedMs: mtimeMs };
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;

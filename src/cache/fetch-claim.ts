@@ -1,0 +1,54 @@
+import { CLAIM_MS, SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
+
+/** A claim is made known again so often. */
+const RENEWAL_MS = CLAIM_MS / 2;
+/** Of a fetch that takes longer others need not wait for the end: their own may go another way. */
+const MAX_RENEWALS = 10;
+
+/** Tells other processes, for as long as a fetch takes, that they need not fetch these chunks. Never fails: it is a courtesy. */
+export class FetchClaim {
+  readonly #segments: ReadonlyMap<number, SegmentFile>;
+  readonly #first: number;
+  readonly #count: number;
+  readonly #timer: NodeJS.Timeout;
+  #renewals = 0;
+
+  /** @param segments the open ones; chunks of others are not claimed */
+  constructor(segments: ReadonlyMap<number, SegmentFile>, first: number, count: number) {
+    this.#segments = segments;
+    this.#first = first;
+    this.#count = count;
+    this.#make();
+    this.#timer = setInterval(() => this.#renew(), RENEWAL_MS).unref();
+  }
+
+  /** Nobody waits for these chunks any more. */
+  withdraw(): void {
+    this.#tell(async (segment, first, count) => await segment.clear(first, count));
+  }
+
+  /** What is in the slots stays until it is replaced, or out of date. */
+  end(): void {
+    clearInterval(this.#timer);
+  }
+
+  #renew(): void {
+    if (++this.#renewals === MAX_RENEWALS) this.end();
+    this.#make();
+  }
+
+  #make(): void {
+    this.#tell(async (segment, first, count) => await segment.claim(first, count));
+  }
+
+  #tell(say: (segment: SegmentFile, first: number, count: number) => Promise<void>): void {
+    const end = this.#first + this.#count;
+    for (let first = this.#first; first < end;) {
+      const index = Math.floor(first / SEGMENT_CHUNKS);
+      const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
+      const segment = this.#segments.get(index);
+      if (segment !== undefined) say(segment, first, stop - first).catch(() => {});
+      first = stop;
+    }
+  }
+}
