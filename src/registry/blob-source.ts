@@ -1,12 +1,21 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import type { RegistryCall, RegistryClient } from "./client.ts";
-import type { HttpResponse } from "./http.ts";
 import { rangeHeader, readRangeAnswer, type ByteRange } from "./ranges.ts";
 import { RegistryError } from "./registry-error.ts";
 
+/** A storage that nobody has read from for so long may have moved, or its address may have expired. */
+const STORAGE_IDLE_MS = 300_000;
+
+/** Where a registry has redirected to. */
+interface Storage {
+  readonly url: URL;
+  /** On the monotonic clock. */
+  readonly usedAtMs: number;
+}
+
 /**
- * Range reads of one blob. When the registry redirects to a storage, further reads go there directly, until the storage refuses:
- * signed addresses expire, and then the registry is asked for a new one.
+ * Range reads of one blob. When the registry redirects to a storage, further reads go there directly, until the storage fails in
+ * whatever way or has not been read from for five minutes: signed addresses expire and storages move, and the registry knows where to.
  */
 export class RegistryBlobSource implements ByteSource {
   readonly name: string;
@@ -15,7 +24,7 @@ export class RegistryBlobSource implements ByteSource {
   readonly #call: Omit<RegistryCall, "signal">;
   readonly #closed = new AbortController();
   readonly #signal: AbortSignal | undefined;
-  #storage: URL | undefined;
+  #storage: Storage | undefined;
   /** Where the registry's answers come from, for the accelerator. */
   #place: Promise<URL> | undefined;
 
@@ -32,11 +41,12 @@ export class RegistryBlobSource implements ByteSource {
     if (length === 0) return new Uint8Array(0);
     const range = { first: offset, last: offset + length - 1 };
     const attempt = async (): Promise<Uint8Array> =>
-      (await this.#accelerated(range)) ?? (await readRangeAnswer(await this.#open(range), range, this.size));
+      (await this.#accelerated(range)) ?? (await this.#fromStorage(range)) ?? (await this.#fetch(range, undefined));
     return await this.#client.backoff.run(attempt, { what: this.name, signal: this.#signal });
   }
 
   distrust(): void {
+    this.#storage = undefined;
     this.#client.accelerator?.distrust(`gave wrong bytes of ${this.name}`);
   }
 
@@ -66,19 +76,35 @@ export class RegistryBlobSource implements ByteSource {
     }
   }
 
-  async #open(range: ByteRange): Promise<HttpResponse> {
-    const call = { ...this.#call, headers: { ...this.#call.headers, range: rangeHeader(range) }, signal: this.#signal };
+  /** From where the registry redirected before; undefined if that is not known or fails. */
+  async #fromStorage(range: ByteRange): Promise<Uint8Array | undefined> {
     const storage = this.#storage;
-    if (storage) {
-      try {
-        return await this.#client.open({ ...call, url: storage });
-      } catch (error) {
-        const expired = error instanceof RegistryError && error.status !== undefined && error.status >= 400 && error.status < 500;
-        if (!expired) throw error;
-      }
+    if (storage === undefined || performance.now() - storage.usedAtMs >= STORAGE_IDLE_MS) return undefined;
+    try {
+      return await this.#fetch(range, storage.url);
+    } catch {
+      // Only what the registry says now is worth an error, or a wait.
+      return undefined;
     }
-    const response = await this.#client.open(call);
-    this.#storage = response.url.origin === this.#client.origin.origin ? undefined : response.url;
-    return response;
+  }
+
+  /** From `storage`, or from where the registry leads, which is kept as long as it gives what was asked for. */
+  async #fetch(range: ByteRange, storage: URL | undefined): Promise<Uint8Array> {
+    const headers = { ...this.#call.headers, range: rangeHeader(range) };
+    let url = storage;
+    try {
+      const response = await this.#client.open({ ...this.#call, ...(storage && { url: storage }), headers, signal: this.#signal });
+      url = response.url;
+      this.#keep(url);
+      return await readRangeAnswer(response, range, this.size);
+    } catch (error) {
+      // Reads run side by side: another one may have been led elsewhere meanwhile.
+      if (this.#storage?.url.href === url?.href) this.#storage = undefined;
+      throw error;
+    }
+  }
+
+  #keep(url: URL): void {
+    this.#storage = url.origin === this.#client.origin.origin ? undefined : { url, usedAtMs: performance.now() };
   }
 }
