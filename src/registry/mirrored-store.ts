@@ -1,5 +1,5 @@
 import type { ByteSource } from "../bytes/source.ts";
-import { corrupt, LazyError, messageOf } from "../errors.ts";
+import { corrupt, LazyError } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 import type {
@@ -12,6 +12,8 @@ import type {
   ResolveTarget,
 } from "../oci/image-store.ts";
 import type { Capability } from "./hosts-toml.ts";
+import { MirrorTurns } from "./mirror-turns.ts";
+import { MirroredSource, type PlacedBlob } from "./mirrored-source.ts";
 
 export interface Mirror {
   readonly store: ImageStore;
@@ -21,7 +23,7 @@ export interface Mirror {
 /**
  * A registry with mirrors: reads ask the mirrors in order and then the registry; writes, and questions about what is stored,
  * go to the first mirror that may be pushed to, or else to the registry. Content is checked by digest wherever it comes from; which
- * image a tag stands for is asked only of mirrors that may resolve. A mirror that fails is not asked again, unless the one
+ * image a tag stands for is asked only of mirrors that may resolve. A mirror that fails is left out for a while, unless the one
  * thing asked for was merely missing there.
  */
 export class MirroredStore implements ImageStore {
@@ -29,15 +31,14 @@ export class MirroredStore implements ImageStore {
   readonly #mirrors: Mirror[];
   readonly #server: ImageStore;
   readonly #target: ImageStore;
-  readonly #notice: (message: string) => void;
-  readonly #failed = new Set<ImageStore>();
+  readonly #turns: MirrorTurns;
 
   constructor(mirrors: readonly Mirror[], server: ImageStore, notice: (message: string) => void) {
     this.name = server.name;
     this.#mirrors = [...mirrors];
     this.#server = server;
     this.#target = mirrors.find(({ capabilities }) => capabilities.has("push"))?.store ?? server;
-    this.#notice = notice;
+    this.#turns = new MirrorTurns(server, notice);
   }
 
   async resolve(target: ResolveTarget): Promise<ResolvedDocument> {
@@ -54,56 +55,31 @@ export class MirroredStore implements ImageStore {
 
   async *blobStream(descriptor: Descriptor, options: CallOptions = {}): AsyncGenerator<Uint8Array> {
     const given = new GivenBytes(descriptor);
-    for (const store of this.#places("pull")) {
+    for (const { store } of this.#turns.admitted(this.#mirrorsWith("pull"))) {
       try {
         yield* given.rest(store.blobStream(descriptor, options));
+        this.#turns.succeeded(store);
         return;
       } catch (error) {
         options.signal?.throwIfAborted();
-        this.#giveUp(store, error);
+        this.#turns.giveUp(store, error);
       }
     }
+    yield* given.rest(this.#server.blobStream(descriptor, options));
   }
 
   async blobSource(descriptor: Descriptor): Promise<ByteSource> {
-    const sources = await Promise.all(this.#places("pull").map(async (store) => ({ store, source: await store.blobSource(descriptor) })));
-    let at = 0;
-    const read = async (offset: number, length: number): Promise<Uint8Array> => {
-      for (;;) {
-        const { store, source } = sources[at];
-        const mine = at;
-        try {
-          return await source.read(offset, length);
-        } catch (error) {
-          this.#giveUp(store, error);
-          // Reads run side by side: only the first to fail moves on.
-          if (at === mine) at++;
-        }
-      }
-    };
-    const distrust = (): void => {
-      const { store, source } = sources[at];
-      source.distrust?.();
-      if (at === sources.length - 1) return;
-      at++;
-      this.#giveUp(store, corrupt(`gave wrong bytes of blob ${descriptor.digest}`));
-    };
-    const close = async (): Promise<void> => {
-      for (const { source } of sources) await source.close();
-    };
-    return { name: `${this.name}: blob ${descriptor.digest}`, size: descriptor.size, read, distrust, close };
+    const open = async (store: ImageStore): Promise<PlacedBlob> => ({ store, source: await store.blobSource(descriptor) });
+    const mirrors = await Promise.all(this.#mirrorsWith("pull").map(async ({ store }) => await open(store)));
+    return new MirroredSource(this.#turns, mirrors, await open(this.#server));
   }
 
   async blobSize(digest: Digest): Promise<number | undefined> {
-    for (const store of this.#places("pull").slice(0, -1)) {
-      try {
-        const size = await store.blobSize(digest);
-        if (size !== undefined) return size;
-      } catch (error) {
-        this.#giveUp(store, error);
-      }
-    }
-    return await this.#server.blobSize(digest);
+    return await this.#ask("pull", async (store) => {
+      const size = await store.blobSize(digest);
+      if (size === undefined && store !== this.#server) throw new LazyError("NOT_FOUND", `${store.name} has no blob ${digest}`);
+      return size;
+    });
   }
 
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {
@@ -133,28 +109,11 @@ export class MirroredStore implements ImageStore {
   }
 
   async #ask<T>(capability: Capability, question: (store: ImageStore) => Promise<T>): Promise<T> {
-    for (const store of this.#places(capability).slice(0, -1)) {
-      try {
-        return await question(store);
-      } catch (error) {
-        this.#giveUp(store, error);
-      }
-    }
-    return await question(this.#server);
+    return await this.#turns.ask(this.#mirrorsWith(capability), { store: this.#server }, async ({ store }) => await question(store));
   }
 
-  /** Whom to ask, in order; the registry itself is the last. */
-  #places(capability: Capability): ImageStore[] {
-    const mirrors = this.#mirrors.filter(({ store, capabilities }) => capabilities.has(capability) && !this.#failed.has(store));
-    return [...mirrors.map(({ store }) => store), this.#server];
-  }
-
-  /** Throws the error if there is nobody else to ask, or if asking was stopped. */
-  #giveUp(store: ImageStore, error: unknown): void {
-    if (store === this.#server || !(error instanceof LazyError) || error.code === "USAGE") throw error;
-    if (error.code === "NOT_FOUND" || this.#failed.has(store)) return;
-    this.#failed.add(store);
-    this.#notice(`mirror ${store.name}: ${messageOf(error)}; asking ${this.#server.name} instead`);
+  #mirrorsWith(capability: Capability): Pick<Mirror, "store">[] {
+    return this.#mirrors.filter(({ capabilities }) => capabilities.has(capability));
   }
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
-import { after, afterEach, before, describe, it } from "node:test";
+import { after, afterEach, before, describe, it, type TestContext } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
@@ -62,6 +62,14 @@ async function readAll(store: ImageStore): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
+/** Moves the clock on by what is set. */
+function movableClock(context: TestContext): { seconds: number } {
+  const clock = { seconds: 0 };
+  const startMs = Math.round(performance.now());
+  context.mock.method(performance, "now", () => startMs + clock.seconds * 1000);
+  return clock;
+}
+
 const counts = (): number[] => [mirror.seen.length, server.seen.length];
 const PULL = 'capabilities = ["pull"]';
 const RESOLVE = 'capabilities = ["pull", "resolve"]';
@@ -118,7 +126,7 @@ describe("a mirror", () => {
     ["is not there", { kind: "reset" }],
     ["sends something else", { kind: "corrupt", at: 5 }],
   ] as const) {
-    it(`that ${what} is passed over, with one notice, from then on`, async () => {
+    it(`that ${what} is passed over, with one notice`, async () => {
       mirror.inject(() => fault, Infinity);
       const store = await openMirrored(RESOLVE);
       const { descriptor } = await store.resolve({ digest: digestOf(index) });
@@ -165,8 +173,80 @@ describe("a mirror", () => {
     assert.deepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
     source.distrust?.();
     assert.deepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
-    assert.match(notices.join(), /gave wrong bytes of blob/);
+    assert.match(notices.join(), /gave wrong bytes of registry.test\/a\/b: blob sha256/);
     assert.equal(notices.length, 1);
+    await source.close();
+  });
+
+  it("that failed is asked by one read after a while that grows, and serves again when it answers", async (context) => {
+    const clock = movableClock(context);
+    const source = await (await openMirrored(PULL)).blobSource(layer);
+    const read = async (at: number): Promise<void> => {
+      assert.deepEqual(Buffer.from(await source.read(at, 10)), bytes.subarray(at, at + 10));
+    };
+    mirror.inject(() => ({ kind: "answer", status: 403 }), Infinity);
+    const asked: number[] = [];
+    for (const seconds of [0, 9, 10, 11, 29, 30, 69, 70]) {
+      clock.seconds = seconds;
+      await Promise.all([1, 2, 3].map(read));
+      asked.push(mirror.seen.length);
+    }
+    assert.deepEqual(asked, [3, 3, 4, 4, 4, 5, 5, 6]);
+    assert.equal(notices.length, 1);
+    mirror.reset();
+    server.reset();
+    server.inject(() => ({ kind: "answer", status: 403 }), Infinity);
+    await assert.rejects(source.read(0, 10), { code: "DENIED" });
+    assert.deepEqual(counts(), [0, 1]);
+    clock.seconds = 149;
+    await assert.rejects(source.read(0, 10), { code: "DENIED" });
+    clock.seconds = 150;
+    await read(0);
+    await Promise.all([1, 2, 3].map(read));
+    assert.deepEqual(counts(), [4, 2]);
+    assert.equal(notices.length, 1);
+    mirror.inject(() => ({ kind: "answer", status: 403 }));
+    await assert.rejects(source.read(0, 10), { code: "DENIED" });
+    assert.equal(notices.length, 2);
+    await source.close();
+  });
+
+  it("that failed for hours is asked every five minutes", async (context) => {
+    const clock = movableClock(context);
+    const store = await openMirrored(PULL);
+    mirror.inject(() => ({ kind: "answer", status: 403 }), Infinity);
+    for (; clock.seconds < 3600; clock.seconds += 100) await store.blobSize(layer.digest);
+    const asked = mirror.seen.length;
+    for (; clock.seconds < 7200; clock.seconds += 100) await store.blobSize(layer.digest);
+    assert.equal(mirror.seen.length - asked, 12);
+  });
+
+  it("that gave wrong bytes is asked again after ten minutes", async (context) => {
+    const clock = movableClock(context);
+    const source = await (await openMirrored(PULL)).blobSource(layer);
+    await source.read(0, 10);
+    source.distrust?.();
+    for (clock.seconds of [10, 599]) await source.read(0, 10);
+    assert.deepEqual(counts(), [1, 2]);
+    clock.seconds = 600;
+    await source.read(0, 10);
+    await source.read(0, 10);
+    assert.deepEqual(counts(), [3, 2]);
+    await source.close();
+  });
+
+  it("that lacks a blob is not asked for it at each read, and serves what it gets", async (context) => {
+    const clock = movableClock(context);
+    const store = await openMirrored(PULL);
+    const source = await store.blobSource(layer);
+    mirror.inject(({ headers }) => (headers["range"] === "bytes=0-0" ? undefined : { kind: "answer", status: 404 }));
+    for (clock.seconds of [0, 1, 9]) await source.read(0, 10);
+    assert.deepEqual(counts(), [1, 3]);
+    assert.equal(await store.blobSize(layer.digest), layer.size);
+    clock.seconds = 10;
+    await source.read(0, 10);
+    await source.read(0, 10);
+    assert.deepEqual([...counts(), notices.length], [4, 3, 0]);
     await source.close();
   });
 

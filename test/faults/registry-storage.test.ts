@@ -107,7 +107,7 @@ describe("a storage that a registry has redirected to", () => {
 
   it("is asked of the registry again when it has not been read from for five minutes", async (context) => {
     await openRedirected();
-    const startMs = performance.now();
+    const startMs = Math.round(performance.now());
     let seconds = 0;
     context.mock.method(performance, "now", () => startMs + seconds * 1000);
     for (seconds of [200, 400, 690]) await assertRead(1000);
