@@ -1,5 +1,6 @@
 import { selectImage } from "../oci/image-selection.ts";
 import { parsePlatform } from "../oci/platform.ts";
+import { BLOCK_READ_PATIENCE } from "../registry/timeouts.ts";
 import type { Environment } from "./environment.ts";
 import type { MountEnvironment } from "./mount-request.ts";
 import { absoluteReference } from "./reference-name.ts";
@@ -19,7 +20,7 @@ export function mountEnvironment(environment: Environment): MountEnvironment {
       return { ...(await readStoreOptions(options, environment)), ...(platform !== undefined && { platform }) };
     },
     openImage: async (image, options) => {
-      const places = await openReadPlaces(image, options, environment);
+      const places = await openReadPlaces(image, options, environment, { patience: BLOCK_READ_PATIENCE });
       try {
         const platform = typeof options["platform"] === "string" ? options["platform"] : "local";
         const { manifest } = await selectImage(places.store, places.target, parsePlatform(platform, environment.host));

@@ -155,12 +155,17 @@ export interface ReadPlaces {
 }
 
 /** Opens what a converted image is read from. */
-export async function openReadPlaces(text: string, values: unknown, environment: Environment): Promise<ReadPlaces> {
+export async function openReadPlaces(
+  text: string,
+  values: unknown,
+  environment: Environment,
+  opening: Pick<OpenOptions, "patience"> = {},
+): Promise<ReadPlaces> {
   const options = await readStoreOptions(values, environment);
-  const { store, target } = await openReference(text, options, environment);
+  const { store, target } = await openReference(text, options, environment, opening);
   try {
     const { dataRepository } = options;
-    const dataPlace = dataRepository === undefined ? undefined : (await openReference(dataRepository, options, environment)).store;
+    const dataPlace = dataRepository === undefined ? undefined : (await openReference(dataRepository, options, environment, opening)).store;
     const close = async (): Promise<void> => void (await Promise.all([store.close(), dataPlace?.close()]));
     return { store, target, dataPlace, close };
   } catch (error) {
@@ -182,6 +187,8 @@ export interface OpenOptions {
   /** For writing: makes a missing layout directory at the first write, and archives when an image gets its tag. */
   readonly create?: boolean;
   readonly notify?: ((message: string) => void) | undefined;
+  /** How long a registry is waited for, where the options do not say. */
+  readonly patience?: Pick<RegistryOptions, "readBudgetMs" | "timeouts"> | undefined;
 }
 
 /** Opens the place that a reference names. An archive that is written without a tag gets `latest`. */
@@ -189,12 +196,12 @@ export async function openReference(
   text: string,
   options: StoreOptions,
   environment: Environment,
-  { create = false, notify }: OpenOptions = {},
+  { create = false, notify, patience }: OpenOptions = {},
 ): Promise<OpenedReference> {
   const reference = parseReference(text);
   const { tag, digest } = reference;
   const opened = { target: { tag, digest }, reference, usesStdout: false };
-  if (reference.kind === "registry") return { ...opened, store: await openRegistry(reference, options, environment, notify) };
+  if (reference.kind === "registry") return { ...opened, store: await openRegistry(reference, options, environment, { notify, patience }) };
   if (reference.kind === "layout") return { ...opened, store: await openLayoutStore(reference.directory, { create }) };
   if (!create) {
     const store = reference.kind === "stream" ? await readStdin(options, environment) : await readArchive(reference, environment);
@@ -229,7 +236,7 @@ async function openRegistry(
   reference: RegistryReference,
   options: StoreOptions,
   environment: Environment,
-  notify: OpenOptions["notify"],
+  { notify, patience }: OpenOptions,
 ): Promise<ImageStore> {
   const stored = new CredentialFiles(environment.credentialFiles, { environment: environment.variables });
   return await openConfiguredStore(reference, {
@@ -240,7 +247,8 @@ async function openRegistry(
     mirrorCredentials: stored,
     tokenServices: options.tokenService,
     proxy: environment.proxy,
-    ...patience(options),
+    ...patience,
+    ...givenPatience(options),
     uploads: new UploadDirectory(join(environment.cacheDirectory, "uploads"), { now: () => Date.now(), notice: notify }),
     signal: environment.signal,
     notice: (message) => notify?.(message),
@@ -252,7 +260,7 @@ async function openRegistry(
 }
 
 /** How often and how long a registry is waited for, as far as the options say. */
-function patience({ retry, timeoutSeconds }: StoreOptions): Pick<RegistryOptions, "retry" | "timeouts"> {
+function givenPatience({ retry, timeoutSeconds }: StoreOptions): Pick<RegistryOptions, "retry" | "timeouts"> {
   return {
     ...(retry !== undefined && { retry: { tries: retry + 1 } }),
     ...(timeoutSeconds !== undefined && { timeouts: timeoutsOf(timeoutSeconds * 1000) }),

@@ -20,6 +20,11 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface BlobSourceOptions {
+  /** Nobody waits for what is read: good to know for who watches reads, or bounds their time. */
+  readonly inBackground?: boolean | undefined;
+}
+
 export interface PutManifestOptions extends CallOptions {
   readonly tag?: string | undefined;
 }
@@ -59,7 +64,7 @@ export interface ImageStore {
   blobStream(descriptor: Descriptor, options?: CallOptions): AsyncIterable<Uint8Array>;
 
   /** Range reads of a blob, of the descriptor's size. Content is not checked: the caller's format must do that. */
-  blobSource(descriptor: Descriptor): Promise<ByteSource>;
+  blobSource(descriptor: Descriptor, options?: BlobSourceOptions): Promise<ByteSource>;
 
   /** The size of a blob that can be read; undefined if it is not there. */
   blobSize(digest: Digest): Promise<number | undefined>;

@@ -1,7 +1,10 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
+import { messageOf } from "../errors.ts";
+import type { BlobSourceOptions } from "../oci/image-store.ts";
 import type { RegistryCall, RegistryClient } from "./client.ts";
 import { rangeHeader, readRangeAnswer, type ByteRange } from "./ranges.ts";
 import { RegistryError } from "./registry-error.ts";
+import { withinBudget } from "./time-budget.ts";
 
 /** A storage that nobody has read from for so long may have moved, or its address may have expired. */
 const STORAGE_IDLE_MS = 300_000;
@@ -24,13 +27,15 @@ export class RegistryBlobSource implements ByteSource {
   readonly #call: Omit<RegistryCall, "signal">;
   readonly #closed = new AbortController();
   readonly #signal: AbortSignal | undefined;
+  readonly #budgetMs: number | undefined;
   #storage: Storage | undefined;
   /** Where the registry's answers come from, for the accelerator. */
   #place: Promise<URL> | undefined;
 
-  constructor(client: RegistryClient, call: Omit<RegistryCall, "expect" | "signal">, size: number) {
+  constructor(client: RegistryClient, call: Omit<RegistryCall, "expect" | "signal">, size: number, options: BlobSourceOptions = {}) {
     this.#client = client;
     this.#signal = client.joinSignal(this.#closed.signal);
+    this.#budgetMs = options.inBackground === true ? undefined : client.readBudgetMs;
     this.#call = { ...call, expect: [200, 206] };
     this.name = call.what;
     this.size = size;
@@ -40,9 +45,36 @@ export class RegistryBlobSource implements ByteSource {
     checkRange(this, offset, length);
     if (length === 0) return new Uint8Array(0);
     const range = { first: offset, last: offset + length - 1 };
-    const attempt = async (): Promise<Uint8Array> =>
-      (await this.#accelerated(range)) ?? (await this.#fromStorage(range)) ?? (await this.#fetch(range, undefined));
-    return await this.#client.backoff.run(attempt, { what: this.name, signal: this.#signal });
+    const milliseconds = this.#budgetMs;
+    if (milliseconds === undefined) return await this.#read(range, this.#signal);
+    let failure: unknown;
+    const spent = (): Error => this.#spent(milliseconds, failure);
+    return await withinBudget(
+      { milliseconds, spent, signal: this.#signal },
+      async (signal) => await this.#read(range, signal, (error) => (failure = error)),
+    );
+  }
+
+  async #read(range: ByteRange, signal: AbortSignal | undefined, onFailure?: (error: unknown) => void): Promise<Uint8Array> {
+    const attempt = async (): Promise<Uint8Array> => {
+      try {
+        return (
+          (await this.#accelerated(range, signal)) ??
+          (await this.#fromStorage(range, signal)) ??
+          (await this.#fetch(range, undefined, signal))
+        );
+      } catch (error) {
+        onFailure?.(error);
+        throw error;
+      }
+    };
+    return await this.#client.backoff.run(attempt, { what: this.name, signal });
+  }
+
+  #spent(budgetMs: number, failure: unknown): RegistryError {
+    const last = failure === undefined ? "" : `; the last failure: ${messageOf(failure)}`;
+    const message = `${this.name}: gave up after ${budgetMs / 1000} s${last}`;
+    return new RegistryError("UNAVAILABLE", message, { url: this.name, retryable: true }, { cause: failure });
   }
 
   distrust(): void {
@@ -55,12 +87,12 @@ export class RegistryBlobSource implements ByteSource {
   }
 
   /** Through the accelerator, which is told where the bytes really are; undefined if there is none that works. */
-  async #accelerated(range: ByteRange): Promise<Uint8Array | undefined> {
+  async #accelerated(range: ByteRange, signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
     const { accelerator, origin } = this.#client;
     if (accelerator?.isUsable !== true) return undefined;
     const url = await (this.#place ??= this.#findPlace());
     const authorization = url.origin === origin.origin ? await this.#client.authorizationFor(this.#call.scopes) : undefined;
-    const bytes = await accelerator.read(url, range, this.size, { authorization, signal: this.#signal });
+    const bytes = await accelerator.read(url, range, this.size, { authorization, signal });
     if (bytes === undefined) this.#place = undefined; // its address may have expired
     return bytes;
   }
@@ -77,11 +109,11 @@ export class RegistryBlobSource implements ByteSource {
   }
 
   /** From where the registry redirected before; undefined if that is not known or fails. */
-  async #fromStorage(range: ByteRange): Promise<Uint8Array | undefined> {
+  async #fromStorage(range: ByteRange, signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
     const storage = this.#storage;
     if (storage === undefined || performance.now() - storage.usedAtMs >= STORAGE_IDLE_MS) return undefined;
     try {
-      return await this.#fetch(range, storage.url);
+      return await this.#fetch(range, storage.url, signal);
     } catch {
       // Only what the registry says now is worth an error, or a wait.
       return undefined;
@@ -89,11 +121,11 @@ export class RegistryBlobSource implements ByteSource {
   }
 
   /** From `storage`, or from where the registry leads, which is kept as long as it gives what was asked for. */
-  async #fetch(range: ByteRange, storage: URL | undefined): Promise<Uint8Array> {
+  async #fetch(range: ByteRange, storage: URL | undefined, signal: AbortSignal | undefined): Promise<Uint8Array> {
     const headers = { ...this.#call.headers, range: rangeHeader(range) };
     let url = storage;
     try {
-      const response = await this.#client.open({ ...this.#call, ...(storage && { url: storage }), headers, signal: this.#signal });
+      const response = await this.#client.open({ ...this.#call, ...(storage && { url: storage }), headers, signal });
       url = response.url;
       this.#keep(url);
       return await readRangeAnswer(response, range, this.size);

@@ -30,6 +30,8 @@ export interface RegistryOptions {
   readonly observer?: HttpObserver | undefined;
   readonly timeouts?: Partial<HttpTimeouts> | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
+  /** What a range read of a blob may take in all, with every try and pause; not one in the background. Undefined: as long as these take. */
+  readonly readBudgetMs?: number | undefined;
   /** Connections at once. Streams that are not read on keep theirs. */
   readonly connectionsPerHost?: number | undefined;
   /** Uploads in pieces of this size instead of one body. Undefined: with a journal, or when the registry refuses a body as too large. */
@@ -64,6 +66,7 @@ export class RegistryClient {
   readonly origin: URL;
   readonly backoff: Backoff;
   readonly accelerator: Accelerator | undefined;
+  readonly readBudgetMs: number | undefined;
   readonly #base: URL;
   readonly #namespace: string | undefined;
   readonly #headers: Readonly<Record<string, string>>;
@@ -85,6 +88,7 @@ export class RegistryClient {
     this.#namespace = options.namespace;
     this.#headers = options.headers ?? {};
     this.accelerator = options.accelerator;
+    this.readBudgetMs = options.readBudgetMs;
     this.backoff = new Backoff({ ...DEFAULT_RETRY, ...options.retry }, (pause) => observer.waiting?.(pause));
     this.#http = new HttpClient({
       timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },

@@ -28,18 +28,30 @@ export async function openConfiguredStore(reference: RegistryReference, options:
   // A plain address is only ever taken from the configuration itself.
   const server = places?.server;
   const plainHttp = rest.plainHttp ?? ((await isSecured(reference.host, options)) ? false : undefined);
+  const found = places?.mirrors ?? [];
+  const budgets = shareBudget(rest.readBudgetMs, found.length);
   const store = openRegistryStore(reference, {
     ...rest,
+    readBudgetMs: budgets.server,
     plainHttp,
     base: server?.url,
     headers: server?.headers,
     tls: withHosts(rest.tls, hosts, server && { host: server.url?.host ?? reference.host, tls: server.tls }),
   });
-  const mirrors = (places?.mirrors ?? []).map((place) => ({
+  const mirrors = found.map((place) => ({
     capabilities: place.capabilities,
-    store: openRegistryStore({ ...reference, host: place.url.host }, mirrorOptions(place, reference.host, options)),
+    store: openRegistryStore(
+      { ...reference, host: place.url.host },
+      { ...mirrorOptions(place, reference.host, options), readBudgetMs: budgets.mirror },
+    ),
   }));
   return mirrors.length === 0 ? store : new MirroredStore(mirrors, store, notice);
+}
+
+/** A read asks one place after the other: mirrors that hang, all of them together, leave the registry half of the time. */
+function shareBudget(budgetMs: number | undefined, mirrors: number): { readonly server?: number; readonly mirror?: number } {
+  if (budgetMs === undefined) return {};
+  return mirrors === 0 ? { server: budgetMs } : { server: budgetMs / 2, mirror: budgetMs / 2 / mirrors };
 }
 
 /** Whoever says what a registry is trusted by means TLS, also on this machine. */

@@ -3,6 +3,7 @@ import { corrupt, LazyError } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 import type {
+  BlobSourceOptions,
   CallOptions,
   ImageStore,
   PutBlobOptions,
@@ -68,8 +69,8 @@ export class MirroredStore implements ImageStore {
     yield* given.rest(this.#server.blobStream(descriptor, options));
   }
 
-  async blobSource(descriptor: Descriptor): Promise<ByteSource> {
-    const open = async (store: ImageStore): Promise<PlacedBlob> => ({ store, source: await store.blobSource(descriptor) });
+  async blobSource(descriptor: Descriptor, options?: BlobSourceOptions): Promise<ByteSource> {
+    const open = async (store: ImageStore): Promise<PlacedBlob> => ({ store, source: await store.blobSource(descriptor, options) });
     const mirrors = await Promise.all(this.#mirrorsWith("pull").map(async ({ store }) => await open(store)));
     return new MirroredSource(this.#turns, mirrors, await open(this.#server));
   }

@@ -5,6 +5,7 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { digestOf, isDigest, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
 import type {
+  BlobSourceOptions,
   CallOptions,
   ImageStore,
   PutBlobOptions,
@@ -113,8 +114,8 @@ class RegistryStore implements ImageStore {
     return streamBlob(this.#client, { ...this.#blobCall(descriptor.digest), signal: this.#client.joinSignal(options.signal) }, descriptor);
   }
 
-  async blobSource(descriptor: Descriptor): Promise<ByteSource> {
-    return new RegistryBlobSource(this.#client, this.#blobCall(descriptor.digest), descriptor.size);
+  async blobSource({ digest, size }: Descriptor, options?: BlobSourceOptions): Promise<ByteSource> {
+    return new RegistryBlobSource(this.#client, this.#blobCall(digest), size, options);
   }
 
   async hasBlob(digest: Digest, size?: number): Promise<boolean> {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:https";
 import { after, afterEach, before, describe, it } from "node:test";
-import { MemorySource } from "../../src/bytes/source.ts";
+import { MemorySource, type ByteSource } from "../../src/bytes/source.ts";
 import { digestOf } from "../../src/oci/digest.ts";
 import type { ImageStore } from "../../src/oci/image-store.ts";
 import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
@@ -15,7 +16,7 @@ import { RegistryError } from "../../src/registry/registry-error.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import { timeoutsOf } from "../../src/registry/timeouts.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
-import { startHostileRegistry, type HostileRegistry } from "../support/hostile-registry.ts";
+import { startHostileRegistry, type Fault, type HostileRegistry, type SeenRequest } from "../support/hostile-registry.ts";
 import { startReferrersRegistry, type ReferrersRegistry } from "../support/referrers-registry.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 import { startTlsRegistry, tlsFile } from "../support/tls-registry.ts";
@@ -194,6 +195,93 @@ describe("patience", () => {
       code: "UNAVAILABLE",
       message: /stalled: no bytes were taken/,
     });
+  });
+});
+
+describe("a read with a time budget", () => {
+  let upstream: ReferrersRegistry;
+  let registry: HostileRegistry;
+  const READ_BUDGET_MS = 300;
+  const budgeted = (options: RegistryOptions = {}): ImageStore => openStore(registry.host, { readBudgetMs: READ_BUDGET_MS, ...options });
+  const assertRead = async (source: ByteSource): Promise<void> => {
+    assert.deepEqual(Buffer.from(await source.read(5, 10)), bytes.subarray(5, 15));
+  };
+
+  before(async () => {
+    upstream = await startReferrersRegistry();
+    registry = await startHostileRegistry(upstream.host);
+    await openStore(upstream.host).putBlob(layer, new MemorySource(bytes));
+  });
+  afterEach(() => registry.reset());
+  after(async () => {
+    await registry.stop();
+    await upstream.stop();
+  });
+
+  it("ends when it is spent, whatever is waited for", async () => {
+    const redirect: Fault = { kind: "answer", status: 307, headers: { location: `http://${registry.host}/storage` } };
+    const challenge = { "www-authenticate": `Bearer realm="http://${registry.host}/token",service="s"` };
+    const rules: readonly ((request: SeenRequest) => Fault | undefined)[] = [
+      () => ({ kind: "hang" }),
+      () => ({ kind: "stall", afterBytes: 3 }),
+      ({ url }) => (url === "/storage" ? { kind: "hang" } : redirect),
+      ({ url }) => (url.startsWith("/token") ? { kind: "hang" } : { kind: "answer", status: 401, headers: challenge }),
+    ];
+    for (const rule of rules) {
+      registry.reset();
+      registry.inject(rule, Infinity);
+      const startMs = performance.now();
+      const source = await budgeted({ credentials: new FixedCredentials("u", "p") }).blobSource(layer);
+      await assert.rejects(source.read(5, 10), { code: "UNAVAILABLE", message: /^127.*: blob sha256:\w+: gave up after 0.3 s$/ });
+      const tookMs = performance.now() - startMs;
+      assert.ok(tookMs >= READ_BUDGET_MS - 5 && tookMs < 10 * READ_BUDGET_MS, `${tookMs} ms`);
+    }
+  });
+
+  it("tells of the last failure when it is spent between two tries", async () => {
+    registry.inject(() => ({ kind: "answer", status: 503, headers: { "retry-after": "60" } }), Infinity);
+    const source = await budgeted().blobSource(layer);
+    await assert.rejects(source.read(5, 10), { code: "UNAVAILABLE", message: /gave up after 0.3 s; the last failure: .*503/ });
+    registry.reset();
+    await assertRead(source);
+  });
+
+  it("ends at once when its source is closed", async () => {
+    registry.inject(() => ({ kind: "hang" }), Infinity);
+    const source = await budgeted({ readBudgetMs: 60_000 }).blobSource(layer);
+    const reading = assert.rejects(source.read(5, 10), { message: /was closed/ });
+    await source.close();
+    await reading;
+    await assert.rejects(source.read(5, 10), { message: /was closed/ });
+  });
+
+  it("does not bound what is read in the background, nor streams", async () => {
+    const slow = { retry: { tries: 2, firstDelayMs: 2 * READ_BUDGET_MS } };
+    const fail = (): void => registry.inject(() => ({ kind: "answer", status: 503 }));
+    const store = budgeted(slow);
+    fail();
+    await assertRead(await store.blobSource(layer, { inBackground: true }));
+    fail();
+    let length = 0;
+    for await (const chunk of store.blobStream(layer)) length += chunk.length;
+    assert.equal(length, layer.size);
+  });
+
+  it("is shared, so that a mirror that hangs leaves some to the registry", async () => {
+    await using directory = await TemporaryDirectory.create();
+    await using mirror = await startHostileRegistry(upstream.host);
+    const hosts = `server = "http://${registry.host}"\n[host."http://${mirror.host}"]\ncapabilities = ["pull"]\n`;
+    await mkdir(directory.join("registry.test"));
+    await writeFile(directory.join("registry.test", "hosts.toml"), hosts);
+    const notices: string[] = [];
+    const notice = (message: string): void => void notices.push(message);
+    const options = { hosts: new HostDirectories([directory.path]), notice, readBudgetMs: READ_BUDGET_MS };
+    const store = await openConfiguredStore({ kind: "registry", host: "registry.test", repository: "a/b" }, options);
+    stores.push(store);
+    mirror.inject(() => ({ kind: "hang" }), Infinity);
+    const source = await store.blobSource(layer);
+    await assertRead(source);
+    assert.match(notices.join(), /^mirror .*gave up after 0.15 s; asking registry.test\/a\/b instead$/);
   });
 });
 

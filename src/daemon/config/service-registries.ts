@@ -11,6 +11,7 @@ import { CredentialFiles } from "../../registry/credential-files.ts";
 import { CredentialService } from "../../registry/credential-services.ts";
 import type { CredentialSource } from "../../registry/credentials.ts";
 import { HostDirectories } from "../../registry/host-directories.ts";
+import { BLOCK_READ_PATIENCE } from "../../registry/timeouts.ts";
 import type { ServiceConfig } from "./service-config.ts";
 
 /** What a service knows of the machine, besides its configuration. */
@@ -67,6 +68,7 @@ async function registryOptions(
   const { notice, proxy, registryHosts, signal, systemRoots } = machine;
   const credentials = credentialSource(credentialConfig, machine);
   return {
+    ...BLOCK_READ_PATIENCE,
     hosts: new HostDirectories(registryHosts),
     tls: {
       clientCertificates: certFile === "" ? [] : [await readClientCertificate(certFile, keyFile)],
