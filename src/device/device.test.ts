@@ -60,6 +60,8 @@ class ObservedPlace implements BlobPlace {
   readonly reads = new Map<string, [offset: number, length: number][]>();
   spoil: (bytes: Uint8Array, offset: number) => void = () => {};
   closed = 0;
+  /** How often somebody said that bytes were wrong. */
+  distrusted = 0;
   readonly #blobs: Map<string, Uint8Array>;
 
   constructor(blobs: readonly Uint8Array[]) {
@@ -83,6 +85,7 @@ class ObservedPlace implements BlobPlace {
         this.spoil(bytes, offset);
         return bytes;
       },
+      distrust: () => void this.distrusted++,
       close: async () => {
         this.closed++;
       },
@@ -273,6 +276,29 @@ test("a place that was wrong once is asked again: what the cache kept of it is d
     assert.ok(Buffer.from(await device.read(offset, length)).equals(expected));
   }
   await device.close();
+});
+
+test("without a cache, a place that was wrong is distrusted and asked again, once, also for what is kept in memory", async () => {
+  const plain = await plainDevice();
+  for (const wrong of ["when it is opened", "in its pinned front", "later"]) {
+    const place = new ObservedPlace(LAYERS);
+    place.spoil = (bytes, offset) => {
+      if (offset > 0 || place.distrusted > 0) return;
+      if (wrong === "when it is opened") bytes[1536 + 600] ^= 1;
+      if (wrong === "in its pinned front") for (let at = 8000; at < 64_000; at += 1000) bytes[at] ^= 1;
+    };
+    const device = await openDevice(place, manifestOf(LAYERS));
+    if (wrong === "later") {
+      place.spoil = (bytes) => {
+        if (place.distrusted === 0) bytes[0] ^= 1;
+      };
+    }
+    for (const [offset, length] of fc.sample(await ranges(), { numRuns: 40, seed: 7 })) {
+      assert.ok(Buffer.from(await device.read(offset, length)).equals(await plain.read(offset, length)));
+    }
+    assert.ok(place.distrusted > 0, wrong);
+    await device.close();
+  }
 });
 
 test("a cache with wrong content under right checksums does not keep a device from opening", async () => {

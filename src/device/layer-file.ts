@@ -21,7 +21,7 @@ export interface DeviceLayer {
 export interface LayerFile {
   /** For threads that read what is kept on their own; undefined where nothing is. */
   readonly cached: CachedFileData | undefined;
-  /** Drops what is kept of a range of the file, so that it is fetched anew; false if nothing of it can be wrong. */
+  /** Drops what is kept of a range of the file, or distrusts who gave it, so that it is fetched anew; false if that would give the same. */
   discard(offset: number, length: number): boolean;
   /** Whether all of a range of the file is known to be kept. */
   isKept(offset: number, length: number): boolean;
@@ -35,13 +35,13 @@ export interface StoredFile {
   readonly blocks: ZFileBlocks | undefined;
 }
 
-/** A file in a blob that is read through `source`. */
-export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: StoredFile): LayerFile {
+/** A file in a blob that is read through `source`, or through a `reader` of it that may keep some of it, too. */
+export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: StoredFile, reader: ByteSource = source): LayerFile {
   if (source instanceof FileSource) {
     const { descriptor } = source;
     return { cached: { stored: { descriptor }, payloadOffset, blocks }, discard: () => false, isKept: () => true };
   }
-  if (!(source instanceof CachedSource)) return { cached: undefined, discard: () => false, isKept: () => false };
+  if (!(source instanceof CachedSource)) return { cached: undefined, discard: () => distrust(reader), isKept: () => false };
   return {
     cached: { stored: source.shared.data, payloadOffset, blocks },
     discard(offset, length) {
@@ -51,6 +51,12 @@ export function fileInBlob(source: ByteSource, { payloadOffset, blocks }: Stored
     },
     isKept: (offset, length) => isStored(source, ...storedRange({ payloadOffset, blocks }, offset, length)),
   };
+}
+
+/** Says that bytes of a source are wrong; false if there is no other way to get them. */
+export function distrust(source: ByteSource): boolean {
+  source.distrust?.();
+  return source.distrust !== undefined;
 }
 
 /** A file in memory, which was checked when it got there. */

@@ -24,6 +24,8 @@ const MAX_GUESSED_INDEX_BYTES = 2 * 2 ** 20;
 /** A layer with what is needed to find its data in the blob without reading through `lsmt`. */
 export interface OverlaybdLayer {
   readonly lsmt: LsmtLayer;
+  /** What `lsmt` reads the blob through. */
+  readonly reader: ByteSource;
   /** Where the payload of the tar wrapper begins in the blob; 0 without a wrapper. */
   readonly payloadOffset: number;
   /** The ZFile in the payload; undefined when the LSMT file is not compressed. */
@@ -63,7 +65,7 @@ export async function openOverlaybdLayer(source: ByteSource, options: OpenLayerO
   const zfile = compressed ? await openZFile(payload) : undefined;
   const lsmt = await (options.openLsmt ?? openLayer)(zfile ?? payload);
   if (!options.keepPinned) pinned.unpin();
-  return { lsmt, payloadOffset, blocks: zfile?.blocks };
+  return { lsmt, reader: pinned, payloadOffset, blocks: zfile?.blocks };
 }
 
 /** Where the end of a blob begins that is worth a read. A wrong guess costs reads, not correctness. */

@@ -1,6 +1,6 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { CachedSource } from "../cache/cached-source.ts";
-import { fileInBlob, type DeviceLayer } from "./layer-file.ts";
+import { distrust, fileInBlob, type DeviceLayer } from "./layer-file.ts";
 import { openOverlaybdLayer, type OpenLayerOptions } from "./layer.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
 
@@ -8,7 +8,7 @@ import { retryingCorrupt } from "./retry-corrupt.ts";
 const MAX_OPENING = 16;
 
 /**
- * Opens a layer that has all of its data in one blob. What a cache has of it is fetched once more if it is wrong.
+ * Opens a layer that has all of its data in one blob. What was kept or sent of it is fetched once more if it is wrong.
  * When opening fails, the source stays open.
  */
 export async function openNativeLayer(source: ByteSource, options: OpenLayerOptions): Promise<DeviceLayer> {
@@ -16,11 +16,11 @@ export async function openNativeLayer(source: ByteSource, options: OpenLayerOpti
     async () => await openOverlaybdLayer(source, options),
     () => discardAll(source),
   );
-  return { lsmt: opened.lsmt, files: [fileInBlob(source, opened)], blobBytes: source.size };
+  return { lsmt: opened.lsmt, files: [fileInBlob(source, opened, opened.reader)], blobBytes: source.size };
 }
 
 function discardAll(source: ByteSource): boolean {
-  if (!(source instanceof CachedSource)) return false;
+  if (!(source instanceof CachedSource)) return distrust(source);
   source.discard(0, source.size);
   return true;
 }

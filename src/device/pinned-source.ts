@@ -29,6 +29,11 @@ export class PinnedSource implements ByteSource {
     return pin.bytes.slice(offset - pin.offset, offset - pin.offset + length);
   }
 
+  distrust(): void {
+    this.unpin();
+    this.#source.distrust?.();
+  }
+
   async close(): Promise<void> {
     this.unpin();
     await this.#source.close();
