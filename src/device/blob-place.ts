@@ -14,4 +14,6 @@ export interface LayerPlaces {
   readonly cache: BlockCache | undefined;
   /** Counts what is asked of either place. */
   readonly fetched: FetchCounts;
+  /** Told what goes on in spite of a place that fails; without it, nothing does. */
+  readonly notice?: ((message: string) => void) | undefined;
 }

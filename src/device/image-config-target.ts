@@ -62,7 +62,8 @@ async function openRemoteTarget(lower: LowerConfig, parts: TargetParts, where: s
     const place = await places.remote();
     const cache = parts.gzipIndex === undefined ? places.cache : (places.gzipCache ?? places.cache);
     const digest = parseDigest(targetDigest, "targetDigest");
-    return await openTarget({ digest, mediaType: undefined }, parts, where, { layers: place, data: place, cache, fetched: places.fetched });
+    const { fetched, notice } = places;
+    return await openTarget({ digest, mediaType: undefined }, parts, where, { layers: place, data: place, cache, fetched, notice });
   } catch (error) {
     if (error instanceof ImageOpenError) throw error;
     throw new ImageOpenError(targetReason(error, `/${places.repoBlobUrl}/${targetDigest}`, gzipIndex), `${where}.targetDigest`, error);

@@ -9,6 +9,7 @@ import { TemporaryDirectory } from "../../test/support/temporary-directory.ts";
 import { openCache } from "../../test/support/turbo-device.ts";
 import { nativeLayer, recordedTarget, WatchedPlace } from "../../test/support/turbo-image.ts";
 import { DiskFile } from "../bytes/file.ts";
+import { LazyError } from "../errors.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
 import { SparseLayer } from "../formats/lsmt/sparse-layer.ts";
 import { WarpUpper } from "../formats/lsmt/warp-upper.ts";
@@ -189,6 +190,30 @@ describe("turboOCI layers", () => {
       await closeWhole(await openImageConfig(wanted, placesOf({ openRemote, gzipCache })), place);
       assert.equal(place.reads.length > 0, reads > 0);
     }
+  });
+
+  test("open again from the cache while the repository cannot be asked whether the data is there", async () => {
+    await using directory = await TemporaryDirectory.create();
+    const config = await layOutImage("turbo-mkfs", directory);
+    const lowers = config.lowers.map((lower) => ({ ...lower, targetFile: "" }));
+    const wanted = { ...config, repoBlobUrl: URL, lowers };
+    const { place, openRemote } = remote([0, 1, 2].map((layer) => recordedTarget(layer)[0]));
+    const gzipCache = await openCache(directory);
+    await closeWhole(await openImageConfig(wanted, placesOf({ openRemote, gzipCache })), place);
+    place.reads.length = 0;
+    const failures: [LazyError["code"], string][] = [["DENIED", "not for you"], ["NOT_FOUND", "gone"], ["UNAVAILABLE", "down"]]; // prettier-ignore
+    for (const [code, message] of failures) {
+      place.blobSize = async () => await Promise.reject(new LazyError(code, message));
+      const places = placesOf({ openRemote, gzipCache });
+      if (code !== "UNAVAILABLE") await assert.rejects(openImageConfig(wanted, places), { code });
+      else {
+        await closeWhole(await openImageConfig(wanted, places), place);
+        const notice = /^lowers\[\d\]: down; opened without looking whether the data is there$/;
+        assert.ok(places.notices.length === 3 && places.notices.every((text) => notice.test(text)), places.notices.join("\n"));
+        await assert.rejects(openImageConfig(wanted, placesOf({ openRemote })), { code }, "nothing is kept without a cache");
+      }
+    }
+    assert.deepEqual([place.reads, place.open], [[], 0]);
   });
 
   test("have their metadata in the repository, too", async () => {

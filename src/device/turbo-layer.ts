@@ -2,7 +2,7 @@ import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import type { BlockCache } from "../cache/block-cache.ts";
 import { detectCompression } from "../compression/decompress.ts";
 import { PlainSpans, type SpanIndex } from "../compression/span-index.ts";
-import { corrupt, LazyError } from "../errors.ts";
+import { corrupt, LazyError, messageOf } from "../errors.ts";
 import { parseGzipIndex } from "../formats/gzip-index/gzip-index-reader.ts";
 import { openWarpLayer } from "../formats/lsmt/warp-layer.ts";
 import { parseZstdIndex } from "../formats/zstd-index/zstd-index-reader.ts";
@@ -142,14 +142,25 @@ async function plainSize(
 }
 
 /** Better now than at the first read of a file. */
-async function checkPresence(digest: Digest, storedBytes: number, name: string, { data, fetched }: LayerPlaces): Promise<void> {
+async function checkPresence(digest: Digest, storedBytes: number, name: string, places: LayerPlaces): Promise<void> {
+  const { data, fetched } = places;
   fetched.requests++;
-  const found = await data.blobSize(digest);
+  const found = await data.blobSize(digest).catch((error: unknown) => {
+    goOnWithout(error, name, places);
+    return storedBytes;
+  });
   if (found === undefined) throw missingTarget(digest, name, data);
   if (found === storedBytes) return;
   throw corrupt(
     `${name}: its data is in blob ${digest}, which the layer says has ${storedBytes} bytes; in ${data.name} it has ${found} bytes`,
   );
+}
+
+/** What a cache has can be read while its place is not available, and the place may be back when more is needed. Throws the error where it matters. */
+function goOnWithout(error: unknown, name: string, { cache, notice }: LayerPlaces): void {
+  const isPassing = error instanceof LazyError && error.code === "UNAVAILABLE";
+  if (!isPassing || cache === undefined || notice === undefined) throw error;
+  notice(`${name}: ${messageOf(error)}; opened without looking whether the data is there`);
 }
 
 function missingTarget(digest: Digest, name: string, { name: place }: BlobPlace): LazyError {
