@@ -129,6 +129,8 @@ describe("a service's configuration", () => {
       { credentialConfig: { mode: "https", path: "https://x/", client_key_path: "/k" } },
       'credentialConfig.client_cert_path is "", expected the certificate of client_key_path',
     ],
+    [{ credentialConfig: { timeout: 0 } }, "credentialConfig.timeout is 0, expected seconds from 1 to 2147483"],
+    [{ credentialConfig: { timeout: 2_147_484 } }, "credentialConfig.timeout is 2147484, expected seconds from 1 to 2147483"],
     [{ certConfig: { certFile: "/c" } }, 'certConfig.keyFile is "", expected a path, as certFile is given'],
     [
       { p2pConfig: { enable: true, address: "localhost:9731" } },

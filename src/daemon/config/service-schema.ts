@@ -5,6 +5,8 @@ import { flagKey, MAX_INT, MAX_UINT, sectionOf, textKey, wholeNumberKey } from "
 const MIN_REFILL_BYTES = 4096;
 const MAX_REFILL_BYTES = 16 * 2 ** 20;
 const MAX_ROTATED = 30;
+/** The longest time, in whole seconds, that a timer can wait: its milliseconds are 32 bits with a sign. */
+const MAX_TIMEOUT_SECONDS = Math.floor(MAX_INT / 1000);
 const LEVEL = "a level: 0 debug, 1 info, 2 warning, 3 error, 4 fatal,";
 
 const POWER_OF_TWO = `expected a power of two from ${MIN_REFILL_BYTES} to ${MAX_REFILL_BYTES}`;
@@ -45,7 +47,7 @@ export const serviceConfigSchema = sectionOf({
   credentialConfig: sectionOf({
     mode: z.enum(["", "file", "http", "https", "uds", "docker"], { error: "expected file, http, https, uds or docker" }).default(""),
     path: textKey("a path or a URL").default(""),
-    timeout: wholeNumberKey(1, MAX_INT / 1000, "seconds").default(1),
+    timeout: wholeNumberKey(1, MAX_TIMEOUT_SECONDS, "seconds").default(1),
     client_cert_path: path().default(""),
     client_key_path: path().default(""),
     server_ca_path: path().default(""),
