@@ -94,6 +94,10 @@ describe("a service's configuration", () => {
     [{ credentialConfig: { mode: "http" } }, /^credentialConfig\.path is empty: registries are asked without credentials$/],
     [{ credentialConfig: { mode: "file", path: "/x", server_ca_path: "/y" } }, /server_ca_path have no effect in mode "file"$/],
     [{ gzipCacheConfig: { enable: true, refillSize: 12_288 } }, /^gzipCacheConfig\.refillSize is 12288; 16384 is used/],
+    [
+      { serviceConfig: { enable: true, address: "http://localhost:9862/x/" } },
+      /^serviceConfig\.address is "http:\/\/localhost:9862\/x\/"; its path has no effect, and snapshots are asked of http:\/\/localhost:9862\/snapshot$/,
+    ],
     [{ cacheConfg: {} }, /^cacheConfg is not known and has no effect; is cacheConfig meant\?$/],
     [{ p2pConfig: { adress: "x" } }, /^p2pConfig\.adress is not known and has no effect; is p2pConfig\.address meant\?$/],
     [{ download: { trycnt: 3 } }, /^download\.trycnt .*is download\.tryCnt meant\?$/],
@@ -161,7 +165,13 @@ describe("a service's configuration", () => {
   });
 
   test("is, as what counts of it, a configuration of the same meaning without notices", () => {
-    const raws = [{}, PACKAGED, { cacheType: "ocf", logPath: "/l", logLevel: 0, credentialFilePath: "" }, { auditPath: "", ioEngine: 2 }];
+    const raws = [
+      {},
+      PACKAGED,
+      { cacheType: "ocf", logPath: "/l", logLevel: 0, credentialFilePath: "" },
+      { auditPath: "", ioEngine: 2 },
+      { serviceConfig: { enable: true, address: "http://[::1]:80/x" } },
+    ];
     for (const raw of raws) {
       const { config } = parse(raw);
       const again = parse(config);

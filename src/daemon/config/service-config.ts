@@ -56,10 +56,10 @@ export function parseServiceConfig(text: string, name: string): ParsedConfig<Ser
     enableAudit: raw.enableAudit && raw.auditPath !== "",
     auditPath: raw.auditPath,
     exporterConfig,
-    serviceConfig: raw.serviceConfig,
+    serviceConfig: serviceConfigOf(raw, notice, problem),
   };
   checkPairs(raw, problem);
-  checkAddresses(raw, problem);
+  checkP2pAddress(raw, problem);
   tellMeaningless(raw, updateInterval, notice);
   if (problems.length > 0) throw new LazyError("USAGE", `${name}: ${problems.join("; ")}`);
   return { config, notices };
@@ -132,16 +132,34 @@ function checkPairs({ certConfig: { certFile, keyFile } }: RawServiceConfig, pro
   problem(`certConfig.${missing} is "", expected a path, as ${given} is given`);
 }
 
-function checkAddresses({ p2pConfig, serviceConfig }: RawServiceConfig, problem: Report): void {
-  for (const [key, { enable, address }] of [
-    ["p2pConfig", p2pConfig],
-    ["serviceConfig", serviceConfig],
-  ] as const) {
-    // prettier-ignore
-    const url = URL.parse(address);
-    const isUsable = url?.protocol === "http:" && url.search === "" && url.username === "";
-    if (enable && !isUsable) problem(`${key}.address is ${JSON.stringify(address)}, expected a URL like ${serviceDefaults[key].address}`);
+/** Clients of the service ask for `/snapshot`, whatever the address says behind its port. */
+function serviceConfigOf({ serviceConfig }: RawServiceConfig, notice: Report, problem: Report): RawServiceConfig["serviceConfig"] {
+  const { enable, address } = serviceConfig;
+  if (!enable) return serviceConfig;
+  const url = usableUrl(address);
+  if (url === undefined) {
+    problem(wrongAddress("serviceConfig", address));
+    return serviceConfig;
   }
+  if (url.pathname !== "/") {
+    notice(
+      `serviceConfig.address is ${JSON.stringify(address)}; its path has no effect, and snapshots are asked of ${url.origin}/snapshot`,
+    );
+  }
+  return { enable, address: url.origin };
+}
+
+function checkP2pAddress({ p2pConfig: { enable, address } }: RawServiceConfig, problem: Report): void {
+  if (enable && usableUrl(address) === undefined) problem(wrongAddress("p2pConfig", address));
+}
+
+function usableUrl(address: string): URL | undefined {
+  const url = URL.parse(address);
+  return url?.protocol === "http:" && url.search === "" && url.username === "" ? url : undefined;
+}
+
+function wrongAddress(key: "p2pConfig" | "serviceConfig", address: string): string {
+  return `${key}.address is ${JSON.stringify(address)}, expected a URL like ${serviceDefaults[key].address}`;
 }
 
 function tellMeaningless(raw: RawServiceConfig, updateInterval: number, notice: Report): void {
