@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server } from "node:http";
+import { resolve } from "node:path";
 import { LazyError, messageOf } from "../errors.ts";
 import type { Devices } from "./devices.ts";
 import type { Log } from "./log/log.ts";
@@ -10,7 +11,8 @@ interface Answer {
 
 /**
  * The API that existing clients of overlaybd's service know: `/snapshot?dev_id=ID&config=PATH`, with any method, and answers in its
- * words. Whoever reaches the port may use it.
+ * words. Whoever reaches the port may use it. A relative path begins at the daemon's working directory, as it does there, and not at
+ * that of the process which serves the device.
  */
 export function createSnapshotService(devices: Devices, log: Log): Server {
   return createServer((request, response) => {
@@ -30,7 +32,7 @@ async function answer(devices: Devices, request: IncomingMessage, log: Log): Pro
   const [id, config] = [url.searchParams.get("dev_id") ?? "", url.searchParams.get("config") ?? ""];
   if (id === "" || config === "") return { status: 400, message: "Missing dev_id or config in snapshot request" };
   try {
-    await devices.get(id).snapshot(config);
+    await devices.get(id).snapshot(resolve(config));
     return { status: 200, message: "Snapshot created successfully" };
   } catch (error) {
     log("error", `snapshot of ${id} with ${config}: ${messageOf(error)}`);

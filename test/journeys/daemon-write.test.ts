@@ -114,8 +114,8 @@ test("a snapshot is taken while files are written, by either API", async () => {
   assert.deepEqual(await ask("dev_id=none&config=/nothing"), [404, failed("Image file not found")]);
   assert.deepEqual(await ask("dev_id=disk&config=/nothing"), [500, failed("Failed to create snapshot`")]);
   await writeFile(bench.join("next.json"), JSON.stringify(next[1]));
-  const good = await ask(`dev_id=disk&config=${encodeURIComponent(bench.join("next.json"))}`);
-  assert.deepEqual(good, [200, { success: true, message: "Snapshot created successfully" }]);
+  // Where the daemon works, not the process that serves the device.
+  assert.deepEqual(await ask("dev_id=disk&config=.%2Fnext.json"), [200, { success: true, message: "Snapshot created successfully" }]);
   await sleep(200);
   writing.abort();
   await writer;

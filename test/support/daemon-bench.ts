@@ -20,7 +20,7 @@ const PATIENCE_MS = 20_000;
 /** Of the process that waits for the next device. */
 const SPARE_PLACES: ReadonlySet<string> = new Set([".spare", ".spare.log"]);
 
-/** A daemon with a directory of its own. On disposal nothing may be left of its devices, and then nothing is left of it. */
+/** A daemon with a directory of its own, in which it works. On disposal nothing may be left of its devices, and then nothing is left of it. */
 export class DaemonBench implements AsyncDisposable {
   readonly #directory: TemporaryDirectory;
   #daemon: ChildProcess | undefined;
@@ -66,7 +66,8 @@ export class DaemonBench implements AsyncDisposable {
 
   async startDaemon(): Promise<void> {
     const args = ["daemon", "--config", this.join("service.json"), "--socket", this.socket];
-    const daemon = spawn(LAZYLAYER, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...CLEAN_ENVIRONMENT } });
+    const env = { ...process.env, ...CLEAN_ENVIRONMENT };
+    const daemon = spawn(LAZYLAYER, args, { cwd: this.#directory.path, stdio: ["ignore", "pipe", "pipe"], env });
     daemon.stderr.on("data", (data: Buffer) => (this.#standardError += data.toString()));
     this.#daemon = daemon;
     const ready = await Promise.race([once(daemon.stdout, "data"), once(daemon, "exit")]);
