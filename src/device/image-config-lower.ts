@@ -11,7 +11,7 @@ import type { BlobPlace } from "./blob-place.ts";
 import { CountedSource } from "./counted-source.ts";
 import { exists, openLocalFile } from "./image-config-file.ts";
 import type { OpeningPlaces } from "./image-config-places.ts";
-import { ImageOpenError, remoteReason } from "./image-config-result.ts";
+import { EMPTY_REPOSITORY, ImageOpenError, remoteReason } from "./image-config-result.ts";
 import type { LowerConfig } from "./image-config-schema.ts";
 import type { openConfiguredTarget } from "./image-config-target.ts";
 import type { DeviceLayer } from "./layer-file.ts";
@@ -132,7 +132,7 @@ async function failedStage(source: ByteSource): Promise<"tar" | "switch" | "devi
 
 async function openRemote(opening: Opening, places: OpeningPlaces): Promise<DeviceLayer> {
   const { lower } = opening;
-  const digest = digestOfLower(opening);
+  const digest = digestOfLower(opening, places);
   const stated = lower.size > 0 ? lower.size : undefined;
   const place = await places.remote();
   const url = `/${places.repoBlobUrl}/${digest}`;
@@ -147,9 +147,10 @@ async function openRemote(opening: Opening, places: OpeningPlaces): Promise<Devi
   }
 }
 
-function digestOfLower({ lower, where, index }: Opening): Digest {
+/** Without a repository that is the reason, whatever else is wrong: it is looked at first. */
+function digestOfLower({ lower, where, index }: Opening, { repoBlobUrl }: OpeningPlaces): Digest {
   const { digest } = lower;
-  const reason = `failed to open layer ${index}`;
+  const reason = repoBlobUrl === "" ? EMPTY_REPOSITORY : `failed to open layer ${index}`;
   if (digest !== "") {
     try {
       return parseDigest(digest, "digest");

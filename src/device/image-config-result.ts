@@ -2,6 +2,9 @@ import { writeFile } from "node:fs/promises";
 import { LazyError, messageOf } from "../errors.ts";
 import { RegistryError } from "../registry/registry-error.ts";
 
+/** The reason of a layer that is not local, of an image without a repository. */
+export const EMPTY_REPOSITORY = "empty repoBlobUrl";
+
 /** An image that could not be opened; `reason` is what its result file says. */
 export class ImageOpenError extends LazyError {
   /** In the fixed words that whoever waits for a result file may look for. */

@@ -278,7 +278,13 @@ describe("what cannot be opened says why, in words and in the result file", () =
       message: /^lowers\[0\]: the layer there is no .*none\/overlaybd.commit, no .* and it has no digest/,
       reason: "failed to open layer 0",
     });
-    await refuses(configOf({ lowers: [{}] }), directory, { code: "NOT_FOUND", message: /has neither file, dir nor digest/, reason: "failed to open layer 0" }); // prettier-ignore
+    for (const [lower, code, message] of [
+      [{}, "NOT_FOUND", /^lowers\[0\]: the layer has neither file, dir nor digest/],
+      [{ dir }, "NOT_FOUND", /none\/overlaybd.commit, no .* and it has no digest/],
+      [{ dir, digest: "sha256:1" }, "CORRUPT", /^lowers\[0\]: /],
+    ] as const) {
+      await refuses(configOf({ lowers: [lower] }), directory, { code, message, reason: "empty repoBlobUrl" });
+    }
   });
 
   test("local files that are no layers", async () => {

@@ -6,7 +6,7 @@ import type { BlobPlace } from "./blob-place.ts";
 import { Device } from "./device.ts";
 import { openLower } from "./image-config-lower.ts";
 import type { ImagePlaces, OpeningPlaces } from "./image-config-places.ts";
-import { ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
+import { EMPTY_REPOSITORY, ImageOpenError, remoteReason, writeResult } from "./image-config-result.ts";
 import type { ImageConfig, LowerConfig } from "./image-config-schema.ts";
 import type { DownloadableLayer } from "./layer-downloads.ts";
 import type { DeviceLayer } from "./layer-file.ts";
@@ -154,7 +154,7 @@ function openingPlaces({ repoBlobUrl }: ImageConfig, places: ImagePlaces): Openi
   const open = async (): Promise<BlobPlace> => {
     if (repoBlobUrl !== "") return await openRemote(repoBlobUrl, places);
     const missing = new LazyError("USAGE", "is empty, and a layer is not in a local file: name the repository that has it");
-    throw new ImageOpenError("empty repoBlobUrl", "repoBlobUrl", missing);
+    throw new ImageOpenError(EMPTY_REPOSITORY, "repoBlobUrl", missing);
   };
   return {
     ...places,
