@@ -1,10 +1,10 @@
 import { z } from "zod";
-import { DuplicateDeviceError } from "./device-directory.ts";
 import { deviceReportSchema } from "./device-report.ts";
 import { deviceStatsSchema } from "./device-stats.ts";
 import type { Devices } from "./devices.ts";
 import { deviceIdSchema, exposureSchema } from "./exposure-schema.ts";
 import { HttpError, type JsonRequest, type Route } from "./json-server.ts";
+import { DuplicateDeviceError } from "./opening-result.ts";
 import { LazyError } from "../errors.ts";
 
 const doneSchema = z.strictObject({ success: z.literal(true) });

@@ -8,6 +8,8 @@ import { readConfigText, readServiceConfig } from "./config/config-file.ts";
 import type { ServiceConfig } from "./config/service-config.ts";
 import { clearDevice, devicePlaces, SERVE_DEVICE_COMMAND, writeProcess } from "./device-places.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
+import type { Log } from "./log/log.ts";
+import { beforeOpening } from "./opening-result.ts";
 import { identityOf, type ProcessIdentity } from "./process-identity.ts";
 
 const replySchema = z.discriminatedUnion("kind", [
@@ -33,6 +35,13 @@ const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
 
 export type Launcher = readonly [command: string, ...args: string[]];
 
+export interface ProcessesOptions {
+  /** The directory of the devices' directories. */
+  readonly parent: string;
+  readonly launcher: Launcher;
+  readonly log: Log;
+}
+
 /** Where a process that waits for a device says what goes wrong; the device's log becomes of it. */
 const SPARE_LOG = ".spare.log";
 /** What such a process may use, and removes. */
@@ -45,14 +54,15 @@ const SPARE_DIRECTORY = ".spare";
 export class DeviceProcesses {
   readonly #parent: string;
   readonly #launcher: Launcher;
+  readonly #log: Log;
   #spare: ChildProcess | undefined;
   #starting = 0;
   #isClosed = false;
 
-  /** @param parent the directory of the devices' directories */
-  constructor(parent: string, launcher: Launcher) {
+  constructor({ parent, launcher, log }: ProcessesOptions) {
     this.#parent = parent;
     this.#launcher = launcher;
+    this.#log = log;
   }
 
   /**
@@ -64,7 +74,7 @@ export class DeviceProcesses {
     const { log } = devicePlaces(directory);
     this.#starting++;
     try {
-      const order = await readOrder(spec, directory);
+      const order = await readOrder(spec, directory, this.#log);
       const spare = this.#takeSpare(log);
       const served = spare && (await serving(spare, order, log).catch(whatItSaid));
       if (served !== undefined) return served;
@@ -154,9 +164,9 @@ async function serving(child: ChildProcess, order: DeviceOrder, log: string): Pr
 }
 
 /** Read here and not by the process: what it takes to check them would stay in its memory as long as the device lives. */
-async function readOrder(spec: DeviceSpec, directory: string): Promise<DeviceOrder> {
-  const service = await readServiceConfig(spec.serviceConfigPath);
+async function readOrder(spec: DeviceSpec, directory: string, log: Log): Promise<DeviceOrder> {
   const image = parseImageConfig(await readConfigText(spec.configPath), spec.configPath);
+  const service = await beforeOpening(image.config, log, async () => await readServiceConfig(spec.serviceConfigPath));
   return { directory, spec, service: service.config, image: image.config, notices: image.notices };
 }
 

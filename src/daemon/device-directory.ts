@@ -5,6 +5,7 @@ import { z } from "zod";
 import { LazyError, messageOf } from "../errors.ts";
 import { devicePlaces, removeDeviceDirectory } from "./device-places.ts";
 import { deviceIdSchema, deviceSpecSchema, deviceStateSchema, type DeviceSpec, type DeviceState } from "./exposure-schema.ts";
+import { DuplicateDeviceError } from "./opening-result.ts";
 import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 
 const NEW_PREFIX = ".new-";
@@ -44,14 +45,6 @@ export function createDeviceDirectory(parent: string, { id, config, serviceConfi
     throw error;
   }
   return spec;
-}
-
-/** The id is another device's. */
-export class DuplicateDeviceError extends LazyError {
-  constructor(id: string) {
-    super("USAGE", `duplicated dev id: ${id}`);
-    this.name = "DuplicateDeviceError";
-  }
 }
 
 /** The devices in the daemon's directory; what was left half-made is removed. */

@@ -2,14 +2,14 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { ImageOpenError, writeResult } from "../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
 import { LazyError, messageOf } from "../errors.ts";
 import { readConfigText } from "./config/config-file.ts";
 import { DeviceProcesses, type Launcher } from "./device-child.ts";
-import { createDeviceDirectory, DuplicateDeviceError, listDevices, readProcess, type NewDevice } from "./device-directory.ts";
+import { createDeviceDirectory, listDevices, readProcess, type NewDevice } from "./device-directory.ts";
 import { clearDevice, removeDeviceDirectory } from "./device-places.ts";
 import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
+import { beforeOpening, DuplicateDeviceError } from "./opening-result.ts";
 import type { ProcessIdentity } from "./process-identity.ts";
 import { SupervisedDevice, type Supervision } from "./supervised-device.ts";
 
@@ -39,7 +39,7 @@ export class Devices {
 
   private constructor(options: DevicesOptions) {
     this.#options = options;
-    this.#processes = new DeviceProcesses(options.parent, options.launcher);
+    this.#processes = new DeviceProcesses(options);
   }
 
   /** Finds the devices that an earlier daemon started; those whose process is gone are started again. */
@@ -74,11 +74,19 @@ export class Devices {
     expose = DEFAULT_EXPOSURE,
   }: DeviceRequest): Promise<SupervisedDevice> {
     const { image, kept } = await readImage(config);
+    const { serviceConfigPath, parent, log } = this.#options;
     await this.#forgetEnded(id);
-    if (this.#devices.has(id) || this.#creating.has(id)) throw await duplicate(id, image, this.#options);
+    if (this.#devices.has(id) || this.#creating.has(id)) {
+      return await beforeOpening(image, log, () => {
+        throw new DuplicateDeviceError(id);
+      });
+    }
     this.#creating.add(id);
     try {
-      return await this.#start({ id, config: kept, serviceConfigPath: this.#options.serviceConfigPath, expose: await atRealPath(expose) });
+      const spec = await beforeOpening(image, log, async () =>
+        createDeviceDirectory(parent, { id, config: kept, serviceConfigPath, expose: await atRealPath(expose) }),
+      );
+      return await this.#start(spec);
     } finally {
       this.#creating.delete(id);
     }
@@ -106,9 +114,8 @@ export class Devices {
     await Promise.all([...this.#devices.values()].map(async ({ over }) => await over));
   }
 
-  async #start(wanted: NewDevice): Promise<SupervisedDevice> {
+  async #start(spec: DeviceSpec): Promise<SupervisedDevice> {
     const { parent, log } = this.#options;
-    const spec = createDeviceDirectory(parent, wanted);
     const directory = join(parent, spec.id);
     try {
       const server = await this.#processes.start(spec, directory);
@@ -153,11 +160,4 @@ async function readImage(config: string | object): Promise<{ readonly image: Ima
     return { image: parseImageConfig(text, "config").config, kept: { text } };
   }
   return { image: parseImageConfig(await readConfigText(config), config).config, kept: { path: config } };
-}
-
-/** Whoever waits for a result file hears of it there. */
-async function duplicate(id: string, image: ImageConfig, { log }: DevicesOptions): Promise<DuplicateDeviceError> {
-  const error = new DuplicateDeviceError(id);
-  await writeResult(image.resultFile, new ImageOpenError(error.message, "id", error), (message) => log("warn", message));
-  return error;
 }

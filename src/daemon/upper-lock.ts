@@ -11,8 +11,8 @@ export async function lockUpper(path: string): Promise<ProcessLock> {
     lock = await lockPath("upper", path);
   } catch (cause) {
     const code = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "NOT_FOUND" : "UNAVAILABLE";
-    throw new LazyError(code, `upper.data: ${messageOf(cause)}`, { cause });
+    throw new LazyError(code, messageOf(cause), { cause });
   }
-  if (lock === undefined) throw new LazyError("UNAVAILABLE", `upper.data: another process writes to ${path}; two would spoil it`);
+  if (lock === undefined) throw new LazyError("UNAVAILABLE", `another process writes to ${path}; two would spoil it`);
   return lock;
 }

@@ -19,6 +19,8 @@ export interface ImagePlaces {
   readonly gzipCache: BlockCache | undefined;
   /** Finds where a file has data and no holes, ascending; for sparse uppers, which cannot be opened without. */
   readonly findDataExtents?: ((path: string) => Promise<readonly FileExtent[]>) | undefined;
+  /** Called before an upper layer is opened, with the path of its data; throws where that must not be. */
+  readonly claimUpper?: ((path: string) => Promise<void>) | undefined;
   /** Told what goes on in spite of a defect. */
   readonly notice: (message: string) => void;
 }

@@ -92,6 +92,7 @@ async function openOver(below: ProgramReads | undefined, { upper: config }: Imag
   // Most images are only read, and what writes takes memory.
   const { openUpper } = await import("./image-config-upper.ts");
   const { openWritableStack } = await import("../formats/lsmt/writable-stack.ts");
+  await places.claimUpper?.(config.data);
   const upper = await openUpper(config, places);
   try {
     return await openWritableStack(below, upper);

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
 import { execute, run } from "../support/command.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
 import { chanceOf } from "../support/recorded-file.ts";
@@ -150,6 +151,45 @@ test("a device that cannot come back says why, is tried again, and can be remove
   assert.ok(again.pid !== undefined);
   process.kill(again.pid, "SIGKILL");
   await bench.remove("broken");
+  await bench.allGone();
+});
+
+test("whoever waits for a result file hears of what goes wrong before the image is open", async () => {
+  await using bench = await DaemonBench.start();
+  const { lowers, resultFile } = await bench.stackConfig();
+  const service = await readFile(bench.join("service.json"), "utf8");
+  const refused = async (image: object, message: RegExp, expose: object = { kind: "fuse" }): Promise<string> => {
+    await writeFile(resultFile, "what was there before");
+    await assert.rejects(bench.create({ id: "refused", config: { resultFile, ...image }, expose }), { message });
+    return await readFile(resultFile, "utf8");
+  };
+  const gone = { data: bench.join("gone.data"), index: bench.join("gone.index") };
+  assert.equal(await refused({ lowers, upper: gone }, /upper: ENOENT.*gone\.data/), "failed:");
+  const noLower = { lowers: [{ file: bench.join("gone") }], upper: gone };
+  assert.equal(await refused(noLower, /there is no .*gone, and it has no digest/), "failed:empty repoBlobUrl", "lower layers come first");
+  const upper = await bench.newUpper("upper", DEVICE_BYTES);
+  await bench.create({ id: "writer", config: { upper } });
+  assert.equal(await refused({ lowers, upper }, /upper: another process writes to .*upper\.data/), "failed:");
+  await bench.remove("writer");
+
+  const general = "failed:failed to create overlaybd device";
+  assert.equal(await refused({ lowers }, /nowhere/, { kind: "mount", directory: bench.join("nowhere") }), general);
+  await writeFile(bench.join("file"), "");
+  for (const [change, message] of [
+    [{ cacheConfig: { cacheType: "file", cacheDir: bench.join("file") } }, /file/],
+    [{ certConfig: { certFile: bench.join("file"), keyFile: bench.join("gone") } }, /gone|file/],
+    [{ cacheConfig: { cacheType: "memory" } }, /cacheConfig\.cacheType is "memory"/],
+  ] as const) {
+    await writeFile(
+      bench.join("service.json"),
+      JSON.stringify({ ...z.record(z.string(), z.unknown()).parse(JSON.parse(service)), ...change }),
+    );
+    assert.equal(await refused({ lowers }, message), general);
+  }
+  await writeFile(bench.join("service.json"), service);
+  await bench.create({ id: "refused", config: { lowers, resultFile } });
+  assert.equal(await readFile(resultFile, "utf8"), "success");
+  await bench.remove("refused");
   await bench.allGone();
 });
 
