@@ -21,7 +21,7 @@ export interface DeviceRequest {
   readonly expose?: Exposure | undefined;
 }
 
-export interface DevicesOptions extends Omit<Supervision, "processes"> {
+export interface DevicesOptions extends Omit<Supervision, "processes" | "onRestart"> {
   readonly serviceConfigPath: string | undefined;
   readonly launcher: Launcher;
 }
@@ -35,6 +35,7 @@ export class Devices {
   readonly #devices = new Map<string, SupervisedDevice>();
   /** Ids of devices that are being created. */
   readonly #creating = new Set<string>();
+  #restarts = 0;
   #isClosed = false;
 
   private constructor(options: DevicesOptions) {
@@ -54,6 +55,11 @@ export class Devices {
     }
     devices.#processes.prepare();
     return devices;
+  }
+
+  /** How often processes were started in place of others that had ended, those of devices that are gone among them. */
+  get restarts(): number {
+    return this.#restarts;
   }
 
   list(): SupervisedDevice[] {
@@ -129,7 +135,11 @@ export class Devices {
   }
 
   #supervise(spec: DeviceSpec, server: ProcessIdentity | undefined): SupervisedDevice {
-    const device = new SupervisedDevice(spec, server, { ...this.#options, processes: this.#processes });
+    const device = new SupervisedDevice(spec, server, {
+      ...this.#options,
+      processes: this.#processes,
+      onRestart: () => this.#restarts++,
+    });
     this.#devices.set(spec.id, device);
     // Made while the daemon ends: the next one finds it.
     if (this.#isClosed) device.unwatch();

@@ -33,7 +33,14 @@ function statsOf(bytes: number, changes: Partial<DeviceStats> = {}): DeviceStats
 }
 
 function observation(unixMs: number, devices: readonly DeviceStats[]): Observation {
-  return { hostname: 'a"b\\c', unixMs, devices, states: { running: devices.length }, restarts: 7 };
+  return {
+    hostname: 'a"b\\c',
+    unixMs,
+    ids: new Set(devices.map(({ id }) => id)),
+    devices,
+    states: { running: devices.length },
+    restarts: 7,
+  };
 }
 
 test("figures have the names, labels and form that dashboards expect", () => {
@@ -64,7 +71,7 @@ test("rates are of the time since the page was made last, and never negative", (
 });
 
 test("our own figures are sums of all devices, and no label has a device's name", () => {
-  const text = new MetricsPage().render(observation(1, [statsOf(1000), statsOf(2000)]));
+  const text = new MetricsPage().render(observation(1, [statsOf(1000), statsOf(2000, { id: 'the "name" of another' })]));
   for (const line of [
     'lazylayer_devices{state="running"} 2',
     'lazylayer_devices{state="restarting"} 0',
@@ -88,4 +95,28 @@ test("our own figures are sums of all devices, and no label has a device's name"
     assert.ok(text.includes(`\n${line}\n`), line);
   }
   assert.ok(!text.includes("name"));
+});
+
+test("counters and histograms do not fall when a device is removed, starts again or does not answer; gauges do", () => {
+  const page = new MetricsPage();
+  const other = statsOf(500, { id: "other" });
+  page.render(observation(1, [statsOf(1000), other]));
+  const silent = page.render({ ...observation(2, [statsOf(1000)]), ids: new Set([other.id, statsOf(0).id]) });
+  const again = page.render(observation(3, [statsOf(50, { pid: 2, upSeconds: 0 })]));
+  const none = page.render(observation(4, []));
+  for (const [line, ...values] of [
+    ['lazylayer_read_bytes_total{answered="cached"}', 1500, 1550, 1550],
+    ["lazylayer_downloaded_bytes_total", 3000, 3100, 3100],
+    ['lazylayer_read_seconds_bucket{le="0.5"}', 4, 6, 6],
+    ["lazylayer_read_seconds_count", 4, 6, 6],
+    ["lazylayer_read_seconds_sum", 1, 1.5, 1.5],
+    ["lazylayer_prefetched_bytes_total", 1400, 2100, 2100],
+    ['lazylayer_errors_total{code="CORRUPT"}', 4, 6, 6],
+    ["lazylayer_device_resident_bytes", 1000, 1000, 0],
+    ['lazylayer_traces{mode="replay"}', 1, 1, 0],
+  ] as const) {
+    for (const [index, text] of [silent, again, none].entries()) {
+      assert.ok(text.includes(`\n${line} ${values[index]}\n`), `${line} ${values[index]}, page ${index}:\n${text}`);
+    }
+  }
 });

@@ -1,20 +1,22 @@
-import { ERROR_CODES } from "../errors.ts";
+import { countsOf, DEVICE_COUNTERS, type Labels } from "./device-counters.ts";
 import type { DeviceStats, Latency, TraceStats } from "./device-stats.ts";
-import { LATENCY_BOUNDS } from "./stopwatch.ts";
+import { LastingSums } from "./lasting-sums.ts";
 
 /** What a page is made from. */
 export interface Observation {
   readonly hostname: string;
   readonly unixMs: number;
+  /** Ids of all devices. */
+  readonly ids: ReadonlySet<string>;
   /** Of all devices that answered. */
   readonly devices: readonly DeviceStats[];
   /** How many devices there are in each state. */
   readonly states: Readonly<Record<string, number>>;
+  /** Of all devices that there have been. */
   readonly restarts: number;
 }
 
-type Labels = Readonly<Record<string, string>>;
-type Sample = readonly [labels: Labels, value: number, suffix?: string];
+type Sample = readonly [labels: Labels, value: number, suffix?: string | undefined];
 
 const STATES = ["running", "starting", "restarting"] as const;
 
@@ -26,13 +28,16 @@ interface Totals {
 
 /**
  * Prometheus' text, version 0.0.4: the figures under the names that dashboards of overlaybd know, and our own, which begin with
- * `lazylayer_`. Rates are of the time since the page was made last. No figure has a device's name: a label has few values.
+ * `lazylayer_`. Rates are of the time since the page was made last. Our counters and histograms never fall: Prometheus would take that
+ * for a new beginning, and count all again. No figure has a device's name: a label has few values.
  */
 export class MetricsPage {
+  readonly #counters = new LastingSums(DEVICE_COUNTERS.flatMap(({ samples }) => samples).length);
   #before: { readonly unixMs: number; readonly pread: Totals; readonly download: Totals } | undefined;
 
   render(observation: Observation): string {
-    const { unixMs, devices } = observation;
+    const { unixMs, devices, ids } = observation;
+    const said = devices.map((stats) => ({ id: stats.id, pid: stats.pid, upSeconds: stats.upSeconds, counts: countsOf(stats) }));
     const pread = totals(
       devices.map(({ reads }) => ({ requests: reads.cached + reads.waited, bytes: reads.cachedBytes + reads.waitedBytes })),
     );
@@ -59,7 +64,9 @@ export class MetricsPage {
           maxSeconds: longest(devices.map(({ downloads }) => downloads.latency)),
         },
       ]),
-      ...ownFamilies(observation),
+      ...ownGauges(observation),
+      ownFamily("lazylayer_device_restarts_total", "counter", "Device processes that were started again.", [[{}, observation.restarts]]),
+      ...ownCounters(this.#counters.add(said, ids)),
     ].join("");
   }
 }
@@ -105,8 +112,9 @@ function knownFamilies({ hostname, unixMs }: Observation, traffic: readonly Traf
   ];
 }
 
-function ownFamilies({ devices, states, restarts }: Observation): string[] {
+function ownGauges({ devices, states }: Observation): string[] {
   const sum = (value: (stats: DeviceStats) => number): number => devices.reduce((total, stats) => total + value(stats), 0);
+  const tracing = (mode: TraceStats["mode"]): number => devices.filter(({ trace }) => trace?.mode === mode && trace.active).length;
   return [
     ownFamily(
       "lazylayer_devices",
@@ -114,90 +122,35 @@ function ownFamilies({ devices, states, restarts }: Observation): string[] {
       "Devices by state.",
       STATES.map((state) => [{ state }, states[state] ?? 0]),
     ),
-    ownFamily("lazylayer_device_restarts_total", "counter", "Device processes that were started again.", [[{}, restarts]]),
     ownFamily("lazylayer_device_resident_bytes", "gauge", "Memory of all device processes.", [[{}, sum(({ rssBytes }) => rssBytes)]]),
-    ownFamily("lazylayer_reads_total", "counter", "Reads of devices, by whether they had to wait for something.", [
-      [{ answered: "cached" }, sum(({ reads }) => reads.cached)],
-      [{ answered: "waited" }, sum(({ reads }) => reads.waited)],
-    ]),
-    ownFamily("lazylayer_read_bytes_total", "counter", "Bytes read of devices.", [
-      [{ answered: "cached" }, sum(({ reads }) => reads.cachedBytes)],
-      [{ answered: "waited" }, sum(({ reads }) => reads.waitedBytes)],
-    ]),
-    ownFamily("lazylayer_writes_total", "counter", "Writes to devices.", [[{}, sum(({ writes }) => writes.requests)]]),
-    ownFamily("lazylayer_written_bytes_total", "counter", "Bytes written to devices.", [[{}, sum(({ writes }) => writes.bytes)]]),
-    ownFamily("lazylayer_fetches_total", "counter", "Reads of layers where they are kept.", [[{}, sum(({ fetches }) => fetches.requests)]]),
-    ownFamily("lazylayer_fetched_bytes_total", "counter", "Bytes read of layers where they are kept.", [
-      [{}, sum(({ fetches }) => fetches.bytes)],
-    ]),
-    ownFamily("lazylayer_downloaded_bytes_total", "counter", "Bytes that came from registries.", [
-      [{}, sum(({ downloads }) => downloads.bytes)],
-    ]),
     ownFamily("lazylayer_layer_downloads", "gauge", "Layers that are downloaded whole in the background, by state.", [
       [{ state: "pending" }, sum(({ layerDownloads: { total, done, failed } }) => total - done - failed)],
       [{ state: "done" }, sum(({ layerDownloads }) => layerDownloads.done)],
       [{ state: "failed" }, sum(({ layerDownloads }) => layerDownloads.failed)],
     ]),
-    ownFamily("lazylayer_layer_downloaded_bytes_total", "counter", "Bytes of layers that came in the background.", [
-      [{}, sum(({ layerDownloads }) => layerDownloads.bytes)],
+    ownFamily("lazylayer_traces", "gauge", "Devices whose reads are being recorded, or fetched ahead by a trace.", [
+      [{ mode: "record" }, tracing("record")],
+      [{ mode: "replay" }, tracing("replay")],
     ]),
-    ownFamily("lazylayer_evictions_total", "counter", "Files that caches dropped to stay under their size.", [
-      [{}, sum(({ evictions }) => evictions.files)],
-    ]),
-    ownFamily("lazylayer_evicted_bytes_total", "counter", "Bytes that caches dropped to stay under their size.", [
-      [{}, sum(({ evictions }) => evictions.bytes)],
-    ]),
-    ...traceFamilies(devices.flatMap(({ trace }) => trace ?? [])),
-    histogram(
-      "lazylayer_read_seconds",
-      "Time of reads that had to wait.",
-      devices.map(({ reads }) => [reads.latency, reads.waited]),
-    ),
-    histogram(
-      "lazylayer_download_seconds",
-      "Time of requests to registries.",
-      devices.map(({ downloads }) => [downloads.latency, downloads.requests]),
-    ),
-    ownFamily(
-      "lazylayer_errors_total",
-      "counter",
-      "Requests that failed, by code.",
-      // Labels that nobody can add to.
-      ERROR_CODES.map((code) => [{ code }, sum(({ errors }) => errors[code] ?? 0)]),
-    ),
   ];
 }
 
-function traceFamilies(traces: readonly TraceStats[]): string[] {
-  const active = (mode: TraceStats["mode"]): number => traces.filter((trace) => trace.mode === mode && trace.active).length;
-  const replays = traces.filter((trace) => trace.mode === "replay");
-  const sum = (value: (replay: (typeof replays)[number]) => number): number => replays.reduce((total, replay) => total + value(replay), 0);
-  return [
-    ownFamily("lazylayer_traces", "gauge", "Devices whose reads are being recorded, or fetched ahead by a trace.", [
-      [{ mode: "record" }, active("record")],
-      [{ mode: "replay" }, active("replay")],
-    ]),
-    ownFamily("lazylayer_prefetched_bytes_total", "counter", "Bytes of layers that traces brought.", [[{}, sum(({ bytes }) => bytes)]]),
-    ownFamily("lazylayer_prefetch_failures_total", "counter", "Reads of traces that failed.", [[{}, sum(({ failed }) => failed)]]),
-  ];
+/** `sums`: of each sample, in their order. */
+function ownCounters(sums: readonly number[]): string[] {
+  let next = 0;
+  return DEVICE_COUNTERS.map(({ name, type, help, samples }) =>
+    ownFamily(
+      name,
+      type,
+      help,
+      samples.map(([labels, , suffix]): Sample => [labels, sums[next++], suffix]),
+    ),
+  );
 }
 
 function ownFamily(name: string, type: "gauge" | "counter" | "histogram", help: string, samples: readonly Sample[]): string {
   const lines = samples.map(([labels, value, suffix = ""]) => `${name}${suffix}${labelText(labels)} ${value}\n`);
   return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join("")}\n`;
-}
-
-function histogram(name: string, help: string, parts: readonly (readonly [latency: Latency, count: number])[]): string {
-  const count = parts.reduce((total, [, of]) => total + of, 0);
-  const seconds = parts.reduce((total, [latency]) => total + latency.seconds, 0);
-  const below = (bound: number): number =>
-    parts.reduce((total, [{ buckets }]) => total + (buckets.find((bucket) => bucket.seconds === bound)?.count ?? 0), 0);
-  return ownFamily(name, "histogram", help, [
-    ...LATENCY_BOUNDS.map((bound): Sample => [{ le: String(bound) }, below(bound), "_bucket"]),
-    [{ le: "+Inf" }, count, "_bucket"],
-    [{}, seconds, "_sum"],
-    [{}, count, "_count"],
-  ]);
 }
 
 function labelText(labels: Labels): string {

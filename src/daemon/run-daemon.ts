@@ -105,28 +105,31 @@ async function listenOnPort(server: Server, host: string | undefined, port: numb
 
 function createExporter(devices: Devices, path: string): Server {
   const page = new MetricsPage();
+  let making: Promise<string> | undefined;
+  const make = async (): Promise<string> => {
+    const text = page.render(await observe(devices));
+    making = undefined;
+    return text;
+  };
   return createServer((request, response) => {
     request.resume();
     if (URL.parse(request.url ?? "/", "http://localhost")?.pathname !== path) {
       response.writeHead(404).end();
       return;
     }
-    void observe(devices).then((observation) => {
-      response.writeHead(200, { "content-type": "text/plain; version=0.0.4" }).end(page.render(observation));
-    });
+    // One at a time: older answers must not come after newer ones.
+    making ??= make();
+    void making.then((text) => response.writeHead(200, { "content-type": "text/plain; version=0.0.4" }).end(text));
   });
 }
 
-/** Devices that do not answer are left out, but for their state. Never rejects. */
+/** Devices that do not answer are left out, but for id and state. Never rejects. */
 async function observe(devices: Devices): Promise<Observation> {
   const all = devices.list();
   const answers = await Promise.allSettled(all.map(async (device) => await device.stats()));
   const states: Record<string, number> = {};
-  let restarts = 0;
-  for (const report of all.map((device) => device.report())) {
-    states[report.state] = (states[report.state] ?? 0) + 1;
-    restarts += report.restarts;
-  }
+  for (const { state } of all.map((device) => device.report())) states[state] = (states[state] ?? 0) + 1;
   const stats = answers.flatMap((answer): DeviceStats[] => (answer.status === "fulfilled" ? [answer.value] : []));
-  return { hostname: hostname(), unixMs: Date.now(), devices: stats, states, restarts };
+  const ids = new Set(all.map(({ spec }) => spec.id));
+  return { hostname: hostname(), unixMs: Date.now(), ids, devices: stats, states, restarts: devices.restarts };
 }

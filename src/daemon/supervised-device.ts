@@ -28,6 +28,8 @@ export interface Supervision {
   readonly processes: DeviceProcesses;
   /** Told what happens to devices. */
   readonly log: Log;
+  /** Called when a process is started in place of one that has ended. */
+  readonly onRestart: () => void;
 }
 
 /** A device whose process is watched, and started again when it ends without having been told to. */
@@ -170,6 +172,7 @@ export class SupervisedDevice {
     this.#delayMs = Math.min(2 * this.#delayMs, MAX_DELAY_MS);
     if (this.#stop.signal.aborted || this.#removing) return;
     this.#restarts++;
+    this.#supervision.onRestart();
     this.#startedMs = performance.now();
     this.#starting = this.#start();
     await this.#starting;

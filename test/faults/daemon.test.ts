@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { execute, run } from "../support/command.ts";
 import { DaemonBench } from "../support/daemon-bench.ts";
+import { unusedPort } from "../support/server-process.ts";
 import { chanceOf } from "../support/recorded-file.ts";
 
 const SEED = Number(process.env["SEED"] ?? 20_261_121);
@@ -79,7 +80,8 @@ async function removeIfThere(bench: DaemonBench, id: string): Promise<void> {
 
 test("a device whose process is killed comes back, and has what was synced", async () => {
   const chance = chanceOf(SEED + 1);
-  await using bench = await DaemonBench.start();
+  const port = await unusedPort();
+  await using bench = await DaemonBench.start({ exporterConfig: { enable: true, port } });
   const mnt = bench.join("mnt");
   await mkdir(mnt);
   const config = { upper: await bench.newUpper("upper", DEVICE_BYTES) };
@@ -102,6 +104,8 @@ test("a device whose process is killed comes back, and has what was synced", asy
     assert.equal(found, `${Array.from({ length: round + 1 }, (_, i) => i).join(" ")} `, `seed ${SEED}`);
   }
   await bench.remove("disk");
+  const page = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  assert.match(page, /^lazylayer_device_restarts_total 4$/m, "a device that is removed does not take its restarts along");
   const last = await bench.create({ id: "disk", config, expose: { kind: "loop" } });
   assert.ok(last.access?.kind === "loop");
   await run("e2fsck", ["-fn", last.access.device]);

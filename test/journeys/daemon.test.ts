@@ -104,6 +104,9 @@ test("an image comes from a registry, and what was read is counted", async () =>
   assert.match(page, /^lazylayer_devices\{state="running"\} 1$/m);
   assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404);
   await bench.remove("remote");
+  const afterwards = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  assert.match(afterwards, new RegExp(`^lazylayer_downloaded_bytes_total ${stats.downloads.bytes}$`, "m"), "what it had stays");
+  assert.match(afterwards, /^lazylayer_devices\{state="running"\} 0$/m);
   await bench.allGone();
 });
 
