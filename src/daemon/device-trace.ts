@@ -13,6 +13,8 @@ export interface DeviceTraceOptions {
   readonly concurrency: number;
   /** Not more is fetched ahead: the cache would drop the first things for the last. */
   readonly maxBytes: number;
+  /** Reads that one recording keeps; by default as the recorder has it. */
+  readonly maxRecords?: number;
   readonly log: Log;
 }
 
@@ -45,9 +47,9 @@ export async function openDeviceTrace(
   }
 }
 
-async function record(path: string, reads: ProgramReads, { log }: DeviceTraceOptions): Promise<DeviceTrace> {
+async function record(path: string, reads: ProgramReads, { log, maxRecords }: DeviceTraceOptions): Promise<DeviceTrace> {
   const failed = (error: unknown): void => log("error", messageOf(error));
-  const recording = await TraceRecording.start(path, { onFailure: failed });
+  const recording = await TraceRecording.start(path, { onFailure: failed, maxRecords });
   const { recorder } = recording;
   reads.record(recorder);
   log("info", `${path}: what is read is recorded`);

@@ -6,12 +6,14 @@ import { writeTrace } from "./prefetch-file.ts";
 const POLL_MS = 1000;
 
 export interface TraceRecordingOptions {
-  /** Hears of a trace that could not be written when the lock was removed. */
+  /** Hears of a trace that could not be written when the lock was removed, and of one that is full. */
   readonly onFailure: (error: unknown) => void;
   /** Milliseconds since the recording began. */
   readonly now?: () => number;
   /** How often to look for the lock. */
   readonly pollMs?: number;
+  /** What comes after so many is not recorded. By default as the recorder has it. */
+  readonly maxRecords?: number | undefined;
 }
 
 /**
@@ -29,8 +31,8 @@ export class TraceRecording {
   readonly #poll: NodeJS.Timeout;
   #end: Promise<void> | undefined;
 
-  private constructor(path: string, { onFailure, now, pollMs = POLL_MS }: TraceRecordingOptions) {
-    this.recorder = new TraceRecorder(now && { now });
+  private constructor(path: string, { onFailure, now, pollMs = POLL_MS, maxRecords }: TraceRecordingOptions) {
+    this.recorder = new TraceRecorder({ now, maxRecords, onFull: () => onFailure(this.#full()) });
     this.ended = this.#ended.promise;
     this.#path = path;
     this.#onFailure = onFailure;
@@ -60,6 +62,11 @@ export class TraceRecording {
   /** Ends it without a trace, unless it has ended already. */
   async discard(): Promise<void> {
     await (this.#end ??= this.#stop());
+  }
+
+  #full(): LazyError {
+    const { length } = this.recorder.records;
+    return new LazyError("UNSUPPORTED", `${this.#path}: the recording is full, with ${length} reads; what else is read is not recorded`);
   }
 
   async #write(): Promise<void> {

@@ -71,7 +71,13 @@ test("what is recorded is what was read, once and in its order", () => {
   );
 });
 
-test("a full recording keeps what it has", () => {
+test("a full recording keeps what it has, and says so once, when something is left out", () => {
+  let said = 0;
+  const recorder = new TraceRecorder({ maxRecords: 2, onFull: () => said++ });
+  for (const offset of [0, 20, 30, 20]) recorder.add(0, offset, 10);
+  assert.equal(said, 0);
+  for (const [offset, length] of [[50, 10], [40, 5], [70, 10]] as const) recorder.add(0, offset, length); // prettier-ignore
+  assert.equal(said, 1);
   const { records, overflowed } = record([read(0, 0, 10), read(0, 20, 10), read(0, 40, 10), read(0, 30, 5)], 2);
   assert.deepEqual(records, [read(0, 0, 10), read(0, 20, 10)]);
   assert.equal(overflowed, true);

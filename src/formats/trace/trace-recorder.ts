@@ -4,9 +4,11 @@ import { MAX_RECORD_BYTES, type TraceRecord } from "./layout.ts";
 const MAX_RECORDED = 2 ** 18;
 
 export interface TraceRecorderOptions {
-  readonly maxRecords?: number;
+  readonly maxRecords?: number | undefined;
   /** Milliseconds since the recording began. */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
+  /** Hears once that something was read and is not noted, as there are `maxRecords` records. */
+  readonly onFull?: (() => void) | undefined;
 }
 
 interface Range {
@@ -28,13 +30,15 @@ export class TraceRecorder {
   readonly times: number[] = [];
   readonly #maxRecords: number;
   readonly #now: () => number;
+  readonly #onFull: () => void;
   readonly #records: { op: "read"; layer: number; offset: number; length: number }[] = [];
   /** What was read of each layer: ascending, disjoint, not touching. */
   readonly #known = new Map<number, Range[]>();
 
-  constructor({ maxRecords = MAX_RECORDED, now = () => 0 }: TraceRecorderOptions = {}) {
+  constructor({ maxRecords = MAX_RECORDED, now = () => 0, onFull = () => {} }: TraceRecorderOptions = {}) {
     this.#maxRecords = maxRecords;
     this.#now = now;
+    this.#onFull = onFull;
   }
 
   /** In order of first access. */
@@ -69,6 +73,7 @@ export class TraceRecorder {
     }
     if (this.#records.length === this.#maxRecords) {
       this.overflowed = true;
+      this.#onFull();
       return length;
     }
     const whole = Math.min(length, MAX_RECORD_BYTES);
