@@ -2,13 +2,17 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { LazyError, messageOf } from "../errors.ts";
+import { syncPath } from "../bytes/file-directories.ts";
+import { corrupt, LazyError, messageOf } from "../errors.ts";
 import { devicePlaces, removeDeviceDirectory } from "./device-places.ts";
 import { deviceIdSchema, deviceSpecSchema, deviceStateSchema, type DeviceSpec, type DeviceState } from "./exposure-schema.ts";
 import { DuplicateDeviceError } from "./opening-result.ts";
 import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 
 const NEW_PREFIX = ".new-";
+/** What is there already, be it a device or not. */
+const TAKEN: ReadonlySet<string> = new Set(["ENOTEMPTY", "EEXIST", "ENOTDIR"]);
+const ON_DISK = { mode: 0o600, flush: true } as const;
 const processIdentitySchema = z.object({ pid: z.int().positive(), startTicks: z.int() });
 /** The kernel's limit for the path of a unix socket, without the NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -21,8 +25,11 @@ export interface NewDevice {
   readonly expose: DeviceSpec["expose"];
 }
 
-/** Makes the directory of a new device, whole or not at all. Throws `USAGE` when the id is taken. */
-export function createDeviceDirectory(parent: string, { id, config, serviceConfigPath, expose }: NewDevice): DeviceSpec {
+/**
+ * Makes the directory of a new device, whole or not at all, also where a power cut comes between. Throws `DuplicateDeviceError` when the
+ * id is taken.
+ */
+export async function createDeviceDirectory(parent: string, { id, config, serviceConfigPath, expose }: NewDevice): Promise<DeviceSpec> {
   const directory = join(parent, id);
   const { controlSocket, configPath } = devicePlaces(directory);
   if (Buffer.byteLength(controlSocket) > MAX_SOCKET_PATH_BYTES) {
@@ -34,32 +41,63 @@ export function createDeviceDirectory(parent: string, { id, config, serviceConfi
   const spec = deviceSpecSchema.parse({ id, configPath: "path" in config ? config.path : configPath, serviceConfigPath, expose });
   const fresh = join(parent, `${NEW_PREFIX}${randomBytes(8).toString("hex")}`);
   mkdirSync(fresh, { mode: 0o700 });
+  let made = fresh;
   try {
     mkdirSync(devicePlaces(fresh).exportDirectory, { mode: 0o700 });
-    if ("text" in config) writeFileSync(devicePlaces(fresh).configPath, config.text, { mode: 0o600 });
-    writeFileSync(devicePlaces(fresh).specPath, JSON.stringify(spec), { mode: 0o600 });
+    if ("text" in config) writeFileSync(devicePlaces(fresh).configPath, config.text, ON_DISK);
+    writeFileSync(devicePlaces(fresh).specPath, JSON.stringify(spec), ON_DISK);
+    await syncPath(fresh);
     renameSync(fresh, directory);
+    made = directory;
+    await syncPath(parent);
   } catch (error) {
-    rmSync(fresh, { recursive: true });
-    if (codeOf(error) === "ENOTEMPTY" || codeOf(error) === "EEXIST") throw new DuplicateDeviceError(id);
+    rmSync(made, { recursive: true });
+    if (TAKEN.has(codeOf(error))) throw new DuplicateDeviceError(id);
     throw error;
   }
   return spec;
 }
 
-/** The devices in the daemon's directory; what was left half-made is removed. */
-export function listDevices(parent: string): DeviceSpec[] {
-  const specs: DeviceSpec[] = [];
+/** A device that an earlier daemon has left. */
+export interface FoundDevice {
+  readonly spec: DeviceSpec;
+  /** The process that serves it; undefined when there is none. */
+  readonly server: ProcessIdentity | undefined;
+}
+
+/**
+ * The devices in the daemon's directory; what was left half-made is removed. What cannot be read is no reason to do without the others:
+ * `warn` is told, and it stays where it is, with its id taken.
+ */
+export function findDevices(parent: string, warn: (message: string) => void): FoundDevice[] {
+  const found: FoundDevice[] = [];
   for (const name of readdirSync(parent)) {
-    if (name.startsWith(NEW_PREFIX)) rmSync(join(parent, name), { recursive: true });
-    else if (deviceIdSchema.safeParse(name).success) {
-      const directory = join(parent, name);
-      const spec = readJson(devicePlaces(directory).specPath, deviceSpecSchema);
-      if (spec !== undefined) specs.push(spec);
-      else removeDeviceDirectory(directory);
+    const directory = join(parent, name);
+    try {
+      if (name.startsWith(NEW_PREFIX)) rmSync(directory, { recursive: true });
+      else if (deviceIdSchema.safeParse(name).success) found.push(...findDevice(directory, name));
+    } catch (error) {
+      warn(
+        `${directory}: ${messageOf(error)}; it is left as it is, is not served from here, and its id stays taken: put the file right and ` +
+          "start the daemon again, or end what serves it, unmount what is mounted in it, and remove it",
+      );
     }
   }
-  return specs;
+  return found;
+}
+
+function findDevice(directory: string, id: string): FoundDevice[] {
+  const { specPath } = devicePlaces(directory);
+  const spec = readJson(specPath, deviceSpecSchema);
+  if (spec === undefined) {
+    removeDeviceDirectory(directory);
+    return [];
+  }
+  if (spec.id !== id) throw corrupt(`${specPath}: id is ${JSON.stringify(spec.id)}, expected ${JSON.stringify(id)}`);
+  const server = readProcess(directory);
+  // Whoever supervises it goes by that, and would fail.
+  if (server !== undefined) readState(directory);
+  return [{ spec, server }];
 }
 
 /** What a device process has said of itself; undefined before it is ready. */
@@ -68,7 +106,7 @@ export function readState(directory: string): DeviceState | undefined {
 }
 
 /** The process that serves the device; undefined when there is none. */
-export function readProcess(directory: string): ProcessIdentity | undefined {
+function readProcess(directory: string): ProcessIdentity | undefined {
   const text = readIfThere(devicePlaces(directory).processPath);
   // One that ended with the machine may have left an empty file.
   if (text === undefined || text === "") return undefined;
@@ -82,10 +120,12 @@ function readJson<T extends z.ZodType>(path: string, schema: T): z.infer<T> | un
 }
 
 function parseJson<T extends z.ZodType>(text: string, schema: T, path: string): z.infer<T> {
+  if (text === "") throw corrupt(`${path}: is empty`);
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {
-    throw new LazyError("CORRUPT", `${path}: ${messageOf(cause)}`, { cause });
+    const problems = cause instanceof z.ZodError ? cause.issues.map(({ path: key, message }) => `${key.join(".")}: ${message}`) : [];
+    throw corrupt(`${path}: ${problems.join("; ") || messageOf(cause)}`, { cause });
   }
 }
 

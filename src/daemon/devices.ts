@@ -6,7 +6,7 @@ import { parseImageConfig, type ImageConfig } from "../device/image-config-schem
 import { LazyError, messageOf } from "../errors.ts";
 import { readConfigText } from "./config/config-file.ts";
 import { DeviceProcesses, type Launcher } from "./device-child.ts";
-import { createDeviceDirectory, listDevices, readProcess, type NewDevice } from "./device-directory.ts";
+import { createDeviceDirectory, findDevices, type NewDevice } from "./device-directory.ts";
 import { clearDevice, removeDeviceDirectory } from "./device-places.ts";
 import { exposureSchema, type DeviceSpec, type Exposure } from "./exposure-schema.ts";
 import { beforeOpening, DuplicateDeviceError } from "./opening-result.ts";
@@ -47,11 +47,10 @@ export class Devices {
   static open(options: DevicesOptions): Devices {
     mkdirSync(options.parent, { recursive: true, mode: 0o700 });
     const devices = new Devices(options);
-    for (const spec of listDevices(options.parent)) {
-      const found = readProcess(join(options.parent, spec.id));
-      if (found === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);
-      else options.log("info", `device ${spec.id}: is served by process ${found.pid}`);
-      devices.#supervise(spec, found);
+    for (const { spec, server } of findDevices(options.parent, (message) => options.log("warn", message))) {
+      if (server === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);
+      else options.log("info", `device ${spec.id}: is served by process ${server.pid}`);
+      devices.#supervise(spec, server);
     }
     devices.#processes.prepare();
     return devices;
@@ -89,8 +88,10 @@ export class Devices {
     }
     this.#creating.add(id);
     try {
-      const spec = await beforeOpening(image, log, async () =>
-        createDeviceDirectory(parent, { id, config: kept, serviceConfigPath, expose: await atRealPath(expose) }),
+      const spec = await beforeOpening(
+        image,
+        log,
+        async () => await createDeviceDirectory(parent, { id, config: kept, serviceConfigPath, expose: await atRealPath(expose) }),
       );
       return await this.#start(spec);
     } finally {

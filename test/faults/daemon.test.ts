@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
@@ -194,6 +194,55 @@ test("whoever waits for a result file hears of what goes wrong before the image 
   await bench.create({ id: "refused", config: { lowers, resultFile } });
   assert.equal(await readFile(resultFile, "utf8"), "success");
   await bench.remove("refused");
+  await bench.allGone();
+});
+
+test("a device whose directory is damaged is left as it is, with its id taken, and the others are found", async () => {
+  await using bench = await DaemonBench.start();
+  const config = await bench.stackConfig();
+  const [good, bad] = [await bench.create({ id: "good", config }), await bench.create({ id: "bad", config })];
+  const devices = (...names: string[]): string => bench.join("d.devices", ...names);
+  const restart = async (): Promise<void> => {
+    await bench.endDaemon("SIGKILL");
+    await bench.startDaemon();
+  };
+  const isLeft = async (id: string, found: RegExp): Promise<void> => {
+    assert.deepEqual(await bench.running("good"), good);
+    assert.match(
+      bench.said,
+      new RegExp(`\\|WARN \\|th=\\d+\\|daemon\\|\\S+/${id}: ${found.source}; it is left as it is.*and remove it$`, "m"),
+    );
+    await assert.rejects(bench.report(id), /there is no device/);
+    await assert.rejects(bench.create({ id, config }), { message: `duplicated dev id: ${id}` });
+  };
+  for (const [name, damage, found] of [
+    ["device.json", () => "", /\S+device\.json: is empty/],
+    ["device.json", (whole: string) => whole.slice(0, 20), /\S+device\.json: .*JSON.*/],
+    ["device.json", () => "{}", /\S+device\.json: id: .*/],
+    ["device.json", (whole: string) => whole.replace('"bad"', '"good"'), /\S+device\.json: id is "good", expected "bad"/],
+    ["process.json", () => '{"pid": 0}', /\S+process\.json: pid: .*/],
+    ["state.json", () => "", /\S+state\.json: is empty/],
+  ] as const) {
+    const path = devices("bad", name);
+    const whole = await readFile(path, "utf8");
+    await writeFile(path, damage(whole));
+    await restart();
+    await isLeft("bad", found);
+    assert.equal(await readFile(path, "utf8"), damage(whole));
+    await writeFile(path, whole);
+  }
+  await writeFile(devices("file"), "");
+  await mkdir(devices("foreign"));
+  await writeFile(devices("foreign", "something"), "");
+  await restart();
+  assert.deepEqual(await bench.running("bad"), bad);
+  await isLeft("file", /ENOTDIR.*/);
+  await isLeft("foreign", /ENOTEMPTY.*/);
+  for (const id of ["file", "foreign"]) {
+    await rm(devices(id), { recursive: true });
+    await bench.create({ id, config });
+  }
+  for (const id of ["good", "bad", "file", "foreign"]) await bench.remove(id);
   await bench.allGone();
 });
 
