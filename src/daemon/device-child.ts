@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
@@ -109,10 +110,17 @@ export class DeviceProcesses {
     spare.channel?.unref();
   }
 
-  /** The process that waits ends; devices go on. */
-  close(): void {
+  /** The process that waits has ended when it resolves; devices go on. */
+  async close(): Promise<void> {
     this.#isClosed = true;
-    if (this.#spare?.connected === true) this.#spare.disconnect();
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare?.connected === true) {
+      const ended = once(spare, "exit");
+      // It serves nothing yet. Told to end it would go on for a moment, and might make its directory anew.
+      spare.kill("SIGKILL");
+      await ended;
+    }
     this.#clearSpare();
   }
 

@@ -116,8 +116,8 @@ export class Devices {
   /** Stops watching; devices go on. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    this.#processes.close();
     for (const device of this.#devices.values()) device.unwatch();
+    await this.#processes.close();
     await Promise.all([...this.#devices.values()].map(async ({ over }) => await over));
   }
 
