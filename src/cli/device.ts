@@ -5,7 +5,7 @@ import { deviceReportSchema, type DeviceReport } from "../daemon/device-report.t
 import { deviceStatsSchema, type DeviceStats } from "../daemon/device-stats.ts";
 import type { Access, Exposure } from "../daemon/exposure-schema.ts";
 import { callJson } from "../daemon/json-client.ts";
-import { messageOf } from "../errors.ts";
+import { LazyError, messageOf } from "../errors.ts";
 import { parseNbdAddress } from "../export/nbd/nbd-address.ts";
 import { socketOption } from "./daemon-socket.ts";
 import type { Environment } from "./environment.ts";
@@ -18,6 +18,7 @@ const EXAMPLES = `
 Examples:
   lazylayer device create --id app --expose loop /var/lib/app/config.v1.json
   lazylayer device create --expose mount=/mnt/app --read-only config.v1.json
+  lazylayer device create --expose mount=/mnt/app --overlay /var/lib/app/changes config.v1.json
   lazylayer device create --expose nbd=unix:/run/app.sock config.v1.json
   lazylayer device snapshot app /var/lib/app/config.v2.json
   lazylayer device remove app`;
@@ -76,6 +77,7 @@ interface CreateOptions extends ClientOptions {
   readonly id?: string;
   readonly expose: Exposure;
   readonly readOnly?: true;
+  readonly overlay?: string;
 }
 
 function addCreate(command: Command, environment: Environment): void {
@@ -88,9 +90,15 @@ function addCreate(command: Command, environment: Environment): void {
         .default({ kind: "fuse" }, "fuse"),
     )
     .option("--read-only", "also if the image has an upper layer")
+    .addOption(
+      new Option("--overlay <directory>", "with mount: what is written goes there, and stays when the device is removed").conflicts(
+        "readOnly",
+      ),
+    )
     .action(async (config: string, options: CreateOptions) => {
-      const { id, expose, readOnly } = options;
-      const body = { ...(id !== undefined && { id }), config: resolve(config), expose: { ...expose, ...(readOnly && { readOnly }) } };
+      const { id, readOnly } = options;
+      const expose = { ...withOverlay(options), ...(readOnly && { readOnly }) };
+      const body = { ...(id !== undefined && { id }), config: resolve(config), expose };
       const answer = await ask(environment, options, "POST", "/devices", body);
       print(environment, options, answer, `${placeText(deviceReportSchema.parse(answer))}\n`);
     });
@@ -103,6 +111,13 @@ function parseExposure(text: string): Exposure {
   if (kind === "nbd") return at < 0 ? { kind } : { kind, address: checkedAddress(value) };
   if (kind === "mount" && value !== "") return { kind, directory: resolve(value) };
   throw new InvalidArgumentError("expected fuse, loop, nbd, nbd=unix:/PATH, nbd=HOST:PORT or mount=DIRECTORY");
+}
+
+function withOverlay({ expose, overlay }: CreateOptions): Exposure {
+  if (overlay === undefined) return expose;
+  if (expose.kind !== "mount")
+    throw new LazyError("USAGE", `--overlay is of use only with --expose mount=DIRECTORY, not with ${expose.kind}`);
+  return { ...expose, overlay: resolve(overlay) };
 }
 
 function checkedAddress(text: string): string {

@@ -1,6 +1,6 @@
 import { renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { dismantle } from "../export/filesystem.ts";
+import { dismantle, type MountPlaces } from "../export/filesystem.ts";
 import type { DeviceState, Exposure } from "./exposure-schema.ts";
 import { asideOf } from "./log/bounded-log.ts";
 import type { ProcessIdentity } from "./process-identity.ts";
@@ -13,6 +13,8 @@ export interface DevicePlaces {
   readonly directory: string;
   /** Where FUSE is mounted. */
   readonly exportDirectory: string;
+  /** Where the file system is mounted until an overlay has taken it. */
+  readonly lowerDirectory: string;
   readonly controlSocket: string;
   readonly nbdSocket: string;
   readonly configPath: string;
@@ -29,6 +31,7 @@ export function devicePlaces(directory: string): DevicePlaces {
   return {
     directory,
     exportDirectory: join(directory, "export"),
+    lowerDirectory: join(directory, "lower"),
     controlSocket: join(directory, "control"),
     nbdSocket: join(directory, "nbd"),
     configPath: join(directory, "config.json"),
@@ -37,6 +40,13 @@ export function devicePlaces(directory: string): DevicePlaces {
     processPath: join(directory, "process.json"),
     statePath: join(directory, "state.json"),
   };
+}
+
+/** Where the mounts of a device are, of whatever kind it is. */
+export function mountPlaces({ exportDirectory, lowerDirectory }: DevicePlaces, expose: Exposure): MountPlaces {
+  if (expose.kind !== "mount") return { directory: "", exportDirectory };
+  const { directory, overlay } = expose;
+  return { directory, exportDirectory, overlay: overlay === undefined ? undefined : { lowerDirectory, scratchDirectory: overlay } };
 }
 
 export function writeState(directory: string, state: DeviceState): void {
@@ -58,19 +68,20 @@ function writeWhole(path: string, value: object): void {
  * Idempotent. `lazy`: whoever still uses the device gets errors.
  */
 export async function clearDevice(directory: string, expose: Exposure, mode: "plain" | "lazy"): Promise<void> {
-  const { exportDirectory, controlSocket, nbdSocket, statePath } = devicePlaces(directory);
-  await dismantle({ directory: expose.kind === "mount" ? expose.directory : "", exportDirectory }, mode);
+  const places = devicePlaces(directory);
+  const { controlSocket, nbdSocket, statePath } = places;
+  await dismantle(mountPlaces(places, expose), mode);
   for (const path of [controlSocket, nbdSocket, statePath]) rmSync(path, { force: true });
 }
 
 /** Removes a device's directory. Nothing may be mounted in it. */
 export function removeDeviceDirectory(directory: string): void {
   // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
-  const { controlSocket, nbdSocket, configPath, log, exportDirectory, specPath, processPath, statePath } = devicePlaces(directory);
+  const { controlSocket, nbdSocket, configPath, log, specPath, processPath, statePath, ...places } = devicePlaces(directory);
   const said = [processPath, statePath].flatMap((path) => [path, `${path}.new`]);
   const files = [controlSocket, nbdSocket, configPath, log, asideOf(log), ...said];
   for (const path of files) rmSync(path, { force: true });
-  removeEmpty(exportDirectory);
+  for (const mountPoint of [places.exportDirectory, places.lowerDirectory]) removeEmpty(mountPoint);
   rmSync(specPath, { force: true });
   removeEmpty(directory);
 }

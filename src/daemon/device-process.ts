@@ -277,6 +277,7 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     say(`${what} failed: ${messageOf(error)}`);
   };
   const { id } = spec;
+  checkWritten(spec.expose, image.isReadOnly);
   if (!image.isReadOnly) {
     const { device } = image;
     const timed = new TimedSource(device, reads);
@@ -298,9 +299,6 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     };
     return { ...shown, content: writable };
   }
-  if (spec.expose.kind === "mount" && spec.expose.readOnly === false) {
-    throw new LazyError("USAGE", "expose: readOnly is false, but the image has no upper layer that takes what is written");
-  }
   const { device } = image;
   const reader = device.cachedReader;
   return {
@@ -310,6 +308,20 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     extentsOf: (offset, length) => extentsOf([device.segments], offset, length),
     onFailure,
   };
+}
+
+/** Of the upper layer and an overlay there is one that takes what is written to a mounted file system. */
+function checkWritten(expose: DeviceSpec["expose"], isReadOnly: boolean): void {
+  if (expose.kind !== "mount") return;
+  if (!isReadOnly && expose.overlay !== undefined) {
+    throw new LazyError("USAGE", "expose: overlay: the image has an upper layer, which takes what is written; leave one of them out");
+  }
+  if (isReadOnly && expose.readOnly === false && expose.overlay === undefined) {
+    throw new LazyError(
+      "USAGE",
+      "expose: readOnly is false, but the image has no upper layer, nor is there an overlay, that takes what is written",
+    );
+  }
 }
 
 /** Whoever shows a device does not close it. */

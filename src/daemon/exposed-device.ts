@@ -14,7 +14,7 @@ import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { attachLoop } from "../native/loop.ts";
 import { mountAt } from "../native/mounts.ts";
-import type { DevicePlaces } from "./device-places.ts";
+import { mountPlaces, type DevicePlaces } from "./device-places.ts";
 import type { Access, Exposure } from "./exposure-schema.ts";
 
 const MAX_WORKERS = 2;
@@ -64,7 +64,7 @@ export async function exposeDevice(shown: Shown, expose: Exposure, places: Devic
   try {
     return await exposeByFuse(server, shown, expose, places);
   } catch (error) {
-    await dismantle({ directory: "", exportDirectory: places.exportDirectory }, "lazy");
+    await dismantle(mountPlaces(places, expose), "lazy");
     await server.close();
     throw error;
   }
@@ -111,13 +111,13 @@ async function exposeByFuse(
         counts,
         stop: async (mode) => {
           if (mode === "plain") await refuseClaimed(shown.id, device);
-          await takeDown(server, { directory: "", exportDirectory: places.exportDirectory }, mode);
+          await takeDown(server, mountPlaces(places, expose), mode);
         },
       };
     }
     case "mount": {
       const filesystem = await probeFilesystem(shown.content);
-      const mount = { directory: expose.directory, exportDirectory: places.exportDirectory };
+      const mount = mountPlaces(places, expose);
       await mountShown(server, filesystem, mount, isReadOnly);
       return {
         access: { kind: "mount", directory: expose.directory, filesystem: filesystem.type, path },

@@ -21,7 +21,17 @@ export const exposureSchema = z.discriminatedUnion(
     z.strictObject({ kind: z.literal("fuse"), readOnly }),
     z.strictObject({ kind: z.literal("loop"), readOnly }),
     z.strictObject({ kind: z.literal("nbd"), readOnly, address: nbdAddress.optional() }),
-    z.strictObject({ kind: z.literal("mount"), readOnly, directory: absolutePath }),
+    z
+      .strictObject({
+        kind: z.literal("mount"),
+        readOnly,
+        directory: absolutePath,
+        overlay: absolutePath.optional().describe("A directory that takes what is written over a read-only image, and keeps it."),
+      })
+      .refine(({ overlay, readOnly: kept }) => overlay === undefined || kept !== true, {
+        path: ["overlay"],
+        error: "takes what is written, and readOnly keeps writes away; give one of them",
+      }),
   ],
   { error: "expected an object whose kind is fuse, loop, nbd or mount" },
 );

@@ -49,6 +49,7 @@ export function mountAt(directory: string): Mount | undefined {
   return parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).findLast((mount) => mount.directory === directory);
 }
 
+/** `device` is what the mount is known by later; file systems that take none may be given any text. */
 export async function mountDevice(device: string, directory: string, type: string, options: readonly string[]): Promise<void> {
   await runTool("mount", ["-i", "-t", type, "-o", options.join(","), device, directory]);
 }
