@@ -150,6 +150,7 @@ async function mountAndServe(
       stats: () =>
         `${JSON.stringify({ ...describe(device), fetchedToOpen, fetchedToMount, prefetch: prefetch?.counts, reads: server?.counts() })}\n`,
       onReadFailure: (error, offset, length) => reportRead(error, `read of [${offset}, ${offset + length}) failed: `),
+      onStartFailure: (error) => environment.stderr.write(`${messageOf(error)}\n`),
     });
     await mountUnlessAborted(server, filesystem, runtime, environment, signal);
     Object.assign(fetchedToMount, device.fetched);

@@ -16,6 +16,7 @@ import type { DeviceTrace, DeviceTraceOptions } from "./device-trace.ts";
 import { exposeDevice, type ExposedDevice, type Shown } from "./exposed-device.ts";
 import type { DeviceSpec } from "./exposure-schema.ts";
 import { openDownloads } from "./device-downloads.ts";
+import { loadLater } from "./later-code.ts";
 import { boundLog } from "./log/bounded-log.ts";
 import { unrepeated, type Log } from "./log/log.ts";
 import { openServiceLogs, type ServiceLogs } from "./log/service-logs.ts";
@@ -221,8 +222,8 @@ class ServedDevice implements ControlledDevice {
   async #takeSnapshot(newConfigPath: string): Promise<void> {
     if (this.#image.isReadOnly) throw new LazyError("USAGE", `device ${this.#spec.id} has no upper layer, so there is nothing to snapshot`);
     if (this.#stopping !== undefined) throw new LazyError("UNAVAILABLE", `device ${this.#spec.id} is being removed`);
-    const { takeSnapshot } = await import("./live-snapshot.ts");
-    const { configPath } = this.#spec;
+    const { configPath, id } = this.#spec;
+    const { takeSnapshot } = await loadLater(`device ${id}: takes no snapshot`, async () => await import("./live-snapshot.ts"));
     const taken = await takeSnapshot(this.#image, { config: this.#config, configPath, newConfigPath }, this.#services);
     this.#lock?.close();
     [this.#config, this.#lock] = [taken.config, taken.lock];
@@ -277,6 +278,7 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     say(`${what} failed: ${messageOf(error)}`);
   };
   const { id } = spec;
+  const notice = (message: string): void => log("warn", message);
   checkWritten(spec.expose, image.isReadOnly);
   if (!image.isReadOnly) {
     const { device } = image;
@@ -286,6 +288,7 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
       reader: undefined,
       extentsOf: (offset: number, length: number) => extentsOf(device.segments, offset, length),
       onFailure,
+      notice,
     };
     if (spec.expose.readOnly === true) return { ...shown, content: readOnly(timed) };
     const writable = {
@@ -307,6 +310,7 @@ function shownDevice(spec: DeviceSpec, { image, meters, trace }: Pick<OpenedDevi
     reader: reader && { ...reader, data: { ...reader.data, held: trace?.held } },
     extentsOf: (offset, length) => extentsOf([device.segments], offset, length),
     onFailure,
+    notice,
   };
 }
 

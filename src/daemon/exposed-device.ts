@@ -34,6 +34,8 @@ export interface Shown {
   readonly reader: SyncReaderModule | undefined;
   readonly extentsOf: NbdExport["extentsOf"];
   readonly onFailure: (error: unknown, what: string) => void;
+  /** Told what users do not notice. */
+  readonly notice: (message: string) => void;
 }
 
 /** What users of a device have done. */
@@ -70,7 +72,7 @@ export async function exposeDevice(shown: Shown, expose: Exposure, places: Devic
   }
 }
 
-async function serveFuse({ content, reader, onFailure }: Shown, { exportDirectory }: DevicePlaces): Promise<FuseServer> {
+async function serveFuse({ content, reader, onFailure, notice }: Shown, { exportDirectory }: DevicePlaces): Promise<FuseServer> {
   return await FuseServer.mount({
     directory: exportDirectory,
     content,
@@ -79,6 +81,7 @@ async function serveFuse({ content, reader, onFailure }: Shown, { exportDirector
     stats: () => "",
     onReadFailure: (error, offset, length) => onFailure(error, `read of [${offset}, ${offset + length})`),
     onWriteFailure: (error, change) => onFailure(error, change.kind),
+    onStartFailure: (error) => notice(messageOf(error)),
   });
 }
 

@@ -4,6 +4,7 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import { closeFuseDevice, mountFuse, openFuseDevice } from "../../native/fuse-device.ts";
 import { unmountIfMounted } from "../../native/mounts.ts";
+import { PROGRAM_VERSION } from "../../native/program-version.ts";
 import { isDiskFull } from "../disk-full.ts";
 import { readRequestLater, writeReply } from "./fuse-connection.ts";
 import { encodeReply, encodeReplyHeader, type Change, type ReadRequest } from "./fuse-files.ts";
@@ -37,6 +38,8 @@ export interface FuseServerOptions {
   readonly onReadFailure: (error: unknown, offset: number, length: number) => void;
   /** Called when a change of `content` fails; the writer gets EIO. */
   readonly onWriteFailure?: ((error: unknown, change: Change) => void) | undefined;
+  /** Called once when a worker cannot start, e.g. because the program was replaced or removed meanwhile: the other threads go on. */
+  readonly onStartFailure?: ((error: unknown) => void) | undefined;
 }
 
 /** Reads and writes of the content that were answered. */
@@ -58,11 +61,11 @@ export interface FuseReadCounts {
 /**
  * A directory with a file `disk`, whose bytes are a source's, and a file `stats`, mounted through FUSE.
  * The main thread takes requests until there is much to do, and workers from then on. They answer what is cached and leave the rest to the
- * main thread, which waits for what has to be fetched, and for the disk to be written.
+ * main thread, which waits for what has to be fetched, and for the disk to be written. Where no worker can start, it goes on alone.
  * The main thread must never touch the mount itself: it would wait for its own answer.
  */
 export class FuseServer {
-  /** Resolves when the file system is unmounted; rejects when a thread fails. */
+  /** Resolves when the file system is unmounted; rejects when a thread fails that has begun to serve. */
   readonly ended: Promise<void>;
   readonly #options: FuseServerOptions;
   readonly #connection: FuseConnection;
@@ -72,6 +75,7 @@ export class FuseServer {
   /** By thread. */
   readonly #counters: Float64Array[] = [];
   #isHandedOver = false;
+  #hasStartFailed = false;
   readonly #main = { reads: 0, bytes: 0, failed: 0 };
   readonly #changes = { writes: 0, writtenBytes: 0, discards: 0, flushes: 0, failedWrites: 0 };
   readonly #release: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -174,17 +178,36 @@ export class FuseServer {
   }
 
   #startWorkers(): void {
-    for (let worker = 0; worker < this.#options.workers; worker++) this.#startWorker();
+    try {
+      for (let worker = 0; worker < this.#options.workers; worker++) this.#startWorker();
+    } catch (cause) {
+      this.#startFailed(cause);
+    }
   }
 
   #startWorker(): void {
-    const workerData: FuseWorkerData = { connection: this.#connection, reader: this.#options.reader, counters: this.#newCounters() };
+    const { reader } = this.#options;
+    const workerData: FuseWorkerData = { version: PROGRAM_VERSION, connection: this.#connection, reader, counters: this.#newCounters() };
     // The descriptor belongs to all threads: no worker may close it or warn about it.
     const worker = new Worker(new URL("fuse-worker.ts", import.meta.url), { workerData, trackUnmanagedFds: false });
-    worker.on("message", (message: FuseWorkerMessage) => this.#receive(message));
-    worker.once("error", (cause) => this.#end.reject(new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause })));
+    let isServing = false;
+    worker.on("message", (message: FuseWorkerMessage) => {
+      if (message.kind === "serving") isServing = true;
+      this.#receive(message);
+    });
+    worker.once("error", (cause) => {
+      if (isServing) this.#end.reject(new LazyError("UNAVAILABLE", `fuse worker failed: ${messageOf(cause)}`, { cause }));
+      else this.#startFailed(cause);
+    });
     this.#running++;
     worker.once("exit", () => this.#threadEnds());
+  }
+
+  #startFailed(cause: unknown): void {
+    if (this.#hasStartFailed) return;
+    this.#hasStartFailed = true;
+    const message = `fuse: a worker cannot start, the other threads do its work: ${messageOf(cause)}`;
+    this.#options.onStartFailure?.(new LazyError("UNAVAILABLE", message, { cause }));
   }
 
   #threadEnds(): void {
