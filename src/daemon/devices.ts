@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, realpathSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { parseImageConfig, type ImageConfig } from "../device/image-config-schema.ts";
@@ -44,8 +44,10 @@ export class Devices {
   }
 
   /** Finds the devices that an earlier daemon started; those whose process is gone are started again. */
-  static open(options: DevicesOptions): Devices {
-    mkdirSync(options.parent, { recursive: true, mode: 0o700 });
+  static open(wanted: DevicesOptions): Devices {
+    mkdirSync(wanted.parent, { recursive: true, mode: 0o700 });
+    // The kernel knows mounts, and files behind loop devices, by their real path.
+    const options = { ...wanted, parent: realpathSync(wanted.parent) };
     const devices = new Devices(options);
     for (const { spec, server } of findDevices(options.parent, (message) => options.log("warn", message))) {
       if (server === undefined) options.log("warn", `device ${spec.id}: is there, but no process that serves it`);

@@ -173,6 +173,17 @@ test("a device that is in use goes on, unless its removal is forced", async () =
   assert.equal((await bench.device("list")).stdout.toString(), "");
 });
 
+test("a daemon whose directory is reached by a symbolic link finds what it has mounted there", async () => {
+  await using bench = await DaemonBench.start({}, "link");
+  const config = await bench.stackConfig();
+  await mkdir(bench.join("mnt"));
+  for (const expose of [{ kind: "fuse" }, { kind: "loop" }, { kind: "mount", directory: bench.join("mnt") }]) {
+    await bench.create({ id: expose.kind, config, expose });
+    await bench.remove(expose.kind);
+    await bench.allGone();
+  }
+});
+
 test("one daemon has a socket, which only its owner may use", async () => {
   await using bench = await DaemonBench.start();
   assert.equal((await stat(bench.socket)).mode & 0o777, 0o600);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { symlink, writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { stackLayerBlobs } from "../journeys/mount-support.ts";
 import { DiskFile } from "../../src/bytes/file.ts";
@@ -23,17 +23,23 @@ const SPARE_PLACES: ReadonlySet<string> = new Set([".spare", ".spare.log"]);
 /** A daemon with a directory of its own, in which it works. On disposal nothing may be left of its devices, and then nothing is left of it. */
 export class DaemonBench implements AsyncDisposable {
   readonly #directory: TemporaryDirectory;
+  readonly #socketDirectory: string;
   #daemon: ChildProcess | undefined;
   #standardError = "";
 
-  private constructor(directory: TemporaryDirectory) {
+  private constructor(directory: TemporaryDirectory, socketDirectory: string) {
     this.#directory = directory;
+    this.#socketDirectory = socketDirectory;
   }
 
-  /** `service`: keys of the service's configuration besides the cache and the logs. */
-  static async start(service: object = {}): Promise<DaemonBench> {
+  /**
+   * `service`: keys of the service's configuration besides the cache and the logs.
+   * `link`: the name of a symbolic link to the bench's directory, through which the daemon is to find its own.
+   */
+  static async start(service: object = {}, link = "."): Promise<DaemonBench> {
     assert.equal(process.geteuid?.(), 0, "this test mounts file systems: run it as root");
-    const bench = new DaemonBench(await TemporaryDirectory.create());
+    const bench = new DaemonBench(await TemporaryDirectory.create(), link);
+    if (link !== ".") await symlink(".", bench.join(link));
     const cacheConfig = { cacheType: "file", cacheDir: bench.join("cache"), cacheSizeGB: 1 };
     const logs = { logConfig: { logPath: bench.log }, auditPath: bench.join("audit.log") };
     await writeFile(bench.join("service.json"), JSON.stringify({ cacheConfig, ...logs, credentialFilePath: "", ...service }));
@@ -55,7 +61,7 @@ export class DaemonBench implements AsyncDisposable {
   }
 
   get socket(): string {
-    return this.join("d.sock");
+    return this.join(this.#socketDirectory, "d.sock");
   }
 
   /** Of the daemon. */
