@@ -8,7 +8,7 @@ import { buildBlockImages, buildFileImage, type BlockImages, type FileImage } fr
 import { FileReader, FileWriter } from "./soak/tree-walker.ts";
 import { walkTogether, type Walker } from "./soak/walk.ts";
 
-const SECONDS = Number(process.env["SOAK_SECONDS"] ?? 300);
+const SECONDS = Number(process.env["SOAK_SECONDS"] ?? 600);
 const SEED = Number(process.env["SOAK_SEED"] ?? 20_261_121);
 /** Between two checkpoints. */
 const STRETCH_SECONDS = 50;

@@ -8,6 +8,7 @@ import type { SoakBench } from "./soak-bench.ts";
 const GROWTH_MIB = 96;
 /** Besides the files of the cache, and connections, which come and go. */
 const MAX_DESCRIPTORS = 60;
+const MAX_CONNECTIONS = 100;
 const PATIENCE_MS = 20_000;
 
 /** What a device takes of the kernel, besides its process. */
@@ -16,6 +17,7 @@ const TAKES = { fuse: ["mount"], loop: ["mount", "loop"], nbd: [], mount: ["moun
 /** What a process holds at a moment when nothing is under way. */
 interface Footprint {
   readonly descriptors: number;
+  readonly connections: number;
   readonly mebibytes: number;
 }
 
@@ -31,7 +33,7 @@ export class FootprintWatch {
 
   /** `ids`: of the devices that there are. */
   async look(ids: readonly string[]): Promise<void> {
-    const { daemon } = this.#bench;
+    const { daemon, cacheDirectory } = this.#bench;
     const reports = await Promise.all(ids.map(async (id) => await daemon.running(id)));
     const expected = reports.flatMap(({ id, pid, expose }) => [`directory ${id}`, `process ${pid}`, ...TAKES[expose.kind]]).sort();
     // Of mounts and loop devices only how many there are.
@@ -45,7 +47,13 @@ export class FootprintWatch {
     await eventually(() => zombiesOf(daemon.pid).length === 0);
     assert.deepEqual(zombiesOf(daemon.pid), []);
     this.#check("daemon", daemon.pid);
-    for (const { id, pid } of reports) this.#check(id, pid!);
+    for (const { id, pid } of reports) {
+      // What others have evicted is let go after a while.
+      const evicted = (): string[] => openFiles(pid!).filter((path) => path.startsWith(cacheDirectory) && path.endsWith("(deleted)"));
+      await eventually(() => evicted().length === 0);
+      assert.deepEqual(evicted(), [], id);
+      this.#check(id, pid!);
+    }
   }
 
   /** What each process held at first and at last. */
@@ -59,15 +67,21 @@ export class FootprintWatch {
     this.#first.set(pid, first);
     const what = `process ${pid} of ${name}: ${first.mebibytes} to ${now.mebibytes} MiB, ${first.descriptors} to ${now.descriptors} descriptors`;
     this.#last.set(pid, what);
+    assert.ok(now.connections <= MAX_CONNECTIONS, `process ${pid} of ${name}: ${now.connections} connections`);
     assert.ok(now.descriptors <= MAX_DESCRIPTORS && now.mebibytes <= first.mebibytes + GROWTH_MIB, what);
   }
 }
 
 function footprintOf(pid: number, cacheDirectory: string): Footprint {
-  const open = readdirSync(`/proc/${pid}/fd`).map((name) => targetOf(`/proc/${pid}/fd/${name}`));
+  const open = openFiles(pid);
+  const connections = open.filter((target) => target.startsWith("socket:")).length;
   const held = open.filter((target) => !target.startsWith(cacheDirectory) && !target.startsWith("socket:"));
   const [, kibibytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? assert.fail(`process ${pid}`);
-  return { descriptors: held.length, mebibytes: Math.round(Number(kibibytes) / 1024) };
+  return { descriptors: held.length, connections, mebibytes: Math.round(Number(kibibytes) / 1024) };
+}
+
+function openFiles(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).map((name) => targetOf(`/proc/${pid}/fd/${name}`));
 }
 
 function targetOf(link: string): string {

@@ -59,7 +59,8 @@ export class SoakBench implements AsyncDisposable {
     await mountDisk("uppers", UPPERS_BYTES);
     const registry = stack.use(await startDockerRegistry());
     const proxy = stack.use(await startHostileRegistry(registry.host));
-    const cacheConfig = { cacheType: "file", cacheDir: disks.join("cache"), cacheSizeGB: 1 };
+    // Small blocks make small segments, of which some are evicted all the time.
+    const cacheConfig = { cacheType: "file", cacheDir: disks.join("cache"), cacheSizeGB: 1, refillSize: 16_384 };
     const daemon = stack.use(await DaemonBench.start({ cacheConfig }));
     const bench = new SoakBench(daemon, registry, proxy, disks);
     bench.#cleanup = stack.move();
@@ -103,7 +104,8 @@ export class SoakBench implements AsyncDisposable {
   /** The last that was done, and what the daemon and the devices said. */
   story(): string {
     const devices = this.daemon.join("d.devices");
-    const logs = readdirSync(devices).map((id) => `${id} said:\n${tailOf(`${devices}/${id}/device.log`)}`);
+    const ids = readdirSync(devices).filter((name) => !name.startsWith("."));
+    const logs = ids.map((id) => `${id} said:\n${tailOf(`${devices}/${id}/device.log`)}`);
     return [this.journal.steps(), `the daemon said:\n${this.daemon.said.slice(-3000)}`, ...logs].join("\n");
   }
 
