@@ -29,7 +29,11 @@ export const u32: FieldType<number> = {
 export const u64: FieldType<number> = {
   bytes: 8,
   get: (view, at) => {
-    const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
+    const low = view.getUint32(at, true);
+    const high = view.getUint32(at + 4, true);
+    // Most are small, and an integer to the engine, not a floating-point number that it has to box.
+    if (high === 0) return low;
+    const value = low + high * 2 ** 32;
     if (!Number.isSafeInteger(value)) throw corrupt(`u64 at ${at} is ${view.getBigUint64(at, true)}, expected less than 2^53`);
     return value;
   },

@@ -42,6 +42,7 @@ export class CachedSource implements ByteSource {
   readonly #running = new Map<number, Run>();
   readonly #storing = new Set<Promise<void>>();
   readonly #readAhead = new ReadAhead();
+  #isRight: (offset: number, bytes: Uint8Array) => boolean = () => true;
   #unstoredBytes = 0;
   #closed = false;
 
@@ -65,6 +66,14 @@ export class CachedSource implements ByteSource {
     await Promise.all(this.#runsFor(first, last).map(async (run) => copyRun(await run.bytes, run.first * chunkBytes, target, offset)));
     if (this.#unstoredBytes > MAX_UNSTORED_BYTES) await this.settled();
     return target;
+  }
+
+  /**
+   * From now on, what is fetched is kept only if `isRight` says that the blob has these bytes at this offset. Who waits for them gets them
+   * nevertheless, and finds the same.
+   */
+  keepOnly(isRight: (offset: number, bytes: Uint8Array) => boolean): void {
+    this.#isRight = isRight;
   }
 
   /** Forgets what is stored of a range, so that it is fetched anew: for content that turned out to be wrong. */
@@ -260,6 +269,10 @@ export class CachedSource implements ByteSource {
     const { first } = run;
     this.#unstoredBytes += bytes.length;
     try {
+      if (!this.#isRight(first * this.#pool.chunkBytes, bytes)) {
+        this.discard(first * this.#pool.chunkBytes, bytes.length);
+        return;
+      }
       for (let chunk = first; chunk < first + count;) {
         const index = Math.floor(chunk / SEGMENT_CHUNKS);
         const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);

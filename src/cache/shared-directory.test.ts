@@ -114,10 +114,26 @@ test("what was found to be wrong is not on disk for anybody any more", async () 
   assert.deepEqual(inner.reads, [[CHUNK, CHUNK]]);
 });
 
+test("what is known to be wrong is not kept, and nobody waits for it", async () => {
+  const bytes = content(8 * CHUNK);
+  const wrong = new Uint8Array(bytes);
+  wrong[CHUNK + 5] ^= 1;
+  const source = (await BlockCache.open(directory, ROOMY)).source(keyOf(bytes), new MemorySource(wrong));
+  source.keepOnly((offset, found) => Buffer.from(found).equals(bytes.subarray(offset, offset + found.length)));
+  await source.read(0, 4 * CHUNK);
+  await source.read(4 * CHUNK, 4 * CHUNK);
+  await source.settled();
+  const inner = new ObservedSource(bytes);
+  await using other = disposable((await BlockCache.open(directory, ROOMY)).source(keyOf(bytes), inner));
+  assert.deepEqual(Buffer.from(await other.source.read(0, bytes.length)), bytes);
+  assert.deepEqual(inner.reads, [[0, 4 * CHUNK]]);
+  await source.close();
+});
+
 test("segments that another process uses are not the first to be evicted, and evicted ones take no room", async () => {
   const used = content(3 * SEGMENT_BYTES, 2);
-  const passing = content(9 * SEGMENT_BYTES, 3);
-  const options = { capacityBytes: 6 * SEGMENT_BYTES, chunkBytes: CHUNK, tellMs: 20 };
+  const passing = content(14 * SEGMENT_BYTES, 3);
+  const options = { capacityBytes: 9 * SEGMENT_BYTES, chunkBytes: CHUNK, tellMs: 20 };
   const [one, other] = [await BlockCache.open(directory, options), await BlockCache.open(directory, options)];
   const inner = new ObservedSource(used);
   await using steady = disposable(one.source(keyOf(used), inner));
@@ -125,7 +141,7 @@ test("segments that another process uses are not the first to be evicted, and ev
   await steady.source.read(0, used.length);
   await steady.source.settled();
   const fetched = inner.reads.length;
-  for (let segment = 0; segment < 9; segment++) {
+  for (let segment = 0; segment < 14; segment++) {
     await sleep(10);
     const start = Date.now();
     for (let at = 0; at < 3; at++) await steady.source.read(at * SEGMENT_BYTES, CHUNK);

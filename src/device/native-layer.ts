@@ -1,5 +1,6 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { CachedSource } from "../cache/cached-source.ts";
+import { areBlocksRight } from "../formats/zfile/zfile-reader.ts";
 import { distrust, fileInBlob, type DeviceLayer } from "./layer-file.ts";
 import { openOverlaybdLayer, type OpenLayerOptions } from "./layer.ts";
 import { retryingCorrupt } from "./retry-corrupt.ts";
@@ -16,6 +17,10 @@ export async function openNativeLayer(source: ByteSource, options: OpenLayerOpti
     async () => await openOverlaybdLayer(source, options),
     () => discardAll(source),
   );
+  const { blocks, payloadOffset } = opened;
+  if (source instanceof CachedSource && blocks !== undefined) {
+    source.keepOnly((offset, bytes) => areBlocksRight(blocks, offset - payloadOffset, bytes));
+  }
   return { lsmt: opened.lsmt, files: [fileInBlob(source, opened, opened.reader)], blobBytes: source.size };
 }
 

@@ -9,7 +9,7 @@ import { MemorySource, type ByteSource } from "../../bytes/source.ts";
 import { compressBlocks, compressInline } from "../../compression/block-codec.ts";
 import { LazyError } from "../../errors.ts";
 import { FLAG_DIGEST, recordDigest, ZFILE_RECORD_BYTES, zfileRecord, type ZFileRecord } from "./layout.ts";
-import { blockLength, decodeBlock, decodeRun, isZFile, openZFile, type ZFileBlocks } from "./zfile-reader.ts";
+import { areBlocksRight, blockLength, decodeBlock, decodeRun, isZFile, openZFile, type ZFileBlocks } from "./zfile-reader.ts";
 import { ZFileWriter } from "./zfile-writer.ts";
 
 const testdata = new URL("../../../testdata/zfile/", import.meta.url);
@@ -107,6 +107,25 @@ test("the blocks' places are plain data from which another thread can decode", a
   const part = new Uint8Array(100_000);
   decodeRun(cloned, 20, 50, file.subarray(cloned.offsets[20], cloned.offsets[50]), 4000, part);
   assert.deepEqual(Buffer.from(part), src.subarray(20 * 4096 + 4000, 20 * 4096 + 104_000));
+});
+
+test("a stretch of stored bytes is right when its whole blocks are", async () => {
+  const file = load("src.lz4.4k.zfile");
+  const { blocks } = await openZFile(new MemorySource(file));
+  const { offsets } = blocks;
+  const end = offsets[offsets.length - 1];
+  fc.assert(
+    fc.property(fc.nat(file.length - 1), fc.nat(100_000), fc.nat(file.length - 1), (offset, length, changed) => {
+      const bytes = Buffer.from(file.subarray(offset, offset + length));
+      assert.equal(areBlocksRight(blocks, offset, bytes), true);
+      if (changed < offset || changed >= offset + bytes.length) return;
+      bytes[changed - offset] ^= 4;
+      const block = offsets.findLastIndex((start) => start <= changed);
+      const isWhole = block >= 0 && changed < end && offsets[block] >= offset && offsets[block + 1] <= offset + bytes.length;
+      assert.equal(areBlocksRight(blocks, offset, bytes), !isWhole);
+    }),
+    { numRuns: 2000 },
+  );
 });
 
 for (const overwriteHeader of [false, true]) {
