@@ -20,7 +20,7 @@ export interface ReadFigures {
   /** Processor time of whoever serves the disk, of that, a gigabyte. */
   cpuSecondsPerGigabyte?: number;
   /** Of 4 KiB anywhere in it, past the page cache, at each of `DEPTHS`. */
-  randomReadsPerSecond?: readonly number[];
+  readonly randomReadsPerSecond: number[];
 }
 
 const fioOutput = z.object({ jobs: z.array(z.object({ read: z.object({ bw_bytes: z.number(), iops: z.number() }) })).length(1) });

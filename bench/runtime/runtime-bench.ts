@@ -38,19 +38,38 @@ const say = (message: string): void => console.error(`  ${message}`);
 async function measureReads(way: string, states: readonly State[], open: (state: State) => Promise<Disk>): Promise<ReadFigures[]> {
   const figures: ReadFigures[] = [];
   for (const state of states) {
-    const figure: ReadFigures = { way, state };
-    await using disk = await open(state);
-    if (state !== "cold") await bring(disk, state);
-    Object.assign(figure, await readSequentially(disk));
-    const random: number[] = [];
-    for (const depth of state === "cold" ? [] : DEPTHS) {
-      await bring(disk, state === "disk" ? "disk" : "memory");
-      random.push(await readRandomly(disk, depth));
-    }
-    if (random.length > 0) figure.randomReadsPerSecond = random;
+    const figure: ReadFigures = { way, state, randomReadsPerSecond: [] };
+    const measures = [
+      async (disk: Disk) => void Object.assign(figure, await readSequentially(disk)),
+      ...DEPTHS.map((depth) => async (disk: Disk) => void figure.randomReadsPerSecond.push(await readRandomly(disk, depth))),
+    ];
+    if (state === "cold") await measureCold(open, measures);
+    else await measureWarm(state, open, measures);
     figures.push(figure);
   }
   return figures;
+}
+
+type Measure = (disk: Disk) => Promise<void>;
+
+/** Each on a disk of which nothing has been read. */
+async function measureCold(open: (state: State) => Promise<Disk>, measures: readonly Measure[]): Promise<void> {
+  for (const measure of measures) {
+    await using disk = await open("cold");
+    await measure(disk);
+  }
+}
+
+async function measureWarm(
+  state: Exclude<State, "cold">,
+  open: (state: State) => Promise<Disk>,
+  measures: readonly Measure[],
+): Promise<void> {
+  await using disk = await open(state);
+  for (const measure of measures) {
+    await bring(disk, state);
+    await measure(disk);
+  }
 }
 
 async function readRound(bench: DaemonBench, { local, remote }: ImageConfigs): Promise<ReadFigures[]> {

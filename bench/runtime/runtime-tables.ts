@@ -61,8 +61,8 @@ function readTable(reads: readonly ReadFigures[]): Table {
     const [{ state, way }] = rounds;
     const peers = reads.filter((each) => each.state === state && each.way === "plain");
     const speed = middle(rounds, (each) => each.sequentialBytesPerSecond);
-    const random = DEPTHS.map((_, at) => middle(rounds, (each) => each.randomReadsPerSecond?.[at]));
-    const plainRandom = middle(peers, (each) => each.randomReadsPerSecond?.[1]);
+    const random = DEPTHS.map((_, at) => middle(rounds, (each) => each.randomReadsPerSecond[at]));
+    const plainRandom = middle(peers, (each) => each.randomReadsPerSecond[1]);
     return [
       state,
       WAYS[way],

@@ -17,9 +17,12 @@ const LOOK_MS = 10;
 type Whereabouts = "stored" | "claimed" | "absent";
 
 /** Neighbouring chunks on their way from the disk or from the inner source. */
-interface Run {
-  readonly first: number;
+interface Run extends RunState {
   readonly bytes: Promise<Uint8Array>;
+}
+
+interface RunState {
+  readonly first: number;
   /** Its bytes turned out to be wrong: they are neither handed out nor stored any more. */
   discarded: boolean;
 }
@@ -92,7 +95,7 @@ export class CachedSource implements ByteSource {
       const index = Math.floor(chunk / SEGMENT_CHUNKS);
       const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
       // Nobody else is to find it either. What is not open has not been read.
-      const cleared = this.#opened.get(index)?.clear(chunk, stop - chunk);
+      const cleared = this.#opened.get(index)?.distrust(chunk, stop - chunk);
       if (cleared) this.#inBackground(cleared);
       chunk = stop;
     }
@@ -149,7 +152,11 @@ export class CachedSource implements ByteSource {
     const where = this.#whereIs(first);
     const count = this.#alike(first, last, where);
     if (where === "absent") return this.#startFetch(first, count);
-    const run = this.#start(first, count, where === "stored" ? this.#load(first, count) : this.#await(first, count));
+    const run = this.#start(
+      first,
+      count,
+      async (state) => await (where === "stored" ? this.#load(state, count) : this.#await(state, count)),
+    );
     this.#whenDone(run, count, async () => {});
     return run;
   }
@@ -179,7 +186,7 @@ export class CachedSource implements ByteSource {
   }
 
   #startFetch(first: number, count: number): Run {
-    const run = this.#start(first, count, this.#fetch(first, count));
+    const run = this.#start(first, count, async () => await this.#fetch(first, count));
     this.#whenDone(run, count, async (bytes) => await this.#store(run, count, bytes));
     return run;
   }
@@ -197,13 +204,14 @@ export class CachedSource implements ByteSource {
   }
 
   /** Chunks of one segment that another process fetches; they are fetched here when it does not bring them. */
-  async #await(first: number, count: number): Promise<Uint8Array> {
+  async #await(run: RunState, count: number): Promise<Uint8Array> {
+    const { first } = run;
     for (;;) {
       await sleep(LOOK_MS);
       await this.#lookInto(Math.floor(first / SEGMENT_CHUNKS));
       const where = Array.from({ length: count }, (_, i) => this.#whereIs(first + i));
-      if (where.every((each) => each === "stored")) return await this.#load(first, count);
-      if (this.#closed || where.includes("absent")) return await this.#refetch(first, count);
+      if (where.every((each) => each === "stored")) return await this.#load(run, count);
+      if (this.#closed || where.includes("absent")) return await this.#refetch(run, count);
     }
   }
 
@@ -213,8 +221,9 @@ export class CachedSource implements ByteSource {
     this.#storing.add(task);
   }
 
-  #start(first: number, count: number, bytes: Promise<Uint8Array>): Run {
-    const run: Run = { first, bytes, discarded: false };
+  #start(first: number, count: number, begin: (state: RunState) => Promise<Uint8Array>): Run {
+    const state = { first, discarded: false };
+    const run: Run = Object.assign(state, { bytes: begin(state) });
     for (let chunk = first; chunk < first + count; chunk++) this.#running.set(chunk, run);
     return run;
   }
@@ -233,7 +242,8 @@ export class CachedSource implements ByteSource {
   }
 
   /** Chunks from one segment file, each checked; what is wrong is fetched instead. */
-  async #load(first: number, count: number): Promise<Uint8Array> {
+  async #load(run: RunState, count: number): Promise<Uint8Array> {
+    const { first } = run;
     const index = Math.floor(first / SEGMENT_CHUNKS);
     const wanted = this.#lengthOf(first, count);
     const bytes = await this.#readSegment(index, first, wanted);
@@ -243,7 +253,7 @@ export class CachedSource implements ByteSource {
       const at = (chunk - first) * chunkBytes;
       if (this.shared.isIntact(chunk, bytes.subarray(at, at + this.shared.lengthOf(chunk)))) continue;
       this.shared.markAbsent(chunk);
-      return await this.#refetch(first, count);
+      return await this.#refetch(run, count);
     }
     return bytes;
   }
@@ -259,13 +269,13 @@ export class CachedSource implements ByteSource {
     }
   }
 
-  async #refetch(first: number, count: number): Promise<Uint8Array> {
-    const bytes = await this.#fetch(first, count);
-    await this.#store({ first, discarded: false }, count, bytes);
+  async #refetch(run: RunState, count: number): Promise<Uint8Array> {
+    const bytes = await this.#fetch(run.first, count);
+    await this.#store(run, count, bytes);
     return bytes;
   }
 
-  async #store(run: Pick<Run, "first" | "discarded">, count: number, bytes: Uint8Array): Promise<void> {
+  async #store(run: RunState, count: number, bytes: Uint8Array): Promise<void> {
     const { first } = run;
     this.#unstoredBytes += bytes.length;
     try {
@@ -293,13 +303,13 @@ export class CachedSource implements ByteSource {
     }
   }
 
-  async #storeInSegment(run: Pick<Run, "discarded">, index: number, first: number, bytes: Uint8Array): Promise<void> {
+  async #storeInSegment(run: RunState, index: number, first: number, bytes: Uint8Array): Promise<void> {
     const segment = await this.#segment(index);
     if (segment === undefined || run.discarded) return;
     const { chunkBytes } = this.#pool;
     const count = Math.ceil(bytes.length / chunkBytes);
     const checksums = Array.from({ length: count }, (_, i) => crc32(bytes.subarray(i * chunkBytes, (i + 1) * chunkBytes)));
-    await segment.write(first, checksums, bytes);
+    await segment.write(first, checksums, bytes, () => !run.discarded);
     const evicted = (await this.#segments.get(index)) !== segment;
     if (evicted || run.discarded) return;
     checksums.forEach((checksum, i) => this.shared.markStored(first + i, checksum | 0));

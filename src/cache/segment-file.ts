@@ -65,13 +65,15 @@ export class SegmentFile {
   #claims: ReadonlyMap<number, number>;
   /** The last write of slots; they keep their order. */
   #slotWrites: Promise<void> = Promise.resolve();
+  /** Chunks that were wrong: others may store the same again, so they count only once they were stored from here. */
+  readonly #distrusted = new Set<number>();
 
   private constructor(path: string, index: number, handle: FileHandle, chunks: SharedChunks, front: Buffer) {
     this.path = path;
     this.index = index;
     this.#handle = handle;
     this.#chunks = chunks;
-    this.#claims = announce(front, index, chunks);
+    this.#claims = announce(front, index, chunks, this.#distrusted);
   }
 
   /** Opens or makes the file and announces the chunks it holds. Fails as the file system does. */
@@ -100,7 +102,7 @@ export class SegmentFile {
     if (await this.isEvicted()) return false;
     const front = Buffer.alloc(SEGMENT_DATA_OFFSET);
     await this.#handle.read(front, 0, front.length, 0);
-    this.#claims = announce(front, this.index, this.#chunks);
+    this.#claims = announce(front, this.index, this.#chunks, this.#distrusted);
     return true;
   }
 
@@ -131,7 +133,13 @@ export class SegmentFile {
     );
   }
 
-  /** Takes back what is said of chunks, be it that they are stored. */
+  /** Takes back what is said of chunks that are wrong. */
+  async distrust(firstChunk: number, count: number): Promise<void> {
+    for (let chunk = firstChunk; chunk < firstChunk + count; chunk++) this.#distrusted.add(chunk);
+    await this.clear(firstChunk, count);
+  }
+
+  /** Takes back what is said of chunks. */
   async clear(firstChunk: number, count: number): Promise<void> {
     await this.#writeSlots(
       "nothing",
@@ -153,10 +161,14 @@ export class SegmentFile {
     return target.subarray(0, done);
   }
 
-  /** Stores neighbouring chunks: bytes first, then their slots. */
-  async write(firstChunk: number, checksums: readonly number[], bytes: Uint8Array): Promise<void> {
+  /** Stores neighbouring chunks: bytes first, then their slots, unless the chunks are not wanted any more by then. */
+  async write(firstChunk: number, checksums: readonly number[], bytes: Uint8Array, areWanted: () => boolean): Promise<void> {
     await writeFully(this.#handle, bytes, this.#chunks.fileOffset(firstChunk));
-    await this.#writeSlots("slot", firstChunk, checksums);
+    await this.#writeSlots("slot", firstChunk, checksums, () => {
+      if (!areWanted()) return false;
+      for (let i = 0; i < checksums.length; i++) this.#distrusted.delete(firstChunk + i);
+      return true;
+    });
   }
 
   async close(): Promise<void> {
@@ -164,7 +176,12 @@ export class SegmentFile {
     await this.#handle.close();
   }
 
-  async #writeSlots(meaning: "slot" | "claim" | "nothing", firstChunk: number, values: readonly number[]): Promise<void> {
+  async #writeSlots(
+    meaning: "slot" | "claim" | "nothing",
+    firstChunk: number,
+    values: readonly number[],
+    areWanted = () => true,
+  ): Promise<void> {
     const slots = new Uint8Array(values.length * SLOT_BYTES);
     if (meaning !== "nothing") {
       values.forEach((value, i) => {
@@ -172,7 +189,9 @@ export class SegmentFile {
       });
     }
     const place = SLOTS_OFFSET + (firstChunk % SEGMENT_CHUNKS) * SLOT_BYTES;
-    const writing = this.#slotWrites.then(async () => await writeFully(this.#handle, slots, place));
+    const writing = this.#slotWrites.then(async () => {
+      if (areWanted()) await writeFully(this.#handle, slots, place);
+    });
     this.#slotWrites = writing.catch(() => {});
     await writing;
   }
@@ -184,13 +203,13 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, position: numbe
   }
 }
 
-/** Marks what is stored, unless that is known; answers until when chunks are claimed. */
-function announce(front: Uint8Array, index: number, chunks: SharedChunks): Map<number, number> {
+/** Marks what is stored, unless that is known, or not believed; answers until when chunks are claimed. */
+function announce(front: Uint8Array, index: number, chunks: SharedChunks, distrusted: ReadonlySet<number>): Map<number, number> {
   const first = index * SEGMENT_CHUNKS;
   const end = Math.min(first + SEGMENT_CHUNKS, chunks.data.states.length);
   const claims = new Map<number, number>();
   for (let chunk = first; chunk < end; chunk++) {
-    if (chunks.isStored(chunk)) continue;
+    if (chunks.isStored(chunk) || distrusted.has(chunk)) continue;
     const { value, check } = slot.decode(front, SLOTS_OFFSET + (chunk - first) * SLOT_BYTES);
     if (check === 0) continue;
     if (check === checkOf("slot", chunk, value)) chunks.markStored(chunk, value | 0);

@@ -114,6 +114,27 @@ test("what was found to be wrong is not on disk for anybody any more", async () 
   assert.deepEqual(inner.reads, [[CHUNK, CHUNK]]);
 });
 
+test("what was wrong is fetched, and not taken from whoever stores the same again", async () => {
+  const bytes = content(6 * CHUNK);
+  const wrong = new Uint8Array(bytes);
+  wrong[CHUNK + 5] ^= 1;
+  for (const delayMs of [0, 1, 2, 3, 5]) {
+    const key = keyOf(content(6 * CHUNK, 10 + delayMs));
+    const inner = new ObservedSource(wrong);
+    const opened = await Promise.all([0, 1].map(async () => await BlockCache.open(directory, ROOMY)));
+    const [source, other] = [opened[0].source(key, inner), opened[1].source(key, new MemorySource(wrong))];
+    await source.read(0, bytes.length);
+    // What it fetched may be on its way to the disk still.
+    await sleep(delayMs);
+    source.discard(CHUNK, 10);
+    await other.read(0, bytes.length);
+    await other.settled();
+    inner.spoil = (found, offset) => found.set(bytes.subarray(offset, offset + found.length));
+    assert.deepEqual(Buffer.from(await source.read(0, bytes.length)), bytes, `after ${delayMs} ms`);
+    await Promise.all([source.close(), other.close()]);
+  }
+});
+
 test("what is known to be wrong is not kept, and nobody waits for it", async () => {
   const bytes = content(8 * CHUNK);
   const wrong = new Uint8Array(bytes);

@@ -97,10 +97,20 @@ async function killWhen(condition: () => boolean, child: ChildProcess): Promise<
 
 /** Bytes of the files below a directory whose paths match. */
 function bytesIn(directory: string, pattern: RegExp): number {
-  if (!existsSync(directory)) return 0;
-  const entries = readdirSync(directory, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name));
-  const files = entries.filter((path) => pattern.test(path));
+  const files = entriesBelow(directory).filter((path) => pattern.test(path));
   return files.reduce((sum, path) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0), 0);
+}
+
+function entriesBelow(directory: string): string[] {
+  while (existsSync(directory)) {
+    try {
+      return readdirSync(directory, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name));
+    } catch (error) {
+      // The registry removes what it has finished while it is looked at.
+      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    }
+  }
+  return [];
 }
 
 function repositoryDirectory(repository: string): string {

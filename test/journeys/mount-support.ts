@@ -131,8 +131,12 @@ export class MountBench implements AsyncDisposable {
 
   /** Process ids of this bench's serving processes. */
   servers(): number[] {
+    const isServer = (pid: string): boolean => {
+      const commandLine = readIfThere(`/proc/${pid}/cmdline`);
+      return commandLine.includes("serve-mount") && commandLine.includes(this.#directory.path);
+    };
     return readdirSync("/proc")
-      .filter((name) => /^\d+$/.test(name) && commandLine(name).includes("serve-mount") && commandLine(name).includes(this.#directory.path))
+      .filter((name) => /^\d+$/.test(name) && isServer(name))
       .map(Number);
   }
 
@@ -166,19 +170,18 @@ export class MountBench implements AsyncDisposable {
   }
 }
 
-function commandLine(pid: string): string {
+function readIfThere(path: string): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "latin1");
+    return readFileSync(path, "latin1");
   } catch {
-    return ""; // ended meanwhile
+    return ""; // gone meanwhile
   }
 }
 
 function loopFiles(): string[] {
   return readdirSync("/sys/block")
-    .map((name) => `/sys/block/${name}/loop/backing_file`)
-    .filter((path) => existsSync(path))
-    .map((path) => readFileSync(path, "utf8"));
+    .map((name) => readIfThere(`/sys/block/${name}/loop/backing_file`))
+    .filter((file) => file !== "");
 }
 
 /**

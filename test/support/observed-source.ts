@@ -23,6 +23,8 @@ export class ObservedSource implements ByteSource {
   readonly name = "observed";
   readonly reads: [offset: number, length: number][] = [];
   failing = false;
+  /** Changes what is read. */
+  spoil: (bytes: Uint8Array, offset: number) => void = () => {};
   readonly #inner: MemorySource;
   readonly #delayMs: number;
 
@@ -39,7 +41,9 @@ export class ObservedSource implements ByteSource {
     this.reads.push([offset, length]);
     await (this.#delayMs > 0 ? sleep(this.#delayMs) : setImmediate());
     if (this.failing) throw new LazyError("UNAVAILABLE", "observed: gone");
-    return await this.#inner.read(offset, length);
+    const bytes = await this.#inner.read(offset, length);
+    this.spoil(bytes, offset);
+    return bytes;
   }
 
   async close(): Promise<void> {}
