@@ -1,6 +1,7 @@
 import type { BlockDevice } from "../bytes/block-device.ts";
 import { DiskFile } from "../bytes/file.ts";
-import { lockPath, type ProcessLock } from "../daemon/process-lock.ts";
+import type { ProcessLock } from "../daemon/process-lock.ts";
+import { lockUpper } from "../daemon/upper-lock.ts";
 import type { Device } from "../device/device.ts";
 import { extentsOf } from "../device/device-extents.ts";
 import { exists } from "../device/image-config-file.ts";
@@ -35,7 +36,7 @@ export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick
   const files = await openUpperFiles(upper);
   let lock: ProcessLock | undefined;
   try {
-    lock = await lockFile(upper.data);
+    lock = await lockUpper(upper.data, "--upper");
     const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
     const stack = await openWritableStack(device, layer);
     return { content: closing(stack, lock), extentsOf: (offset, length) => extentsOf(stack.segments, offset, length) };
@@ -77,13 +78,6 @@ async function openUpper({ data, index }: OpenedFiles): Promise<AppendLayer> {
     throw unsupported(`--upper: ${data.name} is a sparse layer; only append-only ones can be served`);
   }
   return await AppendLayer.open(data, index);
-}
-
-/** Two writers would spoil a layer. */
-async function lockFile(path: string): Promise<ProcessLock> {
-  const lock = await lockPath("upper", path);
-  if (lock === undefined) throw new LazyError("UNAVAILABLE", `--upper: another process writes to ${path}; two would spoil it`);
-  return lock;
 }
 
 function closing(device: BlockDevice, lock: ProcessLock): BlockDevice {

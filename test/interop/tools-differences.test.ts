@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gunzipSync, zstdCompressSync } from "node:zlib";
@@ -12,6 +12,7 @@ import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
 import { createZFileTool } from "../../src/cli/tools/overlaybd-zfile.ts";
 import type { CreateTool } from "../../src/cli/tools/tool.ts";
 import { createTurboApplyTool } from "../../src/cli/tools/turbo-oci-apply.ts";
+import { lockUpper } from "../../src/daemon/upper-lock.ts";
 import { Ext4Reader } from "../../src/formats/ext4/ext4-reader.ts";
 import { Ext4Tree } from "../../src/formats/ext4/ext4-tree.ts";
 import { lookupPath, type FilesystemReader } from "../../src/tree/filesystem-reader.ts";
@@ -103,6 +104,14 @@ differs("all", "a file that was begun, and cannot be ended", async () => {
   assert.equal(status, 255);
   assert.doesNotMatch(stdout, /done/);
   await assert.rejects(stat(scratch.join("begun")), { code: "ENOENT" });
+});
+
+differs("apply, turboOCI-apply, resize, commit", "a writable layer that another process here writes to", async () => {
+  const lock = await lockUpper(scratch.join("data"));
+  await fails(createCommitTool, ["--seal", scratch.join("data"), scratch.join("index")], 255, /another process writes to/);
+  await works(createCommitTool, commitArgs());
+  await rm(scratch.join("commit"));
+  lock.close();
 });
 
 differs("create", "a failure after the first file was made", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
+import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { execute, run } from "../support/command.ts";
 import { patternBytes } from "../support/held-device.ts";
 import { layerOf, writeImage } from "../support/image-builder.ts";
@@ -10,6 +11,7 @@ import { AS_NOBODY } from "../support/nobody.ts";
 import { CLEAN_ENVIRONMENT, LAZYLAYER, lazylayer } from "../support/programs.ts";
 import { startServing, type Serving } from "../support/serving.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
+import { runTool } from "./tools-support.ts";
 
 const MIB = 2 ** 20;
 const FILE = patternBytes(5 * MIB);
@@ -102,7 +104,13 @@ describe("lazylayer serve", () => {
         files.join(":"),
       ]);
       assert.deepEqual([second.status, second.stdout.toString()], [1, ""]);
-      assert.match(second.stderr, /^lazylayer: --upper: another process writes to .*upper\.data; two would spoil it\n$/);
+      assert.match(
+        second.stderr,
+        /^lazylayer: --upper: another process writes to .*upper\.data, and two would spoil it; .*end that first\n$/,
+      );
+      const sealed = await runTool(createCommitTool, ["--seal", ...files]);
+      assert.equal(sealed.status, 255);
+      assert.match(sealed.stderr, /^data_file: another process writes to .*upper\.data, and two would spoil it; it is .* lazylayer serve/);
       assert.match(await run("qemu-img", ["compare", "-f", "raw", "-F", "raw", served.line, scratch.join("copy")]), /identical/);
       await run("qemu-io", ["-f", "raw", "-c", "write -P 3 5M 512", served.line]);
       assert.equal(await served.end("SIGTERM"), 0, served.stderr());

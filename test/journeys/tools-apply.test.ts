@@ -12,7 +12,10 @@ import { findDataExtents } from "../../src/cli/tools/data-extents.ts";
 import { createApplyTool } from "../../src/cli/tools/overlaybd-apply.ts";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createCreateTool } from "../../src/cli/tools/overlaybd-create.ts";
+import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
 import { createResizeTool } from "../../src/cli/tools/overlaybd-resize.ts";
+import { createTurboApplyTool } from "../../src/cli/tools/turbo-oci-apply.ts";
+import { lockUpper } from "../../src/daemon/upper-lock.ts";
 import { openImageConfig } from "../../src/device/image-config.ts";
 import { imageConfigSchema } from "../../src/device/image-config-schema.ts";
 import { openFilesystem } from "../../src/device/open-filesystem.ts";
@@ -229,4 +232,41 @@ test("overlaybd-resize gives device and filesystem another size, larger or small
   }
   const small = await runTool(createResizeTool, ["--config", config, "--size", "0"]);
   assert.match(small.stderr, /invalid size: 0/);
+});
+
+test("the tools that write to a writable layer leave it alone while another process writes to it; those that read go on", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const [data, index, tar, config] = ["data", "index", "tar", "json"].map((name) => scratch.join(name));
+  await writeFile(tar, ARCHIVE);
+  await succeed(createCreateTool, [data, index, "1", "--mkfs"]);
+  await writeFile(config, JSON.stringify({ upper: { data, index } }));
+  for (const name of ["warp1", "warp2"]) {
+    const upper = { data: scratch.join(name), index: scratch.join(`${name}.index`), target: tar };
+    await succeed(createCreateTool, [upper.data, upper.index, "1", "--turboOCI", "--mkfs"]);
+    await writeFile(scratch.join(`${name}.json`), JSON.stringify({ upper }));
+  }
+  const calls: readonly [create: CreateTool, args: string[]][] = [
+    [createApplyTool, [tar, config]],
+    [createApplyTool, ["--mkfs", tar, config]],
+    [createApplyTool, ["--gz_index_path", scratch.join("gz"), tar, scratch.join("warp1.json")]],
+    [createTurboApplyTool, ["--mkfs", tar, scratch.join("warp2.json")]],
+    [createResizeTool, ["--config", config, "--size", "2"]],
+    [createCommitTool, ["--seal", data, index]],
+  ];
+  const before = [await readFile(data), await readFile(index)];
+  const locks = [await lockUpper(data), await lockUpper(scratch.join("warp1")), await lockUpper(scratch.join("warp2"))];
+  for (const [create, args] of calls) {
+    const { status, stdout, stderr } = await runTool(create, args);
+    assert.equal(status, 255, args.join(" "));
+    assert.equal(stdout, "");
+    assert.match(
+      stderr,
+      /another process writes to .*(data|warp.), and two would spoil it; it is a device of lazylayer daemon.* end that first/,
+    );
+  }
+  assert.deepEqual([await readFile(data), await readFile(index)], before);
+  await succeed(createCommitTool, [data, index, scratch.join("commit")]);
+  await succeed(createMergeTool, [config, scratch.join("merged")]);
+  for (const lock of locks) lock.close();
+  for (const [create, args] of calls) await succeed(create, args);
 });

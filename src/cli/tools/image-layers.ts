@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { FileSource } from "../../bytes/file.ts";
+import { lockUpper } from "../../daemon/upper-lock.ts";
 import { openLower } from "../../device/image-config-lower.ts";
 import { writeResult } from "../../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../../device/image-config-schema.ts";
@@ -50,25 +51,29 @@ export interface WritableImage {
   readonly close: () => Promise<void>;
 }
 
-/** Opens an image as a device that its writable layer takes writes for. */
+/** Opens an image as a device that its writable layer takes writes for. Until it is closed no other process may write to that layer. */
 export async function openWritableImage(options: ImageOptions, environment: Environment): Promise<WritableImage> {
   return await opening(options, environment, async (config, lowers, closePlaces) => {
     if (!hasUpper(config))
       throw new LazyError("USAGE", `${options.configPath}: upper.data and upper.index are missing: the image is read-only`);
     const { data, index, target } = config.upper;
+    await using cleanup = new AsyncDisposableStack();
+    const lock = await lockUpper(data, "upper.data");
+    cleanup.defer(() => void lock.close());
     const upper = target === "" ? await openWritable(data, index) : await openWarpUpper(data, index, target);
-    try {
-      const hasLowers = lowers.length > 0;
-      const device = await openWritableStack(hasLowers ? stackLayers(lowers) : undefined, upper);
-      const close = async (): Promise<void> => {
+    cleanup.defer(async () => await upper.close());
+    const hasLowers = lowers.length > 0;
+    const device = await openWritableStack(hasLowers ? stackLayers(lowers) : undefined, upper);
+    cleanup.move();
+    const close = async (): Promise<void> => {
+      try {
         await device.close();
-        await closePlaces();
-      };
-      return { device, hasLowers, close };
-    } catch (error) {
-      await upper.close();
-      throw error;
-    }
+      } finally {
+        lock.close();
+      }
+      await closePlaces();
+    };
+    return { device, hasLowers, close };
   });
 }
 

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { lockUpper } from "../../daemon/upper-lock.ts";
 import { LazyError } from "../../errors.ts";
 import { commitLayer, commitWarpLayer } from "../../formats/lsmt/commit-layer.ts";
 import type { Digest } from "../../oci/digest.ts";
@@ -118,11 +119,16 @@ function identityOf(
 }
 
 async function seal(data: string, index: string): Promise<void> {
-  const layer = await openWritable(data, index);
+  const lock = await lockUpper(data, "data_file");
   try {
-    await layer.seal();
+    const layer = await openWritable(data, index);
+    try {
+      await layer.seal();
+    } finally {
+      await layer.close();
+    }
   } finally {
-    await layer.close();
+    lock.close();
   }
 }
 

@@ -3,22 +3,20 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DiskFile } from "../../bytes/file.ts";
+import { extentsOf } from "../../device/device-extents.ts";
 import { LazyError, messageOf, unsupported } from "../../errors.ts";
-import { SECTOR_BYTES } from "../../formats/lsmt/layout.ts";
-import { ZEROS } from "../../formats/lsmt/segment-table.ts";
-import { stackLayers, type StackSource } from "../../formats/lsmt/stack.ts";
 import { WarpUpper } from "../../formats/lsmt/warp-upper.ts";
 import type { WritableStack } from "../../formats/lsmt/writable-stack.ts";
 import type { Environment } from "../environment.ts";
 import { findDataExtents } from "./data-extents.ts";
-import { openImageLayers, openWritableImage, type ImageOptions } from "./image-layers.ts";
+import { openWritableImage, type ImageOptions } from "./image-layers.ts";
 
 const PIECE_BYTES = 1 << 20;
 const BLOCK_BYTES = 4096;
 
 /**
  * Gives an image's device another size, and the ext4 on it. resize2fs does the filesystem, on a copy of what the device holds;
- * what that changed is written to the device. Until then nothing of the image is touched.
+ * what that changed is written to the device. Until then the image is only read; nobody else writes to it meanwhile.
  */
 export async function resizeFilesystem(
   image: ImageOptions,
@@ -30,12 +28,18 @@ export async function resizeFilesystem(
     const path = join(directory, "device.raw");
     const copy = await DiskFile.create(path);
     try {
-      await checkWritable(image, environment);
-      const sizeBefore = await copyDevice(image, copy, environment);
-      if (verbose) environment.stderr.write(`device of ${sizeBefore} bytes, copied to ${path}\n`);
-      if (bytes > sizeBefore) await copy.truncate(bytes);
-      await resize2fs(path, bytes, environment.signal);
-      await writeBack(image, copy, bytes, environment);
+      const { device, close } = await openWritableImage(image, environment);
+      try {
+        if (device.upper instanceof WarpUpper)
+          throw unsupported(`${image.configPath}: the upper is of a turboOCI layer, whose filesystem cannot be resized`);
+        await copyDevice(device, copy, environment.signal);
+        if (verbose) environment.stderr.write(`device of ${device.size} bytes, copied to ${path}\n`);
+        if (bytes > device.size) await copy.truncate(bytes);
+        await resize2fs(path, bytes, environment.signal);
+        await writeBack(device, copy, bytes);
+      } finally {
+        await close();
+      }
     } finally {
       await copy.close();
     }
@@ -44,37 +48,20 @@ export async function resizeFilesystem(
   }
 }
 
-async function checkWritable(image: ImageOptions, environment: Environment): Promise<void> {
-  const { device, close } = await openWritableImage(image, environment);
-  const isWarp = device.upper instanceof WarpUpper;
-  await close();
-  if (isWarp) throw unsupported(`${image.configPath}: the upper is of a turboOCI layer, whose filesystem cannot be resized`);
-}
-
-/** Copies what a device holds, holes left out; answers its size. */
-async function copyDevice(image: ImageOptions, copy: DiskFile, environment: Environment): Promise<number> {
-  const { layers, close } = await openImageLayers(image, environment);
-  try {
-    const device = stackLayers(layers);
-    await copy.truncate(device.size);
-    for (const { offset, length } of heldRanges(device)) {
-      for (let at = offset; at < offset + length; at += PIECE_BYTES) {
-        environment.signal.throwIfAborted();
-        await copy.write(at, await device.read(at, Math.min(PIECE_BYTES, offset + length - at)));
-      }
+/** Copies what a device holds, holes left out. */
+async function copyDevice(device: WritableStack, copy: DiskFile, signal: AbortSignal): Promise<void> {
+  await copy.truncate(device.size);
+  let at = 0;
+  for (const { bytes, isHole } of extentsOf(device.segments, 0, device.size)) {
+    const end = at + bytes;
+    if (isHole) at = end;
+    while (at < end) {
+      signal.throwIfAborted();
+      const piece = await device.read(at, Math.min(PIECE_BYTES, end - at));
+      await copy.write(at, piece);
+      at += piece.length;
     }
-    return device.size;
-  } finally {
-    await close();
   }
-}
-
-function heldRanges({ segments, size }: StackSource): { offset: number; length: number }[] {
-  const ranges: { offset: number; length: number }[] = [];
-  segments.forRange(0, Math.floor(size / SECTOR_BYTES), (firstSector, sectors, mappedSector) => {
-    if (mappedSector !== ZEROS) ranges.push({ offset: firstSector * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
-  });
-  return ranges;
 }
 
 async function resize2fs(path: string, bytes: number, signal: AbortSignal): Promise<void> {
@@ -101,25 +88,20 @@ function complaintOf(error: unknown): string {
 }
 
 /** Makes the device what the copy is. A larger device comes before its filesystem, a smaller one after. */
-async function writeBack(image: ImageOptions, copy: DiskFile, bytes: number, environment: Environment): Promise<void> {
+async function writeBack(device: WritableStack, copy: DiskFile, bytes: number): Promise<void> {
   const extents = await findDataExtents(copy.name);
-  const { device, close } = await openWritableImage(image, environment);
-  try {
-    if (bytes > device.size) await device.resize(bytes);
-    let settled = 0;
-    for (const { offset, length } of extents) {
-      const end = Math.min(offset + length, bytes);
-      if (offset >= end) break;
-      await device.discard(settled, offset - settled);
-      for (let at = offset; at < end; at += PIECE_BYTES) await writeDifference(copy, device, at, Math.min(PIECE_BYTES, end - at));
-      settled = end;
-    }
-    await device.discard(settled, bytes - settled);
-    if (bytes < device.size) await device.resize(bytes);
-    await device.flush();
-  } finally {
-    await close();
+  if (bytes > device.size) await device.resize(bytes);
+  let settled = 0;
+  for (const { offset, length } of extents) {
+    const end = Math.min(offset + length, bytes);
+    if (offset >= end) break;
+    await device.discard(settled, offset - settled);
+    for (let at = offset; at < end; at += PIECE_BYTES) await writeDifference(copy, device, at, Math.min(PIECE_BYTES, end - at));
+    settled = end;
   }
+  await device.discard(settled, bytes - settled);
+  if (bytes < device.size) await device.resize(bytes);
+  await device.flush();
 }
 
 /** Writes the blocks of a range that differ. */
