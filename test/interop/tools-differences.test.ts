@@ -15,6 +15,7 @@ import { createTurboApplyTool } from "../../src/cli/tools/turbo-oci-apply.ts";
 import { lockUpper } from "../../src/daemon/upper-lock.ts";
 import { Ext4Reader } from "../../src/formats/ext4/ext4-reader.ts";
 import { Ext4Tree } from "../../src/formats/ext4/ext4-tree.ts";
+import { openLayer } from "../../src/formats/lsmt/lsmt-reader.ts";
 import { lookupPath, type FilesystemReader } from "../../src/tree/filesystem-reader.ts";
 import { runTool } from "../journeys/tools-support.ts";
 import { run } from "../support/command.ts";
@@ -303,6 +304,17 @@ differs("turboOCI-apply", "the bytes of the gzip index", async () => {
 differs("merge", "an image without layers", async () => {
   await writeFile(scratch.join("json"), "{}");
   await fails(createMergeTool, [scratch.join("json"), scratch.join("merged")], 255, /neither lowers nor an upper/);
+});
+
+differs("merge", "a writable layer of another size than the layer below it, as after `overlaybd-resize`", async () => {
+  await works(createCommitTool, [scratch.join("data"), scratch.join("index"), scratch.join("below")]);
+  await works(createCreateTool, [scratch.join("rd"), scratch.join("ri"), "7"]);
+  const upper = { data: scratch.join("rd"), index: scratch.join("ri") };
+  await writeFile(scratch.join("json"), JSON.stringify({ lowers: [{ file: scratch.join("below") }], upper }));
+  await works(createMergeTool, [scratch.join("json"), scratch.join("merged"), "--compress=false"]);
+  const file = await FileSource.open(scratch.join("merged"));
+  assert.equal((await openLayer(file)).virtualSize, 7 * 2 ** 30);
+  await file.close();
 });
 
 differs("commit, merge", "`--upload` without `--cred_file_path`", async () => {

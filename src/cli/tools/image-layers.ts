@@ -25,6 +25,7 @@ export interface ImageOptions {
 /** All layers of an image, the lowest first, the writable one as it is on disk. */
 export interface ImageLayers {
   readonly layers: readonly LsmtLayer[];
+  readonly hasWritable: boolean;
   readonly close: () => Promise<void>;
 }
 
@@ -33,14 +34,14 @@ export async function openImageLayers(options: ImageOptions, environment: Enviro
   return await opening(options, environment, async (config, lowers, closePlaces) => {
     const { data, index, target } = config.upper;
     const layers = [...lowers];
-    if (hasUpper(config))
-      layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
+    const hasWritable = hasUpper(config);
+    if (hasWritable) layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
     if (layers.length === 0) throw new LazyError("USAGE", `${options.configPath}: has neither lowers nor an upper`);
     const close = async (): Promise<void> => {
       for (const layer of layers) await layer.close();
       await closePlaces();
     };
-    return { layers, close };
+    return { layers, hasWritable, close };
   });
 }
 

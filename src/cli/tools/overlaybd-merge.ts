@@ -38,11 +38,11 @@ export function createMergeTool(environment: Environment): Command {
 
 async function merge(configPath: string, output: string, options: MergeOptions, environment: Environment): Promise<void> {
   const upload = await prepareUpload(options, environment);
-  const { layers, close } = await openImageLayers({ configPath, servicePath: options.service_config_path }, environment);
+  const { layers, hasWritable, close } = await openImageLayers({ configPath, servicePath: options.service_config_path }, environment);
   try {
     const file = { mode: 0o644, replace: true, inTar: false };
     const digest = await writeLayerFile(output, file, options.compress ? COMPRESSION : undefined, environment.signal, async (sink) => {
-      const { segments, bytes } = await mergeLayers(layers, sink, {});
+      const { segments, bytes } = await mergeLayers(layers, sink, { hasWritable });
       if (options.verbose) environment.stderr.write(`${layers.length} layers, ${segments} segments, ${bytes} bytes\n`);
     });
     if (upload !== undefined) await uploadFile(output, digest, upload);

@@ -1,15 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { lsmtBytes, lsmtSource, SparseSource } from "../../../test/support/lsmt-files.ts";
+import { RecordedDisk } from "../../../test/support/recorded-file.ts";
+import { newFiles } from "../../../test/support/writable-forms.ts";
 import { MemorySink, type ByteSink } from "../../bytes/sink.ts";
 import { MemorySource, type ByteSource } from "../../bytes/source.ts";
 import { compressInline } from "../../compression/block-codec.ts";
 import { openTarPayload, payloadHead, payloadTail } from "../../tar/payload.ts";
 import { openZFile } from "../zfile/zfile-reader.ts";
 import { ZFileWriter } from "../zfile/zfile-writer.ts";
-import { commitLayer, commitWarpLayer, mergeLayers } from "./commit-layer.ts";
+import { AppendLayer } from "./append-layer.ts";
+import { commitLayer, commitWarpLayer, mergeLayers, type MergeOptions } from "./commit-layer.ts";
 import { compactedSegments } from "./compaction.ts";
-import { openLayer, type LsmtLayer } from "./lsmt-reader.ts";
+import { NO_UUID, type LsmtRecord } from "./layout.ts";
+import { openLayer, readSealedFile, type LsmtLayer } from "./lsmt-reader.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
 import { MappingList } from "./mapping-list.ts";
 import { stackLayers } from "./stack.ts";
@@ -112,6 +116,46 @@ async function smallLayer(virtualSize: number, sectors: readonly number[], value
   await writer.close(mappings);
   return await openLayer(new MemorySource(sink.bytes()));
 }
+
+/** What a merge writes: the identity in its trailer, and what its index says of each piece. */
+async function merged(layers: readonly LsmtLayer[], options: MergeOptions): Promise<{ trailer: LsmtRecord; pieces: [number, number][] }> {
+  const bytes = await plain(async (sink) => await mergeLayers(layers, sink, options));
+  const { trailer, mappings } = await readSealedFile(new MemorySource(bytes), 0);
+  return { trailer, pieces: Array.from({ length: mappings.count }, (_, i) => [mappings.firstSector[i], mappings.tag[i]]) };
+}
+
+test("tags on disk count finished layers from the uppermost down, and the writable one behind them, whose parent is then the result's", async () => {
+  const [base, middle, top] = [
+    await smallLayer(1 << 20, [1, 2, 3, 4], 1),
+    await smallLayer(1 << 20, [2], 2),
+    await smallLayer(1 << 20, [3], 3),
+  ];
+  const finished = await merged([base, middle, top], {});
+  assert.deepEqual(finished.pieces, [
+    [1, 2],
+    [2, 1],
+    [3, 0],
+    [4, 2],
+  ]);
+  assert.equal(finished.trailer.parentUuid, NO_UUID);
+
+  const { data, index } = newFiles(new RecordedDisk(), "upper");
+  const upper = await AppendLayer.create(data, index, { virtualSize: 1 << 20, parentUuid: UUIDS.parentUuid });
+  await upper.write(4 * 512, new Uint8Array(512).fill(4));
+  await upper.flush();
+  const written = await merged([base, middle, top, await openUnsealedLayer(data, index)], { hasWritable: true });
+  assert.deepEqual(written.pieces, [
+    [1, 2],
+    [2, 1],
+    [3, 0],
+    [4, 3],
+  ]);
+  assert.equal(written.trailer.parentUuid, UUIDS.parentUuid.toUpperCase());
+  assert.equal(written.trailer.virtualSize, 1 << 20);
+
+  const alone = await merged([await openUnsealedLayer(data, index)], { hasWritable: true });
+  assert.deepEqual([alone.pieces, alone.trailer.parentUuid], [[[4, 0]], UUIDS.parentUuid.toUpperCase()]);
+});
 
 test("255 layers merge to one that reads as their stack; more are refused", async () => {
   const layers: LsmtLayer[] = [];

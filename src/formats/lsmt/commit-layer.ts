@@ -64,21 +64,28 @@ export async function commitWarpLayer(
   return await writeCompacted({ identity, mappings, source: layer, alignEntries: 1, keptTag: TARGET_TAG }, sink);
 }
 
+export interface MergeOptions extends CommitOptions {
+  /** The last layer is one that is being written; existing tools count it behind the others, as if it were the lowest. */
+  readonly hasWritable?: boolean;
+}
+
 /**
  * Merges layers, the lowest first, to one that holds what their stack shows; warp layers bring the data of their targets along. Of the
- * data only a few pieces are in memory at a time. Otherwise like `commitLayer`; the parent is by default the lowest layer's.
+ * data only a few pieces are in memory at a time. Otherwise like `commitLayer`; the parent is by default the lowest layer's, or what
+ * the writable layer says.
  */
 export async function mergeLayers(
   layers: readonly LsmtLayer[],
   sink: Pick<ByteSink, "write">,
-  options: CommitOptions,
+  { hasWritable = false, ...options }: MergeOptions,
 ): Promise<LsmtSummary> {
   const stack = stackLayers(layers);
-  const depths = layers.flatMap(({ files }, layer) => files.map(() => layers.length - 1 - layer));
-  const parentUuid = options.parentUuid ?? layers[0].parentUuid;
+  const finished = layers.length - (hasWritable ? 1 : 0);
+  // The tag on disk is a place in existing tools' list of files: finished layers from the uppermost down, then the writable one's files.
+  const tags = layers.flatMap(({ files }, layer) => files.map((_, file) => (layer < finished ? finished - 1 - layer : finished + file)));
+  const parentUuid = options.parentUuid ?? layers[hasWritable ? finished : 0].parentUuid;
   const identity = identityOf({ ...options, virtualSize: stack.size, parentUuid }, "lsmt merge");
-  // The tag on disk says how many layers were above; readers take it for 0, but it keeps data of different layers apart.
-  const mappings = compactedSegments(stack.segments, (tag) => depths[tag]);
+  const mappings = compactedSegments(stack.segments, (tag) => tags[tag]);
   return await writeCompacted({ identity, mappings, source: stack, alignEntries: INDEX_ALIGN_ENTRIES }, sink);
 }
 
