@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gunzipSync, zstdCompressSync } from "node:zlib";
@@ -299,6 +299,35 @@ differs("turboOCI-apply", "the bytes of the gzip index", async () => {
   await works(createTurboApplyTool, args);
   const found = await readFile(scratch.join("gz_idx"));
   assert.deepEqual(found.subarray(0, 25), index.subarray(0, 25));
+});
+
+differs("merge", "an output that is there, and a merge that fails", async () => {
+  const lower = lsmtBytes("append/lz4-4k.commit");
+  lower[5000] ^= 1;
+  await writeFile(scratch.join("damaged"), lower);
+  await writeFile(scratch.join("json"), JSON.stringify({ lowers: [{ file: scratch.join("damaged") }] }));
+  await writeFile(scratch.join("there"), "mine");
+  await fails(createMergeTool, [scratch.join("json"), scratch.join("there")], 255, /zfile block/);
+  assert.equal(await readFile(scratch.join("there"), "utf8"), "mine");
+  assert.deepEqual(
+    (await readdir(scratch.path)).filter((name) => name.startsWith(".lazylayer")),
+    [],
+  );
+});
+
+differs("merge", "an output that is a pipe or a device", async () => {
+  await writeFile(scratch.join("json"), JSON.stringify({ upper: { data: scratch.join("data"), index: scratch.join("index") } }));
+  await run("mkfifo", [scratch.join("pipe")]);
+  await symlink("/dev/null", scratch.join("null"));
+  for (const output of [scratch.join("pipe"), scratch.join("null"), scratch.path, "/dev/null"]) {
+    await fails(
+      createMergeTool,
+      [scratch.join("json"), output],
+      255,
+      /failed to create output file: .* is a directory, a pipe or a device/,
+    );
+  }
+  assert.ok((await stat(scratch.join("pipe"))).isFIFO());
 });
 
 differs("merge", "an image without layers", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { open, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, lstat, mkdir, open, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { FileSource } from "../../src/bytes/file.ts";
 import { findDataExtents } from "../../src/cli/tools/data-extents.ts";
@@ -132,6 +132,29 @@ test("overlaybd-merge takes the writable layer too, and --compress=false leaves 
   const { status } = await runTool(createMergeTool, [scratch.join("image.json"), scratch.join("merged"), "--compress=false"]);
   assert.equal(status, 0);
   await assertBytes(scratch.join("merged"), lsmtBytes("append/plain.commit.zst"), "merged");
+});
+
+test("overlaybd-merge replaces a file where symlinks lead to, and keeps its mode", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const [data, index] = await writableLayer(scratch, "append");
+  await writeFile(scratch.join("image.json"), JSON.stringify({ upper: { data, index } }));
+  await mkdir(scratch.join("kept"));
+  await symlink("kept/old", scratch.join("link-to-old"));
+  await symlink("kept/new", scratch.join("link-to-new"));
+  await writeFile(scratch.join("kept/old"), "old");
+  await chmod(scratch.join("kept/old"), 0o4604);
+  for (const [link, file, mode] of [
+    ["link-to-old", "kept/old", 0o4604],
+    ["link-to-new", "kept/new", 0o644],
+  ] as const) {
+    const { status, stderr } = await runTool(createMergeTool, [scratch.join("image.json"), scratch.join(link), "--compress=false"]);
+    assert.equal(status, 0, stderr);
+    assert.ok((await lstat(scratch.join(link))).isSymbolicLink());
+    assert.ok((await lstat(scratch.join(file))).isFile());
+    assert.equal((await stat(scratch.join(file))).mode & 0o7777, mode);
+    await assertBytes(scratch.join(link), lsmtBytes("append/plain.commit.zst"), link);
+  }
+  assert.deepEqual((await readdir(scratch.join("kept"))).toSorted(), ["new", "old"]);
 });
 
 test("overlaybd-create makes the files of each kind of layer, which overlaybd-commit takes", async () => {

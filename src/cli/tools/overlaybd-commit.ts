@@ -8,6 +8,7 @@ import { blockBytes } from "./block-size.ts";
 import { openCommitSource, openWritable, type CommitForm } from "./layer-files.ts";
 import { knownUuid } from "./layer-uuid.ts";
 import { blockAlgorithm, writeLayerFile, type LayerCompression } from "./layer-output.ts";
+import type { OutputFileOptions } from "./output-file.ts";
 import { addFlag, createTool, existingFile, runTool, wholeNumber } from "./tool.ts";
 import { addUploadOptions, prepareUpload, uploadFile, type UploadOptions } from "./upload.ts";
 
@@ -77,7 +78,7 @@ async function commit(data: string, index: string, target: string, options: Comm
   const layer = await openCommitSource(form, data, index);
   let digest: Digest;
   try {
-    const output = { mode: 0o644, replace: options.f, inTar: options.t && options.z };
+    const output: OutputFileOptions = { mode: 0o644, existing: options.f ? "removed" : "refused", inTar: options.t && options.z };
     digest = await writeLayerFile(path, output, compression, environment.signal, async (sink) => {
       const summary =
         form === "warp"

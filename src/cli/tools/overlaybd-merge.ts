@@ -4,6 +4,7 @@ import { mergeLayers } from "../../formats/lsmt/commit-layer.ts";
 import type { Environment } from "../environment.ts";
 import { openImageLayers } from "./image-layers.ts";
 import { writeLayerFile } from "./layer-output.ts";
+import type { OutputFileOptions } from "./output-file.ts";
 import { addFlag, createTool, DEFAULT_SERVICE_CONFIG, existingFile, runTool } from "./tool.ts";
 import { addUploadOptions, prepareUpload, uploadFile, type UploadOptions } from "./upload.ts";
 
@@ -20,7 +21,7 @@ const COMPRESSION = { algorithm: "lz4", blockSize: 4096, threads: 1, overwriteHe
 export function createMergeTool(environment: Environment): Command {
   const program = createTool("overlaybd-merge", "Makes one layer of all layers of an image.", environment)
     .argument("<image_config_path>", "image configuration", existingFile)
-    .argument("[output]", "file to make; what is there is replaced", "");
+    .argument("[output]", "file to make; one that is there is replaced once the layer is whole", "");
   addFlag(program, "--compress", "compress; --compress=false does not", true);
   addFlag(program, "-t", "accepted, without effect");
   program.option(
@@ -40,7 +41,7 @@ async function merge(configPath: string, output: string, options: MergeOptions, 
   const upload = await prepareUpload(options, environment);
   const { layers, hasWritable, close } = await openImageLayers({ configPath, servicePath: options.service_config_path }, environment);
   try {
-    const file = { mode: 0o644, replace: true, inTar: false };
+    const file: OutputFileOptions = { mode: 0o644, existing: "replaced", inTar: false };
     const digest = await writeLayerFile(output, file, options.compress ? COMPRESSION : undefined, environment.signal, async (sink) => {
       const { segments, bytes } = await mergeLayers(layers, sink, { hasWritable });
       if (options.verbose) environment.stderr.write(`${layers.length} layers, ${segments} segments, ${bytes} bytes\n`);

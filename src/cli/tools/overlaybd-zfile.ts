@@ -52,12 +52,16 @@ async function compress(source: string, target: string, options: ZFileOptions, e
   const [input, path, name] = fromStdin
     ? [takeStandardInput(environment), source, "standard input"]
     : [await openStream(source, environment.signal), target, source];
-  const { originalBytes, bytes } = await makeFile(path, { mode: 0o644, replace: options.f, inTar: options.t }, async (output) => {
-    environment.stdout.write(`compress file ${name} as ${path}\n`);
-    const writer = new ZFileWriter(output, { algorithm, blockSize, compress: compressInline, overwriteHeader: false });
-    for await (const chunk of input) await writer.write(chunk);
-    return await writer.close();
-  });
+  const { originalBytes, bytes } = await makeFile(
+    path,
+    { mode: 0o644, existing: options.f ? "removed" : "refused", inTar: options.t },
+    async (output) => {
+      environment.stdout.write(`compress file ${name} as ${path}\n`);
+      const writer = new ZFileWriter(output, { algorithm, blockSize, compress: compressInline, overwriteHeader: false });
+      for await (const chunk of input) await writer.write(chunk);
+      return await writer.close();
+    },
+  );
   if (options.verbose) environment.stderr.write(`${originalBytes} bytes in blocks of ${blockSize}, ${bytes} bytes with ${algorithm}\n`);
   environment.stdout.write("compress file done.\n");
 }
@@ -67,7 +71,7 @@ async function extract(source: string, target: string, options: ZFileOptions, en
   const payload = await openPayload(source);
   try {
     const zfile = await openZFile(payload);
-    await makeFile(target, { mode: 0o700, replace: options.f, inTar: false }, async (output) => {
+    await makeFile(target, { mode: 0o700, existing: options.f ? "removed" : "refused", inTar: false }, async (output) => {
       environment.stdout.write(`decompress file ${source} as ${target}\n`);
       await readAll(zfile, environment.signal, async (bytes) => await output.write(bytes));
     });
