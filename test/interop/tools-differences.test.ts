@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { gunzipSync, zstdCompressSync } from "node:zlib";
+import { gunzipSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { FileSource } from "../../src/bytes/file.ts";
 import { createApplyTool } from "../../src/cli/tools/overlaybd-apply.ts";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
@@ -333,6 +333,37 @@ differs("merge", "an output that is a pipe or a device", async () => {
 differs("merge", "an image without layers", async () => {
   await writeFile(scratch.join("json"), "{}");
   await fails(createMergeTool, [scratch.join("json"), scratch.join("merged")], 255, /neither lowers nor an upper/);
+});
+
+differs("apply", "`--from_qcow2` with `--mkfs`, `--checksum` or `--gz_index_path`", async () => {
+  const raw = await rawFile("disk");
+  await writeFile(scratch.join("tar"), tarArchive([{ name: "f", data: "x" }]));
+  await works(createApplyTool, ["--raw", "--mkfs", scratch.join("tar"), raw]);
+  await run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", raw, scratch.join("qcow2")]);
+  const copy = await rawFile("copy");
+  const ignored = ["--mkfs", "--checksum", "none", "--gz_index_path", scratch.join("unused")];
+  const { stdout, stderr } = await works(createApplyTool, ["--raw", "--from_qcow2", ...ignored, scratch.join("qcow2"), copy]);
+  assert.equal(stdout, "qcow2 to overlaybd conversion done\n");
+  assert.equal(stderr, "WARNING --from_qcow2 copies a disk; --mkfs, --checksum, --gz_index_path will be ignored\n");
+  assert.ok((await readFile(copy)).equals(await readFile(raw)));
+  await assert.rejects(stat(scratch.join("unused")), { code: "ENOENT" });
+});
+
+differs("turboOCI-apply", "`--import` of a gzipped dump", async () => {
+  await writeFile(scratch.join("tar"), tarArchive([{ name: "f", data: "x" }]));
+  await works(createTurboApplyTool, ["--export", scratch.join("tar"), scratch.join("plain-dump")]);
+  await writeFile(scratch.join("gzipped-dump"), gzipSync(await readFile(scratch.join("plain-dump"))));
+  const made: Buffer[] = [];
+  for (const dump of ["plain-dump", "gzipped-dump"]) {
+    const upper = { data: scratch.join(`${dump}-d`), index: scratch.join(`${dump}-i`), target: scratch.join("tar") };
+    await works(createCreateTool, [upper.data, upper.index, "1", "--turboOCI", "--mkfs"]);
+    await writeFile(scratch.join("json"), JSON.stringify({ upper }));
+    const index = ["--gz_index_path", scratch.join("dump-index")];
+    await works(createTurboApplyTool, ["--import", ...index, scratch.join(dump), scratch.join("json")]);
+    made.push((await readFile(upper.index)).subarray(4096));
+  }
+  assert.deepEqual(made[0], made[1]);
+  await assert.rejects(stat(scratch.join("dump-index")), { code: "ENOENT" });
 });
 
 differs("merge", "a writable layer of another size than the layer below it, as after `overlaybd-resize`", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { createApplyTool } from "../../src/cli/tools/overlaybd-apply.ts";
@@ -149,6 +149,26 @@ test("overlaybd-apply with --gz_index_path does what turboOCI-apply does", async
   await assertTree(device);
 });
 
+test("overlaybd-apply with --gz_index_path holds the tar against --checksum, and changes nothing if it differs", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const { data, index, config, tar, gzip } = layerPaths(scratch, 0);
+  const [target] = recordedTarget(0);
+  await writeFile(tar, target);
+  await succeed(createCreateTool, [data, index, "64", "--turboOCI", "--mkfs"]);
+  await writeFile(config, JSON.stringify({ upper: { data, index, target: tar } }));
+  const before = await readFile(index);
+  const args = [tar, config, "--gz_index_path", gzip, "--checksum"];
+  const digest = digestOf(gunzipSync(target));
+  const refused = await runTool(createApplyTool, [...args, digestOf(target)]);
+  assert.equal(refused.status, 255);
+  assert.match(refused.stderr, /sha256 checksum mismatch, expect: .*, got: /);
+  assert.deepEqual(await readFile(index), before);
+  await assert.rejects(stat(gzip), { code: "ENOENT" });
+  const { status, stderr } = await runTool(createApplyTool, [...args, digest]);
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: `${digest}\n` });
+  assert.notDeepEqual(await readFile(index), before);
+});
+
 test("turboOCI-apply --fstype erofs makes the tree of three layers", async () => {
   await using scratch = await TemporaryDirectory.create();
   const device = await makeTurboImage(scratch, { base: [], createFlags: [], ofErofs: true }, async ({ tar, config, gzip }) => {
@@ -166,7 +186,7 @@ test("turboOCI-apply --export makes the bytes that the other tool makes", async 
     await writeFile(plain, gunzipSync(target));
     await succeed(createZFileTool, [plain, zfile]);
     for (const input of [gzipped, plain, zfile]) {
-      await succeed(createTurboApplyTool, [input, dump, "--export", "--gz_index_path", scratch.join("index")]);
+      assert.equal(await succeed(createTurboApplyTool, [input, dump, "--export", "--gz_index_path", scratch.join("index")]), "");
       assert.ok((await readFile(dump)).equals(load(`turbo-oci/${name}.tar.meta.zst`)), input);
     }
   }

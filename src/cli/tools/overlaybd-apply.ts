@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { corrupt, LazyError } from "../../errors.ts";
+import { LazyError } from "../../errors.ts";
 import { Ext4Writer } from "../../formats/ext4/ext4-writer.ts";
 import { isDigest } from "../../oci/digest.ts";
 import type { Environment } from "../environment.ts";
@@ -7,7 +7,7 @@ import { openImageTarget, openRawTarget, type ApplyTarget } from "./apply-target
 import { copyDisk } from "./disk-image.ts";
 import { applyEntries, extracting, newExt4, writeLayer } from "./filesystem-layer.ts";
 import { openStream } from "./source-file.ts";
-import { scanArchive } from "./tar-input.ts";
+import { checkDigest, scanArchive } from "./tar-input.ts";
 import { addFlag, createTool, DEFAULT_SERVICE_CONFIG, existingFile, runTool } from "./tool.ts";
 import { applyTurbo } from "./turbo-apply.ts";
 
@@ -52,46 +52,56 @@ export function createApplyTool(environment: Environment): Command {
   );
   program.option("--checksum <digest>", "sha256:… of the uncompressed tar", "");
   program.action(async (input: string, target: string, options: ApplyOptions) => {
-    checkOptions(options);
-    if (options.gz_index_path !== "") await applyMetadata(input, target, options, environment);
-    else await applyData(input, target, options, environment);
-    environment.stdout.write(options.from_qcow2 ? "qcow2 to overlaybd conversion done\n" : "overlaybd-apply done\n");
-    if (options.checksum !== "") environment.stderr.write(`${options.checksum}\n`);
+    if (options.from_qcow2) await applyDisk(input, target, options, environment);
+    else await applyArchive(input, target, options, environment);
   });
   return program;
 }
 
-function checkOptions({ checksum, gz_index_path, from_qcow2, raw, mkfs }: ApplyOptions): void {
+async function applyDisk(input: string, target: string, options: ApplyOptions, environment: Environment): Promise<void> {
+  const ignored = (["mkfs", "checksum", "gz_index_path"] as const).filter((name) => options[name] !== false && options[name] !== "");
+  if (ignored.length > 0)
+    environment.stderr.write(`WARNING --from_qcow2 copies a disk; ${ignored.map((name) => `--${name}`).join(", ")} will be ignored\n`);
+  const { device, close } = await openTarget(target, options, environment);
+  try {
+    await copyDisk(input, device, !options.extractRootfs, environment);
+  } finally {
+    await close();
+  }
+  environment.stdout.write("qcow2 to overlaybd conversion done\n");
+}
+
+async function applyArchive(input: string, target: string, options: ApplyOptions, environment: Environment): Promise<void> {
+  const { checksum, gz_index_path, raw } = options;
   if (checksum !== "" && !isDigest(checksum))
     throw new LazyError("USAGE", `--checksum ${checksum}: expected sha256: and 64 hexadecimal digits`);
-  const useless = [
-    { flag: "--raw", with: "--gz_index_path", given: gz_index_path !== "" && raw },
-    { flag: "--checksum", with: "--gz_index_path", given: gz_index_path !== "" && checksum !== "" },
-    { flag: "--gz_index_path", with: "--from_qcow2", given: from_qcow2 && gz_index_path !== "" },
-    { flag: "--checksum", with: "--from_qcow2", given: from_qcow2 && checksum !== "" },
-    { flag: "--mkfs", with: "--from_qcow2", given: from_qcow2 && mkfs },
-  ].find(({ given }) => given);
-  if (useless) throw new LazyError("USAGE", `${useless.flag} and ${useless.with} contradict each other; leave one of them out`);
+  if (gz_index_path !== "" && raw) throw new LazyError("USAGE", "--raw and --gz_index_path contradict each other; leave one of them out");
+  if (gz_index_path !== "") await applyMetadata(input, target, options, environment);
+  else await applyData(input, target, options, environment);
+  environment.stdout.write("overlaybd-apply done\n");
+  if (checksum !== "") environment.stderr.write(`${checksum}\n`);
 }
 
 async function applyMetadata(input: string, configPath: string, options: ApplyOptions, environment: Environment): Promise<void> {
-  const { service_config_path: servicePath, mkfs: makeFilesystem, gz_index_path: gzipIndexPath, verbose } = options;
+  const { service_config_path: servicePath, mkfs: makeFilesystem, gz_index_path: gzipIndexPath, checksum, verbose } = options;
   await applyTurbo(
-    { input, configPath, servicePath, isDump: false, filesystem: "ext4", makeFilesystem, gzipIndexPath, verbose },
+    { input, configPath, servicePath, isDump: false, filesystem: "ext4", makeFilesystem, gzipIndexPath, checksum, verbose },
     environment,
   );
 }
 
 async function applyData(input: string, target: string, options: ApplyOptions, environment: Environment): Promise<void> {
-  const opened = options.raw
-    ? await openRawTarget(target)
-    : await openImageTarget({ configPath: target, servicePath: options.service_config_path }, environment);
+  const opened = await openTarget(target, options, environment);
   try {
-    if (options.from_qcow2) await copyDisk(input, opened.device, !options.extractRootfs, environment);
-    else await applyTar(input, opened, options, environment);
+    await applyTar(input, opened, options, environment);
   } finally {
     await opened.close();
   }
+}
+
+async function openTarget(path: string, options: ApplyOptions, environment: Environment): Promise<ApplyTarget> {
+  if (options.raw) return await openRawTarget(path);
+  return await openImageTarget({ configPath: path, servicePath: options.service_config_path }, environment);
 }
 
 async function applyTar(input: string, { device, clear }: ApplyTarget, options: ApplyOptions, environment: Environment): Promise<void> {
@@ -100,7 +110,7 @@ async function applyTar(input: string, { device, clear }: ApplyTarget, options: 
   await using archive = await extracting(async () => await scanArchive(stored, input, { payload: true, indexed: false }, environment));
   const { entries, payloadBlocks, diffId } = archive.scan;
   if (options.verbose) environment.stderr.write(`${entries.count} entries, ${payloadBlocks} blocks of data, ${diffId}\n`);
-  if (checksum !== "" && checksum !== diffId) throw corrupt(`sha256 checksum mismatch, expect: ${checksum}, got: ${diffId}`);
+  checkDigest(diffId, checksum);
   if (mkfs) await clear();
   const filesystem = mkfs ? newExt4(device.size) : await Ext4Writer.open(device);
   const blocks = await extracting(async () => applyEntries(filesystem, entries, payloadBlocks));

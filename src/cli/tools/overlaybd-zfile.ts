@@ -50,7 +50,7 @@ async function compress(source: string, target: string, options: ZFileOptions, e
   const algorithm: BlockAlgorithm = options.algorithm === "zstd" ? "zstd" : "lz4";
   const fromStdin = target === "";
   const [input, path, name] = fromStdin
-    ? [takeStandardInput(environment), source, "standard input"]
+    ? [takeStandardInput(environment), source, ""]
     : [await openStream(source, environment.signal), target, source];
   const { originalBytes, bytes } = await makeFile(
     path,

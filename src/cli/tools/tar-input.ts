@@ -4,6 +4,7 @@ import type { ByteSource } from "../../bytes/source.ts";
 import { BlobSpool, SpoolMemory } from "../../convert/blob-spool.ts";
 import { scanLayer, type LayerScan, type ScanOptions } from "../../convert/layer-scan.ts";
 import { PAYLOAD_PIECE_BYTES } from "../../convert/payload-packer.ts";
+import { corrupt } from "../../errors.ts";
 import { ZFILE_RECORD_BYTES } from "../../formats/zfile/layout.ts";
 import { isZFile, openZFile } from "../../formats/zfile/zfile-reader.ts";
 import type { Environment } from "../environment.ts";
@@ -63,4 +64,9 @@ export async function scanArchive(
     await free();
     throw error;
   }
+}
+
+/** Holds the digest of an uncompressed tar against the one that a user expects; "" expects nothing. Throws `CORRUPT` where they differ. */
+export function checkDigest(found: string, expected: string): void {
+  if (expected !== "" && expected !== found) throw corrupt(`sha256 checksum mismatch, expect: ${expected}, got: ${found}`);
 }

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
+import { decompress } from "../../compression/decompress.ts";
 import type { LayerIndex } from "../../convert/layer-index.ts";
 import { mapToTar } from "../../convert/tar-mappings.ts";
 import { LazyError, unsupported } from "../../errors.ts";
@@ -14,8 +15,7 @@ import type { Environment } from "../environment.ts";
 import { applyEntries, extracting, newExt4, writeMetadata } from "./filesystem-layer.ts";
 import { readHeaderDump } from "./header-dump.ts";
 import { openWritableImage, type ImageOptions, type WritableImage } from "./image-layers.ts";
-import { openStream } from "./source-file.ts";
-import { openTarFile, scanArchive } from "./tar-input.ts";
+import { checkDigest, openTarFile, scanArchive } from "./tar-input.ts";
 
 export interface TurboApply extends ImageOptions {
   readonly input: string;
@@ -25,6 +25,8 @@ export interface TurboApply extends ImageOptions {
   readonly makeFilesystem: boolean;
   /** The index of a gzipped input goes there. */
   readonly gzipIndexPath: string;
+  /** What the uncompressed tar is to have; "": anything. */
+  readonly checksum: string;
   readonly verbose: boolean;
 }
 
@@ -67,13 +69,15 @@ export async function writeGzipIndex(index: LayerIndex, path: string, name: stri
 }
 
 async function readDump(input: string, { signal }: Environment): Promise<Entries> {
-  return await readHeaderDump(await openStream(input, signal), input);
+  const { stream } = await decompress(await openTarFile(input, signal), input);
+  return await readHeaderDump(stream, input);
 }
 
-async function readTar({ input, gzipIndexPath }: TurboApply, environment: Environment): Promise<Entries> {
+async function readTar({ input, gzipIndexPath, checksum }: TurboApply, environment: Environment): Promise<Entries> {
   const stored = await openTarFile(input, environment.signal);
   await using archive = await scanArchive(stored, input, { payload: false, indexed: true }, environment);
-  const { entries, payloadBlocks, index } = archive.scan;
+  const { entries, payloadBlocks, index, diffId } = archive.scan;
+  checkDigest(diffId, checksum);
   if (index !== undefined) await writeGzipIndex(index, gzipIndexPath, input);
   return { entries, payloadBlocks };
 }

@@ -43,7 +43,6 @@ export function createTurboApplyTool(environment: Environment): Command {
       throw new LazyError("USAGE", `image_config_path is missing: ${options.export ? "the dump to make" : "an image configuration"}`);
     if (options.export) await exportHeaders(input, target, options.gz_index_path, environment);
     else await importLayer(input, target, options, environment);
-    environment.stdout.write("turboOCI-apply done\n");
   });
   return program;
 }
@@ -52,9 +51,10 @@ async function importLayer(input: string, configPath: string, options: TurboAppl
   const { service_config_path: servicePath, mkfs: makeFilesystem, fstype, gz_index_path: gzipIndexPath, verbose } = options;
   const filesystem = fstype === "erofs" ? "erofs" : "ext4";
   await applyTurbo(
-    { input, configPath, servicePath, isDump: options.import, filesystem, makeFilesystem, gzipIndexPath, verbose },
+    { input, configPath, servicePath, isDump: options.import, filesystem, makeFilesystem, gzipIndexPath, checksum: "", verbose },
     environment,
   );
+  environment.stdout.write("turboOCI-apply done\n");
 }
 
 /** Dumps the headers of a tar, and makes the index if it is gzipped. */
