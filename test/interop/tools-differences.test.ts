@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { readdir, readFile, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gunzipSync, gzipSync, zstdCompressSync } from "node:zlib";
@@ -375,6 +377,16 @@ differs("merge", "a writable layer of another size than the layer below it, as a
   const file = await FileSource.open(scratch.join("merged"));
   assert.equal((await openLayer(file)).virtualSize, 7 * 2 ** 30);
   await file.close();
+});
+
+differs("commit, merge", "an upload that fails", async () => {
+  await using registry = createServer((_, answer) => answer.writeHead(403).end()).listen(0, "127.0.0.1");
+  await once(registry, "listening");
+  const address = registry.address();
+  const port = typeof address === "object" ? address?.port : undefined;
+  const upload = ["-f", "-z", "--upload", `http://127.0.0.1:${port}/v2/app/blobs/uploads`];
+  await fails(createCommitTool, commitArgs(...upload), 255, /commit is complete, sha256:\w+, and stays; .* the same command with -f/);
+  await works(createZFileTool, ["--verify", scratch.join("commit")]);
 });
 
 differs("commit, merge", "`--upload` without `--cred_file_path`", async () => {

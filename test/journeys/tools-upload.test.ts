@@ -100,3 +100,23 @@ test("an upload that cannot be is told, and nothing is said to have been committ
   }
   await assert.rejects(stat(scratch.join("a")), { code: "ENOENT" });
 });
+
+test("a layer whose upload failed is complete and stays, and what the message says to run uploads it", async () => {
+  const args = commitArgs("kept");
+  const refused = await runTool(createCommitTool, args);
+  assert.equal(refused.status, 255);
+  const kept = await readFile(scratch.join("kept"));
+  assert.match(
+    refused.stderr,
+    new RegExp(`^failed to upload: .*kept is complete, ${digestOf(kept)}, and stays; .* the same command with -f\n$`),
+  );
+  assert.match((await runTool(createCommitTool, args)).stderr, /File exists/);
+  const { status, stderr } = await runTool(createCommitTool, [...args, "-f", "--cred_file_path", scratch.join("cred.json")]);
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: `${digestOf(kept)}\n` });
+  assert.ok((await fetchBlob(digestOf(kept))).equals(kept));
+
+  await writeFile(scratch.join("image.json"), JSON.stringify({ upper: { data: scratch.join("data"), index: scratch.join("index") } }));
+  const merge = [scratch.join("image.json"), scratch.join("kept-merge"), "--upload", url];
+  assert.match((await runTool(createMergeTool, merge)).stderr, /kept-merge is complete, sha256:.* or run the same command again\n$/);
+  assert.equal((await runTool(createMergeTool, [...merge, "--cred_file_path", scratch.join("cred.json")])).status, 0);
+});

@@ -89,7 +89,7 @@ async function commit(data: string, index: string, target: string, options: Comm
   } finally {
     await layer.close();
   }
-  if (upload !== undefined) await uploadFile(path, digest, upload);
+  if (upload !== undefined) await uploadFile(path, digest, "the same command with -f", upload);
   stderr.write(upload === undefined ? "\n" : `${digest}\n`);
   stdout.write("overlaybd-commit has committed files SUCCESSFULLY\n");
 }

@@ -46,7 +46,7 @@ async function merge(configPath: string, output: string, options: MergeOptions, 
       const { segments, bytes } = await mergeLayers(layers, sink, { hasWritable });
       if (options.verbose) environment.stderr.write(`${layers.length} layers, ${segments} segments, ${bytes} bytes\n`);
     });
-    if (upload !== undefined) await uploadFile(output, digest, upload);
+    if (upload !== undefined) await uploadFile(output, digest, "the same command again", upload);
     environment.stderr.write(upload === undefined ? "\n" : `${digest}\n`);
   } finally {
     await close();

@@ -61,12 +61,19 @@ export async function prepareUpload(options: UploadOptions, environment: Environ
   return { host: url.host, repository, registry };
 }
 
-/** Uploads a file, which has this digest. */
-export async function uploadFile(path: string, digest: Digest, { host, repository, registry }: UploadPlace): Promise<void> {
+/**
+ * Uploads a file that a tool has made, which has this digest. When that fails the file stays, and the error says so; `again` is what to
+ * run then.
+ */
+export async function uploadFile(path: string, digest: Digest, again: string, { host, repository, registry }: UploadPlace): Promise<void> {
   const store = openRegistryStore({ kind: "registry", host, repository }, registry);
   const content = await FileSource.open(path);
   try {
     await store.putBlob({ mediaType: "application/octet-stream", digest, size: content.size }, content, { isHashed: true });
+  } catch (error) {
+    if (!(error instanceof LazyError)) throw error;
+    const kept = `${path} is complete, ${digest}, and stays; upload it as that, or run ${again}`;
+    throw new LazyError(error.code, `failed to upload: ${error.message}; ${kept}`, { cause: error });
   } finally {
     await content.close();
     await store.close();
