@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { ReadAhead } from "./read-ahead.ts";
-import { FetchClaim } from "./fetch-claim.ts";
+import { FetchClaim, withdrawClaim } from "./fetch-claim.ts";
 import { SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
 import type { SegmentPool } from "./segment-pool.ts";
 import { SharedChunks } from "./shared-chunks.ts";
@@ -196,7 +196,7 @@ export class CachedSource implements ByteSource {
     try {
       return await this.#inner.read(first * this.#pool.chunkBytes, this.#lengthOf(first, count));
     } catch (error) {
-      claim.withdraw();
+      withdrawClaim(this.#opened, first, count);
       throw error;
     } finally {
       claim.end();
@@ -279,10 +279,7 @@ export class CachedSource implements ByteSource {
     const { first } = run;
     this.#unstoredBytes += bytes.length;
     try {
-      if (!this.#isRight(first * this.#pool.chunkBytes, bytes)) {
-        this.discard(first * this.#pool.chunkBytes, bytes.length);
-        return;
-      }
+      if (!run.discarded && !this.#isRight(first * this.#pool.chunkBytes, bytes)) this.discard(first * this.#pool.chunkBytes, bytes.length);
       for (let chunk = first; chunk < first + count;) {
         const index = Math.floor(chunk / SEGMENT_CHUNKS);
         const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
@@ -298,7 +295,10 @@ export class CachedSource implements ByteSource {
       }
     } catch (error) {
       this.#pool.diskFailed(error);
+      run.discarded = true;
     } finally {
+      // Nobody is to wait for what does not come, neither we.
+      if (run.discarded) withdrawClaim(this.#opened, first, count);
       this.#unstoredBytes -= bytes.length;
     }
   }

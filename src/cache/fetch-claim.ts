@@ -22,11 +22,6 @@ export class FetchClaim {
     this.#timer = setInterval(() => this.#renew(), RENEWAL_MS).unref();
   }
 
-  /** Nobody waits for these chunks any more. */
-  withdraw(): void {
-    this.#tell(async (segment, first, count) => await segment.clear(first, count));
-  }
-
   /** What is in the slots stays until it is replaced, or out of date. */
   end(): void {
     clearInterval(this.#timer);
@@ -38,17 +33,27 @@ export class FetchClaim {
   }
 
   #make(): void {
-    this.#tell(async (segment, first, count) => await segment.claim(first, count));
+    tell(this.#segments, this.#first, this.#count, async (segment, first, count) => await segment.claim(first, count));
   }
+}
 
-  #tell(say: (segment: SegmentFile, first: number, count: number) => Promise<void>): void {
-    const end = this.#first + this.#count;
-    for (let first = this.#first; first < end;) {
-      const index = Math.floor(first / SEGMENT_CHUNKS);
-      const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
-      const segment = this.#segments.get(index);
-      if (segment !== undefined) say(segment, first, stop - first).catch(() => {});
-      first = stop;
-    }
+/** Nobody waits any more for chunks that were claimed. */
+export function withdrawClaim(segments: ReadonlyMap<number, SegmentFile>, first: number, count: number): void {
+  tell(segments, first, count, async (segment, firstChunk, chunks) => await segment.clear(firstChunk, chunks));
+}
+
+function tell(
+  segments: ReadonlyMap<number, SegmentFile>,
+  first: number,
+  count: number,
+  say: (segment: SegmentFile, first: number, count: number) => Promise<void>,
+): void {
+  const end = first + count;
+  for (let chunk = first; chunk < end;) {
+    const index = Math.floor(chunk / SEGMENT_CHUNKS);
+    const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
+    const segment = segments.get(index);
+    if (segment !== undefined) say(segment, chunk, stop - chunk).catch(() => {});
+    chunk = stop;
   }
 }

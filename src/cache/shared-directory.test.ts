@@ -188,6 +188,27 @@ test("segments that another process uses are not the first to be evicted, and ev
   );
 });
 
+test("where nothing can be kept, nobody waits for it", async () => {
+  const bytes = content(6 * CHUNK);
+  const path = join(directory, `${keyOf(bytes).replace(":", "-")}.${CHUNK}.0`);
+  await using opened = disposable((await BlockCache.open(directory, ROOMY)).source(keyOf(bytes), new MemorySource(bytes)));
+  await opened.source.read(0, CHUNK);
+  await opened.source.settled();
+  const start = performance.now();
+  // A file may not grow beyond what it has.
+  await run("prlimit", [`--pid=${process.pid}`, `--fsize=${statSync(path).size}:unlimited`]);
+  try {
+    for (let round = 0; round < 3; round++) {
+      assert.deepEqual(Buffer.from(await opened.source.read(0, bytes.length)), bytes);
+      await opened.source.settled();
+    }
+  } finally {
+    await run("prlimit", [`--pid=${process.pid}`, "--fsize=unlimited:unlimited"]);
+  }
+  assert.ok(!opened.source.shared.isStored(4), "it could be kept");
+  assert.ok(performance.now() - start < 1500, "it was not waited for");
+});
+
 test("on a full disk, what is read last takes the room of what is not", async () => {
   const disk = join(directory, "disk");
   await mkdir(disk);
