@@ -3,7 +3,7 @@ import { crc32 } from "node:zlib";
 import { checkRange, type ByteSource } from "../bytes/source.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { FetchClaim, withdrawClaim } from "./fetch-claim.ts";
-import { SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
+import { bySegment, SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
 import type { SegmentPool } from "./segment-pool.ts";
 import { SharedChunks } from "./shared-chunks.ts";
 
@@ -84,20 +84,18 @@ export class CachedSource implements ByteSource {
     checkRange(this, offset, length);
     this.#inner.distrust?.();
     const { chunkBytes } = this.#pool;
+    const first = Math.floor(offset / chunkBytes);
     const end = Math.ceil((offset + length) / chunkBytes);
-    for (let chunk = Math.floor(offset / chunkBytes); chunk < end; chunk++) {
+    for (let chunk = first; chunk < end; chunk++) {
       const run = this.#running.get(chunk);
       if (run !== undefined) run.discarded = true;
       this.#running.delete(chunk);
       this.shared.markAbsent(chunk);
     }
-    for (let chunk = Math.floor(offset / chunkBytes); chunk < end;) {
-      const index = Math.floor(chunk / SEGMENT_CHUNKS);
-      const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
+    for (const part of bySegment(first, end - first)) {
       // Nobody else is to find it either. What is not open has not been read.
-      const cleared = this.#opened.get(index)?.distrust(chunk, stop - chunk);
+      const cleared = this.#opened.get(part.index)?.distrust(part.first, part.count);
       if (cleared) this.#inBackground(cleared);
-      chunk = stop;
     }
   }
 
@@ -280,18 +278,15 @@ export class CachedSource implements ByteSource {
     this.#unstoredBytes += bytes.length;
     try {
       if (!run.discarded && !this.#isRight(first * this.#pool.chunkBytes, bytes)) this.discard(first * this.#pool.chunkBytes, bytes.length);
-      for (let chunk = first; chunk < first + count;) {
-        const index = Math.floor(chunk / SEGMENT_CHUNKS);
-        const end = Math.min(first + count, (index + 1) * SEGMENT_CHUNKS);
-        const start = (chunk - first) * this.#pool.chunkBytes;
-        const piece = bytes.subarray(start, start + this.#lengthOf(chunk, end - chunk));
+      for (const part of bySegment(first, count)) {
+        const start = (part.first - first) * this.#pool.chunkBytes;
+        const piece = bytes.subarray(start, start + this.#lengthOf(part.first, part.count));
         try {
-          await this.#storeInSegment(run, index, chunk, piece);
+          await this.#storeInSegment(run, part.index, part.first, piece);
         } catch (error) {
           if (!(await this.#pool.madeRoomAfter(error))) throw error;
-          await this.#storeInSegment(run, index, chunk, piece);
+          await this.#storeInSegment(run, part.index, part.first, piece);
         }
-        chunk = end;
       }
     } catch (error) {
       this.#pool.diskFailed(error);
@@ -319,11 +314,8 @@ export class CachedSource implements ByteSource {
 
   /** Opens the segments of chunks, and sees what other processes have stored of those that are missing here, or are fetching. */
   async #look(firstChunk: number, lastChunk: number): Promise<void> {
-    for (let first = firstChunk; first <= lastChunk;) {
-      const index = Math.floor(first / SEGMENT_CHUNKS);
-      const last = Math.min(lastChunk, (index + 1) * SEGMENT_CHUNKS - 1);
-      if (this.#opened.get(index) === undefined || this.#isAnyAbsent(first, last)) await this.#lookInto(index);
-      first = last + 1;
+    for (const { index, first, count } of bySegment(firstChunk, lastChunk - firstChunk + 1)) {
+      if (this.#opened.get(index) === undefined || this.#isAnyAbsent(first, first + count - 1)) await this.#lookInto(index);
     }
   }
 

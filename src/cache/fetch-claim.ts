@@ -1,4 +1,4 @@
-import { CLAIM_MS, SEGMENT_CHUNKS, type SegmentFile } from "./segment-file.ts";
+import { bySegment, CLAIM_MS, type SegmentFile } from "./segment-file.ts";
 
 /** A claim is made known again so often. */
 const RENEWAL_MS = CLAIM_MS / 2;
@@ -48,12 +48,8 @@ function tell(
   count: number,
   say: (segment: SegmentFile, first: number, count: number) => Promise<void>,
 ): void {
-  const end = first + count;
-  for (let chunk = first; chunk < end;) {
-    const index = Math.floor(chunk / SEGMENT_CHUNKS);
-    const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
-    const segment = segments.get(index);
-    if (segment !== undefined) say(segment, chunk, stop - chunk).catch(() => {});
-    chunk = stop;
+  for (const part of bySegment(first, count)) {
+    const segment = segments.get(part.index);
+    if (segment !== undefined) say(segment, part.first, part.count).catch(() => {});
   }
 }

@@ -10,6 +10,24 @@ export const SEGMENT_CHUNKS = 256;
 /** A process that says no more than once that it fetches a chunk is waited for so long. */
 export const CLAIM_MS = 2_000;
 
+/** Neighbouring chunks that are in one segment. */
+export interface SegmentChunks {
+  readonly index: number;
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Cuts neighbouring chunks where a segment ends. */
+export function* bySegment(first: number, count: number): Generator<SegmentChunks> {
+  const end = first + count;
+  for (let chunk = first; chunk < end;) {
+    const index = Math.floor(chunk / SEGMENT_CHUNKS);
+    const stop = Math.min(end, (index + 1) * SEGMENT_CHUNKS);
+    yield { index, first: chunk, count: stop - chunk };
+    chunk = stop;
+  }
+}
+
 const SLOTS_OFFSET = 64;
 const SLOT_BYTES = 8;
 const MAGIC = Buffer.from("lazyblk1", "latin1");

@@ -99,7 +99,7 @@ test("the blocks' places are plain data from which another thread can decode", a
   const file = load("src.lz4.4k.zfile");
   const { blocks } = await openZFile(new MemorySource(file));
   assert.ok(blocks.offsets.buffer instanceof SharedArrayBuffer);
-  const cloned: ZFileBlocks = structuredClone({ ...blocks, offsets: new Float64Array(blocks.offsets) });
+  const cloned: ZFileBlocks = structuredClone(Object.assign({}, blocks, { offsets: new Float64Array(blocks.offsets) }));
   const last = blocks.offsets.length - 2;
   const output = new Uint8Array(blockLength(cloned, last));
   decodeBlock(cloned, last, file.subarray(cloned.offsets[last], cloned.offsets[last + 1]), output);

@@ -12,8 +12,10 @@ const MAX_READ_BYTES = 4 << 20;
 /**
  * Where the blocks of a ZFile lie. Plain data over shared memory, so that a worker can be given it and decode on its own
  * with `decodeBlock`.
+ * Filled by a constructor, as it lives as long as its file and must not change: of objects that one literal had made, V8 was seen to give
+ * two files' the same boxed number for `originalBytes` (Node 24.21; once in ten minutes of soak, once in some two hundred runs of a reader).
  */
-export interface ZFileBlocks {
+export class ZFileBlocks {
   /** A name for messages. */
   readonly name: string;
   readonly algorithm: BlockAlgorithm;
@@ -23,19 +25,6 @@ export interface ZFileBlocks {
   /** Each stored block is followed by the CRC of its compressed bytes. */
   readonly verify: boolean;
   /** Offset in the source of each stored block, and of the end of the last: one more than there are blocks. In shared memory. */
-  readonly offsets: Float64Array;
-}
-
-/**
- * Filled by a constructor, as it lives as long as its file and must not change: of objects that one literal had made, V8 was seen to give
- * two files' the same boxed number for `originalBytes` (Node 24.21; once in ten minutes of soak, once in some two hundred runs of a reader).
- */
-class BlockTable implements ZFileBlocks {
-  readonly name: string;
-  readonly algorithm: BlockAlgorithm;
-  readonly blockSize: number;
-  readonly originalBytes: number;
-  readonly verify: boolean;
   readonly offsets: Float64Array;
 
   constructor(name: string, { algorithm, blockSize, originalBytes, verify }: ZFileRecord, offsets: Float64Array) {
@@ -75,7 +64,7 @@ export async function openZFile(source: ByteSource): Promise<ZFileReader> {
   }
   offsets[record.indexEntries] = at;
   if (at !== record.indexOffset) throw corrupt(`${source.name}: zfile blocks end at ${at}, the index begins at ${record.indexOffset}`);
-  return new ZFileReader(source, new BlockTable(source.name, record, offsets));
+  return new ZFileReader(source, new ZFileBlocks(source.name, record, offsets));
 }
 
 /** The original bytes of a ZFile. Every block that is read is checked against its CRC. */
