@@ -159,7 +159,7 @@ export class FileReader extends MountWalker {
 /** Writes files, each so that it is there whole or not at all, and looks whether they are after crashes. */
 export class FileWriter extends MountWalker {
   protected readonly isLocal = true;
-  /** What a name may stand for: versions, or nothing. The last is what it does as long as nothing crashes. */
+  /** What a name may stand for: versions, or nothing. More than one while it is being changed, and from a crash to the next mount. */
   readonly #files = new Map<string, (string | undefined)[]>();
   #version = 0;
 
@@ -180,7 +180,7 @@ export class FileWriter extends MountWalker {
   async checkpoint(): Promise<void> {
     this.note("checkpoint");
     await this.#write("checkpoint");
-    await this.#compareAll();
+    for (const name of this.#files.keys()) await this.#compare(name);
   }
 
   protected async act(): Promise<void> {
@@ -195,7 +195,8 @@ export class FileWriter extends MountWalker {
     for (const name of await timely("list", readdir(this.directory))) {
       if (name.endsWith(".new")) await timely("unlink", unlink(`${this.directory}/${name}`));
     }
-    await this.#compareAll();
+    // What is found now came from the disk, and stays.
+    for (const name of this.#files.keys()) this.#files.set(name, [await this.#compare(name)]);
   }
 
   async #write(name: string): Promise<void> {
@@ -224,17 +225,14 @@ export class FileWriter extends MountWalker {
     this.#files.set(name, [version]);
   }
 
-  async #compareAll(): Promise<void> {
-    for (const name of this.#files.keys()) await this.#compare(name);
-  }
-
-  async #compare(name: string): Promise<void> {
+  /** What of all it may stand for it does. */
+  async #compare(name: string): Promise<string | undefined> {
     const possible = this.#files.get(name) ?? [undefined];
     const found = await this.#read(name);
-    const version = possible.find((candidate) => (candidate === undefined ? found === undefined : found?.equals(contentOf(candidate))));
-    const isRight = version !== undefined || (found === undefined && possible.includes(undefined));
-    assert.ok(isRight, `${this.id}: ${name} has ${found?.length ?? "no"} bytes that are not ${possible.join(" or ")}`);
+    const at = possible.findIndex((candidate) => (candidate === undefined ? found === undefined : found?.equals(contentOf(candidate))));
+    assert.ok(at >= 0, `${this.id}: ${name} has ${found?.length ?? "no"} bytes that are not ${possible.join(" or ")}`);
     this.note(`read ${name}`);
+    return possible[at];
   }
 
   async #read(name: string): Promise<Buffer | undefined> {
