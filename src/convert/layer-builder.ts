@@ -14,11 +14,12 @@ import type { FilesystemWriter, LayerBlocks } from "../tree/filesystem-writer.ts
 import { layerChanges } from "../tree/layer-changes.ts";
 import { baseLayerOf, type BaseLayer } from "./base-layer.ts";
 import type { BlobSpool } from "./blob-spool.ts";
+import type { ConvertedLayer } from "./converted-layer.ts";
 import type { FilesystemType } from "./image-format.ts";
 import type { LayerOptions } from "./layer-options.ts";
 import type { WantedLayer } from "./layer-identity.ts";
 import type { LayerScan } from "./layer-scan.ts";
-import type { ConvertedLayer, LayerWriter } from "./layer-writer.ts";
+import type { LayerWriter } from "./layer-writer.ts";
 
 /** A layer after its data pass, waiting for its turn in the chain. */
 export interface ScannedLayer {
@@ -132,7 +133,8 @@ export class LayerBuilder {
     );
     const { family, destination, options } = targets[target];
     const below = base ? [{ ...baseLayerOf(base, family, options.filesystem), content: base.content }] : [];
-    const layers = [...below, ...this.#layers[target]];
+    const own = await Promise.all(this.#layers[target].map(async (layer) => ({ ...(await layer.output()), content: layer.content })));
+    const layers = [...below, ...own];
     const blobSource = async (descriptor: Descriptor): Promise<ByteSource> => {
       const content = layers.find((layer) => layer.descriptor.digest === descriptor.digest)?.content;
       return content ? lent(content) : await destination.blobSource(descriptor);

@@ -1,6 +1,6 @@
 import type { ByteSource } from "../bytes/source.ts";
 import type { ImageStore, PutBlobResult } from "../oci/image-store.ts";
-import type { ConvertedLayer } from "./layer-writer.ts";
+import type { ConvertedLayer } from "./converted-layer.ts";
 import type { OutputLayer } from "./output-image.ts";
 import type { Semaphore } from "./semaphore.ts";
 
@@ -8,6 +8,8 @@ export interface LayerUploadsOptions {
   readonly destination: ImageStore;
   /** Uploads at a time, of all images. */
   readonly slots: Semaphore;
+  /** What other processes that make the same layer call it, too. */
+  readonly identity: (index: number) => string;
   readonly layerSent: (index: number, bytes: number) => void;
   readonly layerStored: (index: number, layer: OutputLayer, result: PutBlobResult) => Promise<void>;
   readonly signal: AbortSignal;
@@ -26,9 +28,9 @@ export class LayerUploads {
   }
 
   /** Begins to store a layer, unless that is done already or under way. */
-  start(index: number, { content, ...layer }: ConvertedLayer): void {
-    if (content === undefined || this.#running.has(index)) return;
-    const upload = this.#store(index, layer, content);
+  start(index: number, layer: ConvertedLayer): void {
+    if (layer.content === undefined || this.#running.has(index)) return;
+    const upload = this.#store(index, layer, layer.content);
     upload.catch((error: unknown) => this.#failure.abort(error));
     this.#running.set(index, upload);
   }
@@ -44,14 +46,17 @@ export class LayerUploads {
     await Promise.allSettled(this.#running.values());
   }
 
-  async #store(index: number, layer: OutputLayer, content: ByteSource): Promise<void> {
-    const { destination, slots, layerSent, layerStored } = this.#options;
+  async #store(index: number, layer: ConvertedLayer, content: ByteSource): Promise<void> {
+    const { destination, slots, identity, layerSent, layerStored } = this.#options;
+    const { signal } = this;
     const release = await slots.acquire();
     try {
-      this.signal.throwIfAborted();
+      signal.throwIfAborted();
       const sent = observedSource(content, (bytes) => layerSent(index, bytes));
-      const result = await destination.putBlob(layer.descriptor, sent, { isHashed: true, signal: this.signal });
-      await layerStored(index, layer, result);
+      const stored = await destination.putUnhashed(sent, { identity: identity(index), signal });
+      const output = stored ? await layer.hashed(stored.digest) : await layer.output();
+      const result = stored?.result ?? (await destination.putBlob(output.descriptor, sent, { isHashed: true, signal }));
+      await layerStored(index, output, result);
     } finally {
       release();
     }

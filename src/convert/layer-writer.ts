@@ -1,12 +1,11 @@
 import type { CompressBlocks, CompressedBatch } from "../compression/block-codec.ts";
-import type { ByteSource } from "../bytes/source.ts";
 import type { MediaTypeFamily } from "../oci/media-types.ts";
 import type { LayerBlocks } from "../tree/filesystem-writer.ts";
 import type { BlobSpool } from "./blob-spool.ts";
+import type { ConvertedLayer } from "./converted-layer.ts";
 import type { FilesystemType } from "./image-format.ts";
 import type { LayerIdentity } from "./layer-identity.ts";
 import type { LayerScan } from "./layer-scan.ts";
-import type { OutputLayer } from "./output-image.ts";
 
 export interface LayerWriterOptions extends LayerIdentity {
   /** What to call the layer in messages. */
@@ -22,14 +21,6 @@ export interface FinishedPasses {
   readonly scan: LayerScan;
   readonly blocks: LayerBlocks;
   readonly metadataBlock: (block: number) => Uint8Array;
-}
-
-/** A layer of a result. */
-export interface ConvertedLayer extends OutputLayer {
-  /** Undefined for what is in the destination already. */
-  readonly content: ByteSource | undefined;
-  /** What it refers to, if that is no layer of the source. */
-  readonly dataContent?: ByteSource | undefined;
 }
 
 /** Writes one layer in one form. */

@@ -4,9 +4,10 @@ import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
 import { PAYLOAD_OFFSET, payloadHead, payloadTail } from "../tar/payload.ts";
 import type { BlobSpool } from "./blob-spool.ts";
+import { ConvertedLayer } from "./converted-layer.ts";
 import { overlaybdDescriptor } from "./image-format.ts";
 import { appendMetadata, SECTORS_PER_BLOCK } from "./layer-metadata.ts";
-import type { ConvertedLayer, FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
+import type { FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 
 /**
@@ -54,12 +55,11 @@ export class OverlaybdLayerWriter implements LayerWriter {
     await this.#spool.patch(0, payloadHead(summary.bytes));
     await this.#spool.patch(PAYLOAD_OFFSET, summary.header);
     const { family, filesystem } = this.#options;
-    const digest = await this.#spool.digest();
-    return {
-      descriptor: overlaybdDescriptor({ digest, size: this.#spool.size }, family, filesystem),
+    const { size } = this.#spool;
+    return ConvertedLayer.made(this.#spool, (digest) => ({
+      descriptor: overlaybdDescriptor({ digest, size }, family, filesystem),
       diffId: digest,
-      content: this.#spool,
-    };
+    }));
   }
 
   async #writeSpool(bytes: Uint8Array): Promise<void> {

@@ -7,7 +7,7 @@ import { encodeJson } from "../oci/json.ts";
 import { EMPTY_CONFIG, OCI_MANIFEST } from "../oci/media-types.ts";
 import type { ConvertTarget } from "./convert-options.ts";
 import { copyBlob } from "./copy-document.ts";
-import type { ConvertedLayer } from "./layer-writer.ts";
+import type { ConvertedLayer } from "./converted-layer.ts";
 import { describe } from "./output-image.ts";
 
 /** What the manifest is among others that holds the layers which turboOCI layers refer to. */

@@ -5,6 +5,7 @@ import { baseLayerOf } from "./base-layer.ts";
 import type { Claim, ClaimedLayers } from "./claimed-layers.ts";
 import { openSpools } from "./convert-layers.ts";
 import type { LayerOutcome } from "./convert-observer.ts";
+import { ConvertedLayer } from "./converted-layer.ts";
 import type { ConvertOptions, ConvertTarget, ImageResult } from "./convert-options.ts";
 import type { ImageFormat } from "./image-format.ts";
 import type { ImageNode } from "./image-graph.ts";
@@ -14,7 +15,6 @@ import type { LayersTarget } from "./layer-builder.ts";
 import { wantedLayers, type WantedLayer } from "./layer-identity.ts";
 import type { LayerOptions } from "./layer-options.ts";
 import { LayerUploads } from "./layer-uploads.ts";
-import type { ConvertedLayer } from "./layer-writer.ts";
 import type { OutputImage, OutputLayer } from "./output-image.ts";
 import type { ReferredLayers } from "./referred-layers.ts";
 import type { Semaphore } from "./semaphore.ts";
@@ -96,13 +96,13 @@ export class TargetConversion {
       options: layerOptions,
       family: options.family,
       wanted: this.#wanted,
-      known: chain.layers.map((layer) => layer && { ...layer, content: undefined }),
+      known: chain.layers.map((layer) => layer && ConvertedLayer.stored(layer)),
       destination: target.destination,
       spools: this.#spools,
       openDataSpool: options.recompress ? (index) => this.#openDataSpool(index) : undefined,
       layerConverted: (index, layer) => {
-        options.observer.layerConverted?.({ image: this.#image, layer: index }, layer.descriptor.size);
-        if (options.upload && layer.descriptor.size > EARLY_UPLOAD_BYTES) uploads.start(index, layer);
+        options.observer.layerConverted?.({ image: this.#image, layer: index }, layer.size);
+        if (options.upload && layer.size > EARLY_UPLOAD_BYTES) uploads.start(index, layer);
       },
     };
   }
@@ -115,26 +115,30 @@ export class TargetConversion {
   /** Makes the image's documents, and stores all that is not stored yet; the manifest comes last. */
   async finish(layers: readonly ConvertedLayer[], isTop: boolean, dump: Dump): Promise<ImageResult> {
     const { options, layerOptions, known, signal } = this.#run;
+    const { destination, format } = this.#run.target;
     const { base, family } = options;
     const below = base ? [baseLayerOf(base, family, layerOptions.filesystem)] : [];
-    const output = outputOf(this.#node, [...below, ...layers], this.#run.target.format, options);
-    await dump(this.#run.target.format, output);
-    if (!options.upload) {
-      for (const [index, layer] of layers.entries()) if (layer.content) this.#layerDone(index, layer, "kept");
-      return this.#result("converted", output, layers);
+    if (options.upload) {
+      const uploads = this.#uploads!;
+      for (const [index, layer] of layers.entries()) uploads.start(index, layer);
+      if (base) await destination.putBlob(below[0].descriptor, base.content, { signal: uploads.signal });
+      await this.#run.referred?.store(layers, uploads.signal);
+      await uploads.finish();
     }
-    const { destination } = this.#run.target;
-    const uploads = this.#uploads!;
-    for (const [index, layer] of layers.entries()) uploads.start(index, layer);
-    if (base) await destination.putBlob(below[0].descriptor, base.content, { signal: uploads.signal });
-    await this.#run.referred?.store(layers, uploads.signal);
-    await uploads.finish();
+    const own: OutputLayer[] = [];
+    for (const layer of layers) own.push(await layer.output());
+    const output = outputOf(this.#node, [...below, ...own], format, options);
+    await dump(format, output);
+    if (!options.upload) {
+      for (const [index, layer] of layers.entries()) if (layer.content) this.#layerDone(index, own[index], "kept");
+      return this.#result("converted", output, own);
+    }
     await destination.putBlob(output.configDescriptor, new MemorySource(output.config, "config"), { signal });
     await this.#putManifest(output, isTop);
     if (this.#chain?.fingerprint === layerOptions.fingerprint) {
       await known.rememberManifest(this.#node.descriptor.digest, manifestFingerprint(layerOptions, options), output.descriptor);
     }
-    return this.#result("converted", output, layers);
+    return this.#result("converted", output, own);
   }
 
   /** Ends what is under way and frees scratch. */
@@ -170,6 +174,7 @@ export class TargetConversion {
     return new LayerUploads({
       destination: target.destination,
       slots: uploads,
+      identity: (layer) => `${this.#wanted[layer].key} ${fingerprint}`,
       layerSent: (layer, bytes) => options.observer.layerSent?.({ image: this.#image, layer }, bytes),
       layerStored: async (index, layer, result) => {
         this.#layerDone(index, layer, result);

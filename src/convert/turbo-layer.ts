@@ -5,13 +5,15 @@ import { LsmtWriter } from "../formats/lsmt/lsmt-writer.ts";
 import { MappingList } from "../formats/lsmt/mapping-list.ts";
 import { ZFileWriter } from "../formats/zfile/zfile-writer.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { DigestHash } from "../oci/digest.ts";
+import { DigestHash, type Digest } from "../oci/digest.ts";
 import { ARCHIVE_END, memberHead, memberPadding } from "../tar/member-head.ts";
+import { ConvertedLayer } from "./converted-layer.ts";
 import { turboDescriptor } from "./image-format.ts";
 import { storedLayer } from "./stored-layer.ts";
 import type { LayerIndex } from "./layer-index.ts";
 import { appendMetadata } from "./layer-metadata.ts";
-import type { ConvertedLayer, FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
+import type { FinishedPasses, LayerWriter, LayerWriterOptions } from "./layer-writer.ts";
+import type { OutputLayer } from "./output-image.ts";
 import { PAYLOAD_BLOCK_BYTES } from "./payload-packer.ts";
 import { mapToTar } from "./tar-mappings.ts";
 
@@ -68,8 +70,14 @@ export class TurboLayerWriter implements LayerWriter {
     ];
     const hash = new DigestHash();
     for await (const piece of gzipped(hashed(archive(members), hash), name)) await spool.write(piece);
-    const descriptor = turboDescriptor({ digest: await spool.digest(), size: spool.size }, family, filesystem, data);
-    return { descriptor, diffId: hash.digest(), content: spool, data, dataContent };
+    const diffId = hash.digest();
+    const { size } = spool;
+    const describe = (digest: Digest): OutputLayer => ({
+      descriptor: turboDescriptor({ digest, size }, family, filesystem, data),
+      diffId,
+      data,
+    });
+    return ConvertedLayer.made(spool, describe, { data, dataContent });
   }
 
   async #readable(index: LayerIndex | undefined): Promise<ReadableLayer> {

@@ -47,7 +47,7 @@ for (const count of [1, 2]) {
       `a byte of tar: ${perByte("bytesCopied").toFixed(3)} copied, ${perByte("bytesAllocated").toFixed(3)} allocated; a MiB: ${messages} messages`,
     );
     const hashed = after.bytesHashed - before.bytesHashed;
-    assert.ok(hashed < (STORED_BYTES + TAR_BYTES + 2 * blobBytes) * 1.001, `${hashed} bytes hashed`);
+    assert.ok(hashed < (STORED_BYTES + TAR_BYTES + blobBytes) * 1.001, `${hashed} bytes hashed`);
     assert.ok(perByte("bytesCopied") < 5, `${perByte("bytesCopied")} bytes copied for a byte of tar`);
     assert.ok(perByte("bytesAllocated") < 3.1, `${perByte("bytesAllocated")} bytes allocated for a byte of tar`);
     assert.ok(messages < 5.5, `${messages} messages for a MiB of tar`);
@@ -81,14 +81,17 @@ test("a conversion from repository to repository makes few requests, however lar
   await Promise.all([source.close(), destination.close()]);
   const counted = new Map<string, number>();
   for (const { method, url } of front.seen) {
-    const request = `${method} ${/manifests|blobs/.exec(url)?.[0]}`;
+    const request = `${method} ${/manifests|blobs|tags/.exec(url)?.[0]}`;
     counted.set(request, (counted.get(request) ?? 0) + 1);
   }
   assert.deepEqual(Object.fromEntries(counted), {
     "GET manifests": 1,
     "GET blobs": LAYERS.length + 1,
-    "HEAD blobs": LAYERS.length + 1,
+    "GET tags": 1,
+    // Of the config alone: of what comes into a repository without tags nothing else is looked for.
+    "HEAD blobs": 1,
     "POST blobs": LAYERS.length + 1,
+    "PATCH blobs": LAYERS.length,
     "PUT blobs": LAYERS.length + 1,
     "PUT manifests": 1,
   });

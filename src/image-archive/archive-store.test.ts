@@ -76,6 +76,7 @@ class ArchivedLayout implements ImageStore {
 
   putBlob = async (descriptor: Descriptor, content: ByteSource, call?: CallOptions): Promise<"uploaded" | "exists"> =>
     await this.#put(this.#layout.putBlob(descriptor, content, call));
+  putUnhashed: ImageStore["putUnhashed"] = async (content, call) => await this.#put(this.#layout.putUnhashed(content, call));
   putManifest = async (bytes: Uint8Array, mediaType: string, call: PutManifestOptions): Promise<Descriptor> =>
     await this.#put(this.#layout.putManifest(bytes, mediaType, call));
   mountBlob: ImageStore["mountBlob"] = async (descriptor, from, call) => await this.#layout.mountBlob(descriptor, from, call);

@@ -154,6 +154,10 @@ class ArchiveStore implements ImageStore {
     throw this.#isRead();
   }
 
+  async putUnhashed(): Promise<undefined> {
+    throw this.#isRead();
+  }
+
   async mountBlob(): Promise<boolean> {
     throw this.#isRead();
   }

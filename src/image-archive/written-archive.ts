@@ -8,7 +8,16 @@ import { openLayoutStore } from "../image-layout/layout-store.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { hexOf, parseDigest, type Digest } from "../oci/digest.ts";
 import { listImages } from "../oci/image-selection.ts";
-import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
+import type {
+  CallOptions,
+  ImageStore,
+  PutBlobResult,
+  PutManifestOptions,
+  PutUnhashedOptions,
+  ResolvedDocument,
+  ResolveTarget,
+  StoredBlob,
+} from "../oci/image-store.ts";
 import type { ImageIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
 import { formatReference, parseReference } from "../oci/reference.ts";
@@ -88,6 +97,11 @@ class WrittenArchive implements ImageStore {
   async putBlob(descriptor: Descriptor, content: ByteSource, options?: CallOptions): Promise<PutBlobResult> {
     this.#checkOpen();
     return await this.#layout.putBlob(descriptor, content, options);
+  }
+
+  async putUnhashed(content: ByteSource, options: PutUnhashedOptions): Promise<StoredBlob | undefined> {
+    this.#checkOpen();
+    return await this.#layout.putUnhashed(content, options);
   }
 
   async mountBlob(descriptor: Descriptor, from: string, options?: CallOptions): Promise<boolean> {

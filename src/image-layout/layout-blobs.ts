@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { readThrough, type ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
 import { DigestHash, hexOf, type Digest } from "../oci/digest.ts";
+import type { StoredBlob } from "../oci/image-store.ts";
 import { placeError } from "./layout-index.ts";
 
 const READ_BYTES = 1 << 20;
@@ -48,19 +49,29 @@ export async function* readBlob(directory: string, digest: Digest, size: number,
   checkBlob(path, { digest: hash.digest(), length }, { digest, length: size });
 }
 
-/** Writes under a temporary name, checks, and renames: a blob that has its name is whole. */
-export async function writeBlob(directory: string, digest: Digest, content: ByteSource, signal?: AbortSignal): Promise<void> {
-  const path = blobPath(directory, digest);
-  const temporary = join(directory, "blobs", "sha256", `.tmp-${randomUUID()}`);
+/**
+ * Writes under a temporary name, hashes what it writes, and renames: a blob that has its name is whole. Throws `CORRUPT` if it is not
+ * the one that is expected, if one is.
+ */
+export async function writeBlob(
+  directory: string,
+  content: ByteSource,
+  { expected, signal }: { readonly expected?: Digest; readonly signal?: AbortSignal | undefined },
+): Promise<StoredBlob> {
+  const blobs = join(directory, "blobs", "sha256");
+  const temporary = join(blobs, `.tmp-${randomUUID()}`);
   try {
-    await mkdir(join(directory, "blobs", "sha256"), { recursive: true });
-    const found = await copyContent(temporary, content, signal);
-    checkBlob(path, { digest: found, length: content.size }, { digest, length: content.size });
+    await mkdir(blobs, { recursive: true });
+    const digest = await copyContent(temporary, content, signal);
+    const path = blobPath(directory, expected ?? digest);
+    checkBlob(path, { digest, length: content.size }, { digest: expected ?? digest, length: content.size });
+    const result = (await blobSize(directory, digest)) === content.size ? "exists" : "uploaded";
     await rename(temporary, path);
+    return { digest, result };
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
     signal?.throwIfAborted();
-    throw placeError(path, error);
+    throw placeError(expected === undefined ? blobs : blobPath(directory, expected), error);
   }
 }
 

@@ -9,7 +9,15 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import { artifactTypeOf } from "../oci/manifest.ts";
 import { digestOf, type Digest } from "../oci/digest.ts";
 import { detectMediaType, MAX_MANIFEST_BYTES } from "../oci/document.ts";
-import type { CallOptions, ImageStore, PutBlobResult, PutManifestOptions, ResolvedDocument, ResolveTarget } from "../oci/image-store.ts";
+import type {
+  CallOptions,
+  ImageStore,
+  PutBlobResult,
+  PutManifestOptions,
+  ResolvedDocument,
+  ResolveTarget,
+  StoredBlob,
+} from "../oci/image-store.ts";
 import type { ImageIndex } from "../oci/index.ts";
 import { encodeJson } from "../oci/json.ts";
 import { OCI_INDEX } from "../oci/media-types.ts";
@@ -118,8 +126,14 @@ class LayoutStore implements ImageStore {
     if (content.size !== size) throw corrupt(`${this.name}: content of ${digest} is ${content.size} bytes, expected ${size}`);
     if (await this.#holdsWhole(digest, size, signal)) return "exists";
     await this.#create();
-    await writeBlob(this.#directory, digest, content, signal);
+    await writeBlob(this.#directory, content, { expected: digest, signal });
     return "uploaded";
+  }
+
+  /** What is there already is replaced: reading it, to see whether it is whole, would take as long. */
+  async putUnhashed(content: ByteSource, { signal }: CallOptions): Promise<StoredBlob> {
+    await this.#create();
+    return await writeBlob(this.#directory, content, { signal });
   }
 
   /** A layout has no repositories to take blobs from. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
-import { MemorySource } from "../bytes/source.ts";
+import { MemorySource, type ByteSource } from "../bytes/source.ts";
 import { digestOf, type Digest } from "./digest.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { ImageStore } from "./image-store.ts";
@@ -82,13 +82,38 @@ export function describeImageStore(kind: string, fixture: () => StoreFixture): v
     );
 
     it(
+      "stores what nobody has hashed out of one read of it",
+      withStore(async (store) => {
+        const { bytes, descriptor } = blobOf(randomBytes(2_500_000));
+        const content = new MemorySource(bytes);
+        let bytesRead = 0;
+        const observed: ByteSource = {
+          name: "content",
+          size: content.size,
+          read: async (offset, length) => {
+            assert.equal(offset, bytesRead);
+            bytesRead += length;
+            return await content.read(offset, length);
+          },
+          close: async () => {},
+        };
+        assert.deepEqual(await store.putUnhashed(observed, { identity: "content" }), { digest: descriptor.digest, result: "uploaded" });
+        assert.equal(bytesRead, bytes.length);
+        assert.deepEqual(await readAll(store.blobStream(descriptor)), bytes);
+        assert.equal(await store.putBlob(descriptor, content), "exists");
+      }),
+    );
+
+    it(
       "passes on the failure of a source that cannot be read",
       withStore(async (store) => {
         const { bytes, descriptor } = blobOf(randomBytes(1_500_000));
         const failure = new Error("disk on fire");
         const source = new MemorySource(bytes);
         source.read = async () => Promise.reject(failure);
-        await assert.rejects(store.putBlob(descriptor, source), (error: Error) => error === failure || error.cause === failure);
+        const isPassedOn = (error: Error): boolean => error === failure || error.cause === failure;
+        await assert.rejects(store.putBlob(descriptor, source), isPassedOn);
+        await assert.rejects(store.putUnhashed(source, { identity: "content" }), isPassedOn);
         assert.equal(await store.hasBlob(descriptor.digest), false);
       }),
     );

@@ -36,6 +36,16 @@ export interface PutBlobOptions extends CallOptions {
 
 export type PutBlobResult = "uploaded" | "exists";
 
+export interface PutUnhashedOptions extends CallOptions {
+  /** What another process that makes the same content calls it, too, so that it can go on with an upload that broke off. */
+  readonly identity: string;
+}
+
+export interface StoredBlob {
+  readonly digest: Digest;
+  readonly result: PutBlobResult;
+}
+
 /**
  * One image repository, wherever it lives: a registry or a layout directory. `image-store.contract.ts` tests each of them.
  *
@@ -77,6 +87,12 @@ export interface ImageStore {
    * content that contradicts the descriptor is `CORRUPT` and leaves no blob behind.
    */
   putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult>;
+
+  /**
+   * Stores content whose digest nobody knows, out of one read of it: it is hashed on the way. Undefined, and nothing is sent, where it
+   * should be known first, as the place may well have the blob.
+   */
+  putUnhashed(content: ByteSource, options: PutUnhashedOptions): Promise<StoredBlob | undefined>;
 
   /**
    * Whether the blob is there afterwards: because it was, or taken over from another repository of the same place. Never sends content,

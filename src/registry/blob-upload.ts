@@ -1,11 +1,11 @@
 import type { ByteSource } from "../bytes/source.ts";
-import type { Descriptor } from "../oci/descriptor.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { HttpResponse } from "./http.ts";
 import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
 import type { RememberedUpload, UploadJournal, UploadKey } from "./upload-journal.ts";
 import { openSession, pushScopes, resumeSession, type SessionPlace, type UploadSession } from "./upload-session.ts";
-import { VerifiedContent } from "./verified-content.ts";
+import { VerifiedContent, type ContentDigest } from "./verified-content.ts";
 
 /** A connection that brought this much was worth having; failures before it do not count any more. */
 const PROGRESS_BYTES = 1 << 20;
@@ -15,40 +15,41 @@ const SMALL_CHUNK_BYTES = 8 << 20;
 const JOURNALED_CHUNK_BYTES = 16 << 20;
 const OCTETS = { "content-type": "application/octet-stream" };
 
-export interface BlobUpload extends SessionPlace {
-  readonly descriptor: Descriptor;
+/** The registry looks at the digest once more in any case. */
+export interface BlobUpload extends SessionPlace, ContentDigest {
   readonly content: ByteSource;
-  /** The content is known to have the descriptor's digest; the registry looks at it once more in any case. */
-  readonly isHashed: boolean;
   /** Pieces of this size instead of one body. Undefined: as the registry and the journal want it. */
   readonly chunkBytes: number | undefined;
   readonly journal: UploadJournal | undefined;
+  /** Under which the journal keeps it. */
+  readonly identity: string;
 }
 
 /**
  * Sends the blob. After a failure it asks the registry how much has arrived and goes on from there; where the registry cannot tell, it
- * starts over with a new session. With a journal, an upload that another process began is gone on with in the same way.
+ * starts over with a new session. With a journal, an upload that another process began is gone on with in the same way. Returns the
+ * digest. One that is not known yet is sent behind the content; only what a registry takes as one body alone is read twice for it.
  */
-export async function uploadBlob(upload: BlobUpload): Promise<void> {
-  const { client, descriptor } = upload;
+export async function uploadBlob(upload: BlobUpload): Promise<Digest> {
+  const { client, content } = upload;
   const memory = memoryOf(upload);
-  let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES);
+  let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES) ?? (upload.digest === undefined ? content.size : undefined);
   let session = await rememberedSession(upload, memory);
   let furthest = session?.arrived ?? 0;
   let failures = 0;
   for (;;) {
     try {
       session ??= await openSession(upload);
-      await send(upload, session, session.arrived > 0 ? (chunkBytes ?? SMALL_CHUNK_BYTES) : chunkBytes, memory);
+      const digest = await send(upload, session, session.arrived > 0 ? (chunkBytes ?? SMALL_CHUNK_BYTES) : chunkBytes, memory);
       await memory?.forget();
-      return;
+      return digest;
     } catch (error) {
       const otherSize = session && otherChunkBytes(upload, session, chunkBytes, error);
       if (otherSize) ({ chunkBytes } = otherSize);
       const isPassing = session !== undefined && (otherSize !== undefined || isOfSession(error, session));
       failures++;
       await client.backoff.pauseOrThrow(isPassing ? startOver(error) : error, failures, upload);
-      session = session && mayHaveArrived(error, session) ? await resumeSession(upload, session, descriptor.size) : undefined;
+      session = session && mayHaveArrived(error, session) ? await resumeSession(upload, session, content.size) : undefined;
       if (!session) await memory?.forget();
       else if (session.arrived - furthest >= PROGRESS_BYTES) [furthest, failures] = [session.arrived, 0];
     }
@@ -63,10 +64,10 @@ interface UploadMemory {
 }
 
 /** Undefined for blobs that are sent again sooner than looked up. */
-function memoryOf({ journal, client, repository, descriptor, chunkBytes }: BlobUpload): UploadMemory | undefined {
-  if (!journal || descriptor.size <= (chunkBytes ?? JOURNALED_CHUNK_BYTES)) return undefined;
+function memoryOf({ journal, client, repository, content, identity, chunkBytes }: BlobUpload): UploadMemory | undefined {
+  if (!journal || content.size <= (chunkBytes ?? JOURNALED_CHUNK_BYTES)) return undefined;
   const { origin } = client.origin;
-  const key: UploadKey = { origin, repository, digest: descriptor.digest };
+  const key: UploadKey = { origin, repository, content: identity };
   return {
     find: async () => await journal.find(key),
     // Sessions elsewhere are not taken up again, so there is nothing to keep of them.
@@ -81,7 +82,7 @@ async function rememberedSession(upload: BlobUpload, memory: UploadMemory | unde
   if (!remembered) return undefined;
   const { location, arrived } = remembered;
   const isOwn = location.origin === upload.client.origin.origin && !location.username && !location.password;
-  const session = isOwn ? await resumeSession(upload, { url: location, minChunkBytes: 0 }, upload.descriptor.size) : undefined;
+  const session = isOwn ? await resumeSession(upload, { url: location, minChunkBytes: 0 }, upload.content.size) : undefined;
   if (session && session.arrived >= arrived) return session;
   await memory?.forget();
   return undefined;
@@ -89,10 +90,10 @@ async function rememberedSession(upload: BlobUpload, memory: UploadMemory | unde
 
 /**
  * How to cut what the registry refuses as it was cut: too large a body into pieces, too large pieces into smaller ones; and not at all
- * where the registry refuses the first of the pieces that only the journal wanted. Undefined: the failure has nothing to do with it.
+ * where the registry refuses the first of the pieces that only we wanted. Undefined: the failure has nothing to do with it.
  */
 function otherChunkBytes(
-  { chunkBytes: wanted }: BlobUpload,
+  { chunkBytes: wanted, content }: BlobUpload,
   { arrived }: UploadSession,
   chunkBytes: number | undefined,
   error: unknown,
@@ -100,7 +101,8 @@ function otherChunkBytes(
   const isRefusal = error instanceof RegistryError && error.status !== undefined && !error.retryable && wanted === undefined;
   if (!isRefusal || error.status === 401 || error.status === 403) return undefined;
   if (error.status === 413) return (chunkBytes ?? Infinity) > SMALL_CHUNK_BYTES ? { chunkBytes: SMALL_CHUNK_BYTES } : undefined;
-  return chunkBytes === JOURNALED_CHUNK_BYTES && arrived === 0 ? { chunkBytes: undefined } : undefined;
+  const isOurs = chunkBytes === JOURNALED_CHUNK_BYTES || chunkBytes === content.size;
+  return isOurs && arrived === 0 ? { chunkBytes: undefined } : undefined;
 }
 
 /**
@@ -131,18 +133,19 @@ async function send(
   session: UploadSession,
   chunkBytes: number | undefined,
   memory: UploadMemory | undefined,
-): Promise<void> {
-  const { client, descriptor, content, isHashed, what, signal } = upload;
-  const reader = new VerifiedContent(content, descriptor, what, { isHashed });
+): Promise<Digest> {
+  const { client, content, what, signal } = upload;
+  const reader = new VerifiedContent(content, what, upload);
   await reader.skip(session.arrived, signal);
-  let lastBytes = descriptor.size;
+  let lastBytes = content.size;
   if (chunkBytes !== undefined) {
     await sendChunks(upload, session, { chunkBytes: Math.max(chunkBytes, session.minChunkBytes), reader, memory });
     lastBytes = 0;
   }
+  const digest = await reader.digest(signal);
   const url = new URL(session.url);
   // Appended as text: writing the parsed query anew could spoil a signature in it.
-  url.search += `${url.search === "" ? "?" : "&"}digest=${encodeURIComponent(descriptor.digest)}`;
+  url.search += `${url.search === "" ? "?" : "&"}digest=${encodeURIComponent(digest)}`;
   const response = await reader.translating(async () =>
     client.open({
       method: "PUT",
@@ -156,6 +159,7 @@ async function send(
     }),
   );
   await response.discard();
+  return digest;
 }
 
 interface ChunkSending {
@@ -166,10 +170,10 @@ interface ChunkSending {
 
 /** PATCHes all of the content that has not arrived yet. */
 async function sendChunks(upload: BlobUpload, session: UploadSession, { chunkBytes, reader, memory }: ChunkSending): Promise<void> {
-  const { client, descriptor, what, signal } = upload;
-  while (session.arrived < descriptor.size) {
+  const { client, content, what, signal } = upload;
+  while (session.arrived < content.size) {
     const start = session.arrived;
-    const length = Math.min(chunkBytes, descriptor.size - start);
+    const length = Math.min(chunkBytes, content.size - start);
     const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };
     const response: HttpResponse = await reader.translating(async () =>
       client.open({

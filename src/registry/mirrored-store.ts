@@ -9,8 +9,10 @@ import type {
   PutBlobOptions,
   PutBlobResult,
   PutManifestOptions,
+  PutUnhashedOptions,
   ResolvedDocument,
   ResolveTarget,
+  StoredBlob,
 } from "../oci/image-store.ts";
 import type { Capability } from "./hosts-toml.ts";
 import { MirrorTurns } from "./mirror-turns.ts";
@@ -89,6 +91,10 @@ export class MirroredStore implements ImageStore {
 
   async putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult> {
     return await this.#target.putBlob(descriptor, content, options);
+  }
+
+  async putUnhashed(content: ByteSource, options: PutUnhashedOptions): Promise<StoredBlob | undefined> {
+    return await this.#target.putUnhashed(content, options);
   }
 
   async mountBlob(descriptor: Descriptor, from: string, options?: CallOptions): Promise<boolean> {

@@ -11,17 +11,20 @@ import type {
   PutBlobOptions,
   PutBlobResult,
   PutManifestOptions,
+  PutUnhashedOptions,
   ResolvedDocument,
   ResolveTarget,
+  StoredBlob,
 } from "../oci/image-store.ts";
 import { DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from "../oci/media-types.ts";
+import { parseJsonObject } from "../oci/json.ts";
 import { parseReferrer, type Referrer } from "../oci/referrers.ts";
 import { parseReference, parseTag, type RegistryReference } from "../oci/reference.ts";
 import type { Scope } from "./auth.ts";
 import { RegistryBlobSource } from "./blob-source.ts";
 import { streamBlob } from "./blob-stream.ts";
 import { mountBlob } from "./blob-mount.ts";
-import { uploadBlob } from "./blob-upload.ts";
+import { uploadBlob, type BlobUpload } from "./blob-upload.ts";
 import { RegistryClient, type RegistryCall, type RegistryOptions } from "./client.ts";
 import { parseContentRange } from "./content-range.ts";
 import { readBody, type HttpResponse } from "./http.ts";
@@ -32,6 +35,9 @@ import type { UploadJournal } from "./upload-journal.ts";
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
 /** May name another algorithm than ours; then it says nothing about a document whose SHA-256 is its name here. */
 const DIGEST_HEADER = "docker-content-digest";
+const TAGS_MS = 5000;
+/** Some registries list all tags whatever they are asked for; a list that is longer is not empty. */
+const MAX_TAGS_BYTES = 64 << 10;
 const WRONG_DOCUMENT = "try again; if it stays so, the registry or a proxy on the way to it is damaged";
 
 /** The repository of a reference; its tag and digest are not looked at. Sends nothing yet. */
@@ -52,6 +58,8 @@ class RegistryStore implements ImageStore {
   /** The last upload of each blob that is under way. */
   readonly #puts = new Map<Digest, Promise<unknown>>();
   #lastEntry: Promise<unknown> = Promise.resolve();
+  /** Whether the repository had no tag when that was asked, and no document was found before. */
+  #vacancy: Promise<boolean> | undefined;
 
   constructor({ host, repository }: RegistryReference, options: RegistryOptions) {
     this.name = `${host}/${repository}`;
@@ -95,11 +103,13 @@ class RegistryStore implements ImageStore {
     signal: AbortSignal | undefined,
   ): Promise<{ bytes: Uint8Array; contentType: string | undefined; stated: string | undefined }> {
     const call = { method: "GET", url: this.#path("manifests", name), headers: { accept: ACCEPTED_DOCUMENTS } } as const;
-    return await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what, signal }, async (response) => ({
+    const document = await this.#client.call({ ...call, scopes: this.#pull, expect: [200], what, signal }, async (response) => ({
       bytes: await readSmall(response, MAX_MANIFEST_BYTES, what),
       contentType: response.header("content-type"),
       stated: response.header(DIGEST_HEADER),
     }));
+    this.#vacancy ??= Promise.resolve(false);
+    return document;
   }
 
   async blob({ digest, size }: Descriptor): Promise<Uint8Array> {
@@ -198,9 +208,47 @@ class RegistryStore implements ImageStore {
     if (content.size !== size) throw corrupt(`${what}: content to upload is ${content.size} bytes, expected ${size}`);
     const signal = this.#client.joinSignal(options.signal);
     if (await this.#holds(descriptor, signal)) return "exists";
-    const place = { client: this.#client, repository: this.#repository, what, signal };
-    await uploadBlob({ ...place, descriptor, content, isHashed, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads });
+    await uploadBlob({ ...this.#uploadPlace(what, signal), content, digest, isHashed, identity: digest });
     return "uploaded";
+  }
+
+  /** Only into a repository without a tag: others share layers with what comes. */
+  async putUnhashed(content: ByteSource, { identity, signal: ownSignal }: PutUnhashedOptions): Promise<StoredBlob | undefined> {
+    const signal = this.#client.joinSignal(ownSignal);
+    if (!(await (this.#vacancy ??= this.#isVacant()))) return undefined;
+    signal?.throwIfAborted();
+    const what = `${this.name}: a blob of ${content.size} bytes`;
+    const digest = await uploadBlob({ ...this.#uploadPlace(what, signal), content, digest: undefined, isHashed: false, identity });
+    return { digest, result: "uploaded" };
+  }
+
+  #uploadPlace(what: string, signal: AbortSignal | undefined): Omit<BlobUpload, "content" | "digest" | "isHashed" | "identity"> {
+    const [client, repository] = [this.#client, this.#repository];
+    return { client, repository, what, signal, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads };
+  }
+
+  /** A registry that does not say soon whether there are tags may have some: it costs time to list many. */
+  async #isVacant(): Promise<boolean> {
+    const what = `${this.name}: tags`;
+    const deadline = AbortSignal.timeout(TAGS_MS);
+    const signal = this.#client.joinSignal(deadline);
+    const call = {
+      method: "GET",
+      url: `/${this.#repository}/tags/list?n=1`,
+      scopes: this.#push,
+      expect: [200, 404],
+      what,
+      signal,
+    } as const;
+    try {
+      const response = await this.#client.open(call);
+      if (response.status !== 404) return isWithoutTags(await readBody(response, MAX_TAGS_BYTES), what);
+      await response.discard();
+      return true;
+    } catch (error) {
+      if (deadline.aborted || error instanceof LazyError) return false;
+      throw error;
+    }
   }
 
   async mountBlob(descriptor: Descriptor, from: string, options: CallOptions = {}): Promise<boolean> {
@@ -298,6 +346,11 @@ function passingMismatch(error: unknown): unknown {
   if (!(error instanceof RegistryError) || error.status !== 400 || !error.message.includes("400 DIGEST_INVALID")) return error;
   const { code, message, status, url, retryAfterMs } = error;
   return new RegistryError(code, message, { status, url, retryAfterMs, retryable: true }, { cause: error });
+}
+
+function isWithoutTags(bytes: Uint8Array, what: string): boolean {
+  const { tags } = parseJsonObject(bytes, what);
+  return tags === null || (Array.isArray(tags) && tags.length === 0);
 }
 
 /** Of a blob of which a byte was asked for; undefined if the registry does not say. */

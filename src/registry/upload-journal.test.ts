@@ -9,7 +9,7 @@ const HOUR_MS = 3600 * 1000;
 const upload = { location: new URL("https://registry.example/v2/a/b/blobs/uploads/1?_state=secret"), arrived: 5_000_000 };
 
 function keyOf(name: string): UploadKey {
-  return { origin: "https://registry.example", repository: "a/b", digest: digestOf(Buffer.from(name)) };
+  return { origin: "https://registry.example", repository: "a/b", content: digestOf(Buffer.from(name)) };
 }
 
 /** Runs a test with a journal in a directory that does not exist yet, at a time that the test may change. */
@@ -88,7 +88,7 @@ describe("a directory of half-made uploads", () => {
         text.slice(0, -1),
         `${text}${" ".repeat(20_000)}`,
         ...[
-          { digest: digestOf(Buffer.from("z")) },
+          { content: digestOf(Buffer.from("z")) },
           { location: "no address" },
           { location: 5 },
           { arrived: -1 },

@@ -3,7 +3,6 @@ import { constants } from "node:fs";
 import { mkdir, open, readdir, rename, stat, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LazyError, messageOf } from "../errors.ts";
-import type { Digest } from "../oci/digest.ts";
 import { encodeJson, parseJsonObject, requireString } from "../oci/json.ts";
 
 /** Which upload is meant. */
@@ -11,7 +10,8 @@ export interface UploadKey {
   /** Scheme, host and port of the registry. */
   readonly origin: string;
   readonly repository: string;
-  readonly digest: Digest;
+  /** What is sent: its digest, or what whoever makes it calls it. */
+  readonly content: string;
 }
 
 /** How far an upload has got. */
@@ -99,8 +99,8 @@ export class UploadDirectory implements UploadJournal {
     await remove(this.#path(key));
   }
 
-  #path({ origin, repository, digest }: UploadKey): string {
-    const name = createHash("sha256").update(`${origin}\n${repository}\n${digest}`).digest("hex");
+  #path({ origin, repository, content }: UploadKey): string {
+    const name = createHash("sha256").update(`${origin}\n${repository}\n${content}`).digest("hex");
     return join(this.#directory, `${name}.json`);
   }
 
@@ -144,7 +144,7 @@ async function readSmallFile(path: string): Promise<Uint8Array | undefined> {
 
 function parseEntry(bytes: Uint8Array, key: UploadKey, path: string): Entry | undefined {
   const raw = parseJsonObject(bytes, path);
-  const isOwn = raw["origin"] === key.origin && raw["repository"] === key.repository && raw["digest"] === key.digest;
+  const isOwn = raw["origin"] === key.origin && raw["repository"] === key.repository && raw["content"] === key.content;
   const location = URL.parse(requireString(raw, "location", path));
   const { arrived, at, owner } = raw;
   if (!isOwn || location === null || !isCount(arrived) || !isCount(at) || !isCount(owner)) return undefined;

@@ -1,42 +1,60 @@
 import { readThrough, type ByteSource } from "../bytes/source.ts";
 import { corrupt } from "../errors.ts";
-import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash, type Digest } from "../oci/digest.ts";
 
 const READ_BYTES = 1 << 20;
 /** One that is being sent, one that is being read, and one more that is sent still when it was short. */
 const BUFFERS = 3;
 
-/** Hands out the content once, front to back. Unless it is hashed already, its last bytes are held back until its digest has been checked. */
+export interface ContentDigest {
+  /** Undefined: it is what the content turns out to have. */
+  readonly digest: Digest | undefined;
+  /** The content is known to have it. */
+  readonly isHashed: boolean;
+}
+
+/**
+ * Hands out the content front to back, and hashes it on the way unless that has been done. The last bytes of what contradicts its
+ * digest are not handed out.
+ */
 export class VerifiedContent {
   readonly #content: ByteSource;
-  readonly #descriptor: Descriptor;
+  readonly #expected: Digest | undefined;
   readonly #what: string;
   readonly #hash: DigestHash | undefined;
+  /** How much of the content the hash has seen. */
+  #hashed = 0;
+  #found: Digest | undefined;
   /** Pieces are read into these by turns: whoever sends a piece asks for the next one only when it has left. */
   readonly #buffers: Buffer[] = [];
   #failure: unknown;
 
   /** `what` names the blob in messages. */
-  constructor(content: ByteSource, descriptor: Descriptor, what: string, { isHashed }: { readonly isHashed: boolean }) {
+  constructor(content: ByteSource, what: string, { digest, isHashed }: ContentDigest) {
     this.#content = content;
-    this.#descriptor = descriptor;
+    this.#expected = digest;
     this.#what = what;
     this.#hash = isHashed ? undefined : new DigestHash();
   }
 
   /** Takes what has been sent before into the digest. */
   async skip(length: number, signal: AbortSignal | undefined): Promise<void> {
-    if (!this.#hash) return;
-    for await (const _ of this.read(0, length)) signal?.throwIfAborted();
+    if (!this.#hash || this.#hashed >= length) return;
+    for await (const _ of this.read(this.#hashed, length - this.#hashed)) signal?.throwIfAborted();
+  }
+
+  /** The digest of the whole content; reads what has not been handed out yet if it is not known. */
+  async digest(signal: AbortSignal | undefined): Promise<Digest> {
+    if (this.#expected !== undefined) return this.#expected;
+    await this.skip(this.#content.size, signal);
+    return this.#finish();
   }
 
   async *read(start: number, length: number): AsyncGenerator<Uint8Array> {
     try {
       for (let at = start; at < start + length; at += READ_BYTES) {
         const bytes = await this.#piece(at, Math.min(READ_BYTES, start + length - at));
-        this.#hash?.update(bytes);
-        if (this.#hash && at + bytes.length === this.#descriptor.size) this.#check(this.#hash.digest());
+        this.#take(bytes, at);
         yield bytes;
       }
     } catch (error) {
@@ -62,8 +80,17 @@ export class VerifiedContent {
     }
   }
 
-  #check(found: Digest): void {
-    const { digest } = this.#descriptor;
-    if (found !== digest) throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${digest}`);
+  #take(bytes: Uint8Array, at: number): void {
+    if (at !== this.#hashed) return;
+    this.#hash?.update(bytes);
+    this.#hashed += bytes.length;
+    if (this.#hash && this.#hashed === this.#content.size) this.#finish();
+  }
+
+  #finish(): Digest {
+    const found = (this.#found ??= this.#hash!.digest());
+    if (this.#expected !== undefined && found !== this.#expected)
+      throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${this.#expected}`);
+    return found;
   }
 }

@@ -28,6 +28,8 @@ interface Stage {
   readonly requests: string;
   /** Which one, of several of a class. */
   readonly which: "first" | "last";
+  /** Whether the repository has an image already; undefined if that makes no difference. */
+  readonly isUsed: boolean | undefined;
 }
 
 const STAGES: readonly Stage[] = [
@@ -35,17 +37,20 @@ const STAGES: readonly Stage[] = [
   stage("the config is read", "image", "read document", "GET config"),
   stage("the first layer is read", "image", "read layer", "GET layer"),
   stage("the last layer is read", "image", "read layer", "GET layer", "last"),
-  stage("the registry is asked for a layer", "image", "look for blob", "HEAD blob"),
+  stage("the registry is asked for tags", "image", "look for tags", "GET tags"),
+  stage("the registry is asked for a layer", "image", "look for blob", "HEAD blob", "first", true),
   stage("the registry is asked for the config", "image", "look for blob", "HEAD blob", "last"),
   stage("the upload of a layer starts", "image", "start upload", "POST upload"),
   stage("the upload of the config starts", "image", "start upload", "POST upload", "last"),
-  stage("a layer is uploaded", "image", "upload", "PUT upload"),
+  stage("a layer is uploaded", "image", "upload", "PUT upload", "first", true),
+  stage("a layer is uploaded that nobody has hashed", "image", "send content", "PATCH upload", "first", false),
+  stage("the digest of a layer is sent", "image", "send digest", "PUT upload", "first", false),
   stage("the config is uploaded", "image", "upload", "PUT upload", "last"),
   stage("the tag is set", "image", "store document", "PUT by tag"),
   stage("the first manifest of an index is read", "index", "read document", "GET by digest"),
   stage("the last manifest of an index is read", "index", "read document", "GET by digest", "last"),
   stage("the last layer of an index is read", "index", "read layer", "GET layer", "last"),
-  stage("the last blob of an index is uploaded", "index", "upload", "PUT upload", "last"),
+  stage("the last blob of an index is uploaded", "index", "upload", "PUT upload", "last", true),
   stage("the first manifest of an index is stored", "index", "store document", "PUT by digest"),
   stage("the last manifest of an index is stored", "index", "store document", "PUT by digest", "last"),
   stage("the tag of an index is set", "index", "store document", "PUT by tag"),
@@ -62,10 +67,21 @@ let configs: ReadonlySet<string>;
 let previous = "";
 let cases = 0;
 const expected: Record<ImageName, string> = { image: "", index: "" };
-const recorded: Record<ImageName, string[]> = { image: [], index: [] };
+/** What is asked of a repository with an image, and of one without. */
+const recorded: Record<ImageName, Record<"used" | "vacant", string[]>> = {
+  image: { used: [], vacant: [] },
+  index: { used: [], vacant: [] },
+};
 
-function stage(name: string, image: ImageName, kind: RequestKind, requests: string, which: Stage["which"] = "first"): Stage {
-  return { name, image, kind, requests, which };
+function stage(
+  name: string,
+  image: ImageName,
+  kind: RequestKind,
+  requests: string,
+  which: Stage["which"] = "first",
+  isUsed?: boolean,
+): Stage {
+  return { name, image, kind, requests, which, isUsed };
 }
 
 before(async () => {
@@ -75,9 +91,13 @@ before(async () => {
   await using front = await startHostileRegistry(registry.host);
   previous = await convert(front, "other", "previous");
   for (const image of ["image", "index"] as const) {
-    front.reset();
-    expected[image] = await convert(front, image, `undisturbed-${image}`);
-    recorded[image] = front.seen.map(requestClass);
+    for (const state of ["used", "vacant"] as const) {
+      const repository = `undisturbed-${state}-${image}`;
+      if (state === "used") await useRepository(repository);
+      front.reset();
+      expected[image] = await convert(front, image, repository);
+      recorded[image][state] = front.seen.map(requestClass);
+    }
   }
 });
 
@@ -119,6 +139,7 @@ async function pushSources(): Promise<Set<string>> {
 function requestClass({ method, url }: SeenRequest): string {
   const path = url.split("?")[0];
   const name = path.slice(path.lastIndexOf("/") + 1);
+  if (path.endsWith("/tags/list")) return `${method} tags`;
   if (path.includes("/manifests/")) return `${method} by ${name.startsWith("sha256:") ? "digest" : "tag"}`;
   if (path.includes("/blobs/uploads/")) return `${method} upload`;
   if (method === "GET" && path.includes("/blobs/")) return configs.has(name) ? "GET config" : "GET layer";
@@ -168,7 +189,7 @@ function tagged(repository: string): string | undefined {
 test("the stages are all that conversions ask registries for", () => {
   for (const image of ["image", "index"] as const) {
     const known = new Set(STAGES.filter((one) => image === "index" || one.image === image).map((one) => one.requests));
-    assert.deepEqual(new Set(recorded[image]), known, image);
+    assert.deepEqual(new Set([...recorded[image].used, ...recorded[image].vacant]), known, image);
   }
 });
 
@@ -187,24 +208,31 @@ describe("a conversion", { concurrency: CONCURRENCY }, () => {
   }
 });
 
+/** Puts the image into it that was converted before all others. */
+async function useRepository(repository: string): Promise<void> {
+  await cp(storage("repositories/previous"), storage("repositories", repository), { recursive: true });
+}
+
 function isFirstOfItsSort(one: Stage): boolean {
-  return one === STAGES.find(({ requests }) => requests === one.requests);
+  return one === STAGES.find(({ requests, kind }) => requests === one.requests && kind === one.kind);
 }
 
 async function checkFault(one: Stage, row: FaultRow, times: number, outcome: Outcome): Promise<void> {
   const repository = `case-${++cases}`;
   // Every other repository has an image under the tag already.
-  const before = cases % 2 === 0 ? undefined : previous;
-  if (before !== undefined) await cp(storage("repositories/previous"), storage("repositories", repository), { recursive: true });
+  const before = (one.isUsed ?? cases % 2 === 1) ? previous : undefined;
+  if (before !== undefined) await useRepository(repository);
   await using front = await startHostileRegistry(registry.host);
-  const hit = injectAt(front, one, row, times);
+  const hit = injectAt(front, one, row, times, before === undefined ? "vacant" : "used");
   const pauses: Pause[] = [];
   const result = await convert(front, one.image, repository, { timeouts: timeoutsFor(one, row), pauses }).catch((error: unknown) => error);
   assert.notEqual(hit.length, 0, "the fault has happened");
   if (outcome === "right") {
     assert.equal(result, expected[one.image], String(result));
     const longest = Math.max(0, ...pauses.map((pause) => pause.milliseconds));
-    assert.ok(longest >= (row.pauseMs ?? 0), `paused for ${longest} ms at most`);
+    // Who is not told at once whether there are tags does without.
+    const least = one.kind === "look for tags" ? 0 : (row.pauseMs ?? 0);
+    assert.ok(longest >= least, `paused for ${longest} ms at most`);
   } else {
     assertFailure(result, outcome, front.host, hit);
     const isTriedAgain = pauses.some(({ reason }) => outcome.cause.test(reason));
@@ -218,9 +246,9 @@ async function checkFault(one: Stage, row: FaultRow, times: number, outcome: Out
 }
 
 /** Injects the fault at the stage's request; gives where that request will be. */
-function injectAt(front: HostileRegistry, one: Stage, row: FaultRow, times: number): SeenRequest[] {
+function injectAt(front: HostileRegistry, one: Stage, row: FaultRow, times: number, state: "used" | "vacant"): SeenRequest[] {
   const hit: SeenRequest[] = [];
-  const count = recorded[one.image].filter((name) => name === one.requests).length;
+  const count = recorded[one.image][state].filter((name) => name === one.requests).length;
   let before = one.which === "first" ? 0 : count - 1;
   front.inject((request) => {
     if (requestClass(request) !== one.requests || before-- > 0) return undefined;

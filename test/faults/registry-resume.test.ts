@@ -45,16 +45,25 @@ async function withStore<T>(use: (store: ImageStore) => Promise<T>, options: Reg
 }
 
 const put = async (store: ImageStore): Promise<string> => await store.putBlob(blob, new MemorySource(bytes));
-const methods = (): string => front.seen.map(({ method }) => method).join(" ");
+
+async function putUnhashed(store: ImageStore): Promise<string | undefined> {
+  const stored = await store.putUnhashed(new MemorySource(bytes), { identity: blob.digest });
+  assert.equal(stored?.digest ?? blob.digest, blob.digest);
+  return stored?.result;
+}
+
+const methods = (): string => front.seen.map(({ method, url }) => (url.includes("/tags/list") ? "TAGS" : method)).join(" ");
 const ranges = (): string[] => front.seen.flatMap(({ headers }) => headers["content-range"] ?? []);
-const keyOf = (host: string): UploadKey => ({ origin: `http://${host}`, repository, digest: blob.digest });
+const keyOf = (host: string): UploadKey => ({ origin: `http://${host}`, repository, content: blob.digest });
+
+const isSession = (method: string, url: string): boolean => method === "GET" && url.includes("/uploads/");
 
 /** Lets this many pieces through and then nothing any more, as if the process had been killed between two of them. */
-async function leaveHalfMade(pieces: number): Promise<void> {
-  front.inject(({ method }) => (method === "PATCH" || method === "GET" ? { kind: "reset" } : undefined), Infinity);
+async function leaveHalfMade(pieces: number, putting: typeof putUnhashed): Promise<void> {
+  front.inject(({ method, url }) => (method === "PATCH" || isSession(method, url) ? { kind: "reset" } : undefined), Infinity);
   let left = pieces;
   front.inject(({ method }) => (method === "PATCH" && left-- > 0 ? { kind: "headers", headers: {} } : undefined), pieces);
-  await assert.rejects(withStore(put, { retry: { tries: 1 } }), { code: "UNAVAILABLE" });
+  await assert.rejects(withStore(putting, { retry: { tries: 1 } }), { code: "UNAVAILABLE" });
   assert.equal((await readdir(directory.path)).length, 1);
   front.reset();
 }
@@ -80,136 +89,144 @@ for (const [kind, upstream] of [
   ["docker's registry", () => docker.host],
   ["a registry that keeps to the specification", () => conforming.host],
 ] as const) {
-  describe(`an upload to ${kind} that was left half-made`, () => {
-    before(async () => {
-      front = await startHostileRegistry(upstream());
-    });
-    beforeEach(async () => {
-      directory = await TemporaryDirectory.create();
-      repository = `resume/r${repositories++}`;
-    });
-    afterEach(async () => {
-      front.reset();
-      await directory[Symbol.asyncDispose]();
-    });
-    after(async () => front.stop());
+  for (const [what, putting, look] of [
+    ["an upload", put, "HEAD"],
+    ["an upload of what nobody has hashed", putUnhashed, "TAGS"],
+  ] as const) {
+    describe(`${what} to ${kind} that was left half-made`, () => {
+      before(async () => {
+        front = await startHostileRegistry(upstream());
+      });
+      beforeEach(async () => {
+        directory = await TemporaryDirectory.create();
+        repository = `resume/r${repositories++}`;
+      });
+      afterEach(async () => {
+        front.reset();
+        await directory[Symbol.asyncDispose]();
+      });
+      after(async () => front.stop());
 
-    it("is gone on with by another process, which sends only the rest", async () => {
-      await leaveHalfMade(3);
-      assert.equal(await withStore(put), "uploaded");
-      assert.equal(methods(), "HEAD GET PATCH PATCH PUT");
-      assert.deepEqual(ranges(), ["1500000-1999999", "2000000-2299999"]);
-      await assertWhole();
-    });
+      it("is gone on with by another process, which sends only the rest", async () => {
+        await leaveHalfMade(3, putting);
+        assert.equal(await withStore(putting), "uploaded");
+        assert.equal(methods(), `${look} GET PATCH PATCH PUT`);
+        assert.deepEqual(ranges(), ["1500000-1999999", "2000000-2299999"]);
+        await assertWhole();
+      });
 
-    it("needs only its end when all has arrived", async () => {
-      front.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
-      await assert.rejects(withStore(put, { retry: { tries: 1 } }), { code: "UNAVAILABLE" });
-      front.reset();
-      assert.equal(await withStore(put), "uploaded");
-      assert.equal(methods(), "HEAD GET PUT");
-      await assertWhole();
-    });
+      it("needs only its end when all has arrived", async () => {
+        front.inject(({ method }) => (method === "PUT" ? { kind: "reset" } : undefined), Infinity);
+        await assert.rejects(withStore(putting, { retry: { tries: 1 } }), { code: "UNAVAILABLE" });
+        front.reset();
+        assert.equal(await withStore(putting), "uploaded");
+        assert.equal(methods(), `${look} GET PUT`);
+        await assertWhole();
+      });
 
-    it("is gone on with after a process was killed", async () => {
-      const file = directory.join("content");
-      await writeFile(file, bytes);
-      const url = (path: string): string => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).href);
-      const script = `
+      it("is gone on with after a process was killed", async () => {
+        const file = directory.join("content");
+        await writeFile(file, bytes);
+        const url = (path: string): string => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).href);
+        const script = `
         import { FileSource } from ${url("bytes/file.ts")};
         import { openRegistryStore } from ${url("registry/registry-store.ts")};
         import { UploadDirectory } from ${url("registry/upload-journal.ts")};
         const uploads = new UploadDirectory(${JSON.stringify(directory.join("uploads"))}, { now: Date.now });
         const reference = { kind: "registry", host: "${front.host}", repository: "${repository}" };
         const store = openRegistryStore(reference, { uploads, uploadChunkBytes: ${CHUNK_BYTES} });
-        await store.putBlob(${JSON.stringify(blob)}, await FileSource.open(${JSON.stringify(file)}));`;
-      let pieces = 0;
-      const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", "--input-type=module-typescript", "-e", script], {
-        stdio: ["ignore", "ignore", "inherit"],
+        const content = await FileSource.open(${JSON.stringify(file)});
+        await store.${putting === put ? "putBlob" : "putUnhashed"}(...${putting === put ? `[${JSON.stringify(blob)}, content]` : `[content, { identity: "${blob.digest}" }]`});`;
+        let pieces = 0;
+        const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", "--input-type=module-typescript", "-e", script], {
+          stdio: ["ignore", "ignore", "inherit"],
+        });
+        front.inject(({ method }) => {
+          if (method !== "PATCH" || ++pieces < 3) return undefined;
+          child.kill("SIGKILL");
+          return { kind: "hang" };
+        }, Infinity);
+        const [, signal] = (await once(child, "exit")) as [number | null, string | null];
+        assert.equal(signal, "SIGKILL");
+        front.reset();
+        const uploads = new UploadDirectory(directory.join("uploads"), { now: Date.now });
+        assert.equal(await withStore(putting, { uploads }), "uploaded");
+        assert.equal(methods(), `${look} GET PATCH PATCH PATCH PUT`);
+        assert.equal(ranges()[0], "1000000-1499999");
+        assert.deepEqual(await readdir(directory.join("uploads")), []);
       });
-      front.inject(({ method }) => {
-        if (method !== "PATCH" || ++pieces < 3) return undefined;
-        child.kill("SIGKILL");
-        return { kind: "hang" };
-      }, Infinity);
-      const [, signal] = (await once(child, "exit")) as [number | null, string | null];
-      assert.equal(signal, "SIGKILL");
-      front.reset();
-      const uploads = new UploadDirectory(directory.join("uploads"), { now: Date.now });
-      assert.equal(await withStore(put, { uploads }), "uploaded");
-      assert.equal(methods(), "HEAD GET PATCH PATCH PATCH PUT");
-      assert.equal(ranges()[0], "1000000-1499999");
-      assert.deepEqual(await readdir(directory.join("uploads")), []);
-    });
 
-    it("starts over when the registry has forgotten it", async () => {
-      await leaveHalfMade(2);
-      front.inject(({ method }) => (method === "GET" ? { kind: "answer", status: 404 } : undefined));
-      assert.equal(await withStore(put), "uploaded");
-      assert.match(methods(), /^HEAD GET POST( PATCH){5} PUT$/);
-      await assertWhole();
-    });
-
-    it("starts over when the registry has less than it acknowledged", async () => {
-      await leaveHalfMade(2);
-      front.inject(({ method }) => (method === "GET" ? { kind: "answer", status: 204, headers: { range: "0-499999" } } : undefined));
-      assert.equal(await withStore(put), "uploaded");
-      assert.match(methods(), /^HEAD GET POST( PATCH){5} PUT$/);
-      await assertWhole();
-    });
-
-    it("starts over when something else has got into it", async () => {
-      await leaveHalfMade(2);
-      const found = await new UploadDirectory(directory.path, { now: Date.now }).find(keyOf(front.host));
-      assert.ok(found);
-      const headers = { "content-type": "application/octet-stream", "content-range": "1000000-1499999" };
-      const answer = await fetch(found.location, { method: "PATCH", body: Buffer.alloc(500_000), headers });
-      const location = new URL(answer.headers.get("location") ?? "", found.location);
-      await new UploadDirectory(directory.path, { now: Date.now }).remember(keyOf(front.host), { location, arrived: 1_500_000 });
-      front.seen.length = 0;
-      assert.equal(await withStore(put), "uploaded");
-      assert.match(methods(), /^HEAD GET PATCH PATCH PUT POST( PATCH){5} PUT$/);
-      await assertWhole();
-    });
-
-    it("starts over when its entry is damaged", async () => {
-      await leaveHalfMade(2);
-      for (const name of await readdir(directory.path)) await writeFile(directory.join(name), '{"arrived":');
-      assert.equal(await withStore(put), "uploaded");
-      assert.match(methods(), /^HEAD POST( PATCH){5} PUT$/);
-      await assertWhole();
-    });
-
-    it("starts over when its entry has expired", async () => {
-      await leaveHalfMade(2);
-      const uploads = new UploadDirectory(directory.path, { now: () => Date.now() + 25 * 3600 * 1000 });
-      assert.equal(await withStore(put, { uploads }), "uploaded");
-      assert.match(methods(), /^HEAD POST( PATCH){5} PUT$/);
-    });
-
-    it("is not looked for at another place than the registry, whatever the entry says", async () => {
-      await using stranger = await startHostileRegistry();
-      const uploads = new UploadDirectory(directory.path, { now: Date.now });
-      for (const location of [`http://${stranger.host}/v2/x?_state=1`, `http://me:pw@${front.host}/v2/x`, "file:///etc/passwd"]) {
-        repository = `resume/r${repositories++}`;
-        await uploads.remember(keyOf(front.host), { location: new URL(location), arrived: 1000 });
-        assert.equal(await withStore(put, { credentials: new FixedCredentials("me", "hunter2") }), "uploaded");
-      }
-      assert.deepEqual(stranger.seen, []);
-      assert.ok(!methods().includes("GET"));
-    });
-
-    it("shows the address of its session to nobody", async () => {
-      const events: unknown[] = [];
-      const observer = { answered: (event: unknown) => events.push(event), waiting: (event: unknown) => events.push(event) };
-      front.inject(({ method, url }) => (method === "PATCH" && url.includes("?") ? { kind: "reset" } : undefined), Infinity);
-      await assert.rejects(withStore(put, { observer }), (error: Error) => {
-        assert.doesNotMatch(JSON.stringify([error, error.message, error.stack, events]), /state=/);
-        return true;
+      it("starts over when the registry has forgotten it", async () => {
+        await leaveHalfMade(2, putting);
+        front.inject(({ method, url }) => (isSession(method, url) ? { kind: "answer", status: 404 } : undefined));
+        assert.equal(await withStore(putting), "uploaded");
+        assert.match(methods().replace(look, "LOOK"), /^LOOK GET POST( PATCH){5} PUT$/);
+        await assertWhole();
       });
-      assert.ok(JSON.stringify(events).includes('"status":0'));
+
+      it("starts over when the registry has less than it acknowledged", async () => {
+        await leaveHalfMade(2, putting);
+        front.inject(({ method, url }) =>
+          isSession(method, url) ? { kind: "answer", status: 204, headers: { range: "0-499999" } } : undefined,
+        );
+        assert.equal(await withStore(putting), "uploaded");
+        assert.match(methods().replace(look, "LOOK"), /^LOOK GET POST( PATCH){5} PUT$/);
+        await assertWhole();
+      });
+
+      it("starts over when something else has got into it", async () => {
+        await leaveHalfMade(2, putting);
+        const found = await new UploadDirectory(directory.path, { now: Date.now }).find(keyOf(front.host));
+        assert.ok(found);
+        const headers = { "content-type": "application/octet-stream", "content-range": "1000000-1499999" };
+        const answer = await fetch(found.location, { method: "PATCH", body: Buffer.alloc(500_000), headers });
+        const location = new URL(answer.headers.get("location") ?? "", found.location);
+        await new UploadDirectory(directory.path, { now: Date.now }).remember(keyOf(front.host), { location, arrived: 1_500_000 });
+        front.seen.length = 0;
+        assert.equal(await withStore(putting), "uploaded");
+        assert.match(methods().replace(look, "LOOK"), /^LOOK GET PATCH PATCH PUT POST( PATCH){5} PUT$/);
+        await assertWhole();
+      });
+
+      it("starts over when its entry is damaged", async () => {
+        await leaveHalfMade(2, putting);
+        for (const name of await readdir(directory.path)) await writeFile(directory.join(name), '{"arrived":');
+        assert.equal(await withStore(putting), "uploaded");
+        assert.match(methods().replace(look, "LOOK"), /^LOOK POST( PATCH){5} PUT$/);
+        await assertWhole();
+      });
+
+      it("starts over when its entry has expired", async () => {
+        await leaveHalfMade(2, putting);
+        const uploads = new UploadDirectory(directory.path, { now: () => Date.now() + 25 * 3600 * 1000 });
+        assert.equal(await withStore(putting, { uploads }), "uploaded");
+        assert.match(methods().replace(look, "LOOK"), /^LOOK POST( PATCH){5} PUT$/);
+      });
+
+      it("is not looked for at another place than the registry, whatever the entry says", async () => {
+        await using stranger = await startHostileRegistry();
+        const uploads = new UploadDirectory(directory.path, { now: Date.now });
+        for (const location of [`http://${stranger.host}/v2/x?_state=1`, `http://me:pw@${front.host}/v2/x`, "file:///etc/passwd"]) {
+          repository = `resume/r${repositories++}`;
+          await uploads.remember(keyOf(front.host), { location: new URL(location), arrived: 1000 });
+          assert.equal(await withStore(putting, { credentials: new FixedCredentials("me", "hunter2") }), "uploaded");
+        }
+        assert.deepEqual(stranger.seen, []);
+        assert.ok(!methods().includes("GET"));
+      });
+
+      it("shows the address of its session to nobody", async () => {
+        const events: unknown[] = [];
+        const observer = { answered: (event: unknown) => events.push(event), waiting: (event: unknown) => events.push(event) };
+        front.inject(({ method, url }) => (method === "PATCH" && url.includes("?") ? { kind: "reset" } : undefined), Infinity);
+        await assert.rejects(withStore(putting, { observer }), (error: Error) => {
+          assert.doesNotMatch(JSON.stringify([error, error.message, error.stack, events]), /state=/);
+          return true;
+        });
+        assert.ok(JSON.stringify(events).includes('"status":0'));
+      });
     });
-  });
+  }
 }
 
 describe("an upload with a journal", () => {

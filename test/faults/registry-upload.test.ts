@@ -6,7 +6,7 @@ import { after, afterEach, before, describe, it } from "node:test";
 import { MemorySource } from "../../src/bytes/source.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
 import { digestOf } from "../../src/oci/digest.ts";
-import type { ImageStore } from "../../src/oci/image-store.ts";
+import type { ImageStore, StoredBlob } from "../../src/oci/image-store.ts";
 import { OCI_LAYER_TAR, OCI_MANIFEST } from "../../src/oci/media-types.ts";
 import { openRegistryStore } from "../../src/registry/registry-store.ts";
 import { startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
@@ -125,6 +125,86 @@ describe("uploading a blob", () => {
     assert.equal(await store.hasBlob(descriptor.digest), false);
   });
 });
+
+describe("uploading what nobody has hashed", () => {
+  let repositories = 0;
+  const requests = (): string => hostile.seen.map(({ method, url }) => (url.includes("/tags/list") ? "TAGS" : method)).join(" ");
+  const unhashed = async (content: MemorySource, into: ImageStore): Promise<StoredBlob | undefined> =>
+    await into.putUnhashed(content, { identity: "layer" });
+  const fresh = (): ImageStore => openStore(`unhashed/r${repositories++}`);
+
+  it("asks once whether the repository has images, and sends content, then its digest", async () => {
+    await using target = closing(fresh());
+    for (const _ of [1, 2]) {
+      const { descriptor, content } = newBlob(2_500_000);
+      assert.deepEqual(await unhashed(content, target.store), { digest: descriptor.digest, result: "uploaded" });
+      assert.equal(await target.store.hasBlob(descriptor.digest, descriptor.size), true);
+    }
+    assert.equal(requests(), "TAGS POST PATCH PUT GET POST PATCH PUT GET");
+  });
+
+  it("is left to who knows its digest in a repository with an image, or when nobody says that there is none", async () => {
+    const repository = `unhashed/r${repositories++}`;
+    const { content } = newBlob(1000);
+    for (const answer of [
+      { status: 200, body: '{"tags":["v1"]}' },
+      { status: 200, body: `{"tags":[${'"v",'.repeat(30_000)}"v"]}` },
+      { status: 200, body: "tags" },
+      { status: 200, body: "{}" },
+      { status: 403 },
+      { status: 405 },
+    ]) {
+      await using target = closing(openStore(repository));
+      hostile.inject(({ url }) => (url.includes("/tags/list") ? { kind: "answer", ...answer } : undefined));
+      assert.equal(await unhashed(content, target.store), undefined, JSON.stringify(answer).slice(0, 100));
+    }
+    {
+      await using target = closing(openStore(repository));
+      assert.notEqual(await unhashed(content, target.store), undefined);
+      const config = newBlob(10);
+      await target.store.putBlob(config.descriptor, config.content);
+      const manifest = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: config.descriptor, layers: [] };
+      await target.store.putManifest(Buffer.from(JSON.stringify(manifest)), OCI_MANIFEST, { tag: "v1" });
+    }
+    await using target = closing(openStore(repository));
+    hostile.reset();
+    assert.equal(await unhashed(content, target.store), undefined);
+    assert.equal(requests(), "TAGS");
+  });
+
+  it("starts over after an error or a broken connection", async () => {
+    await using target = closing(fresh());
+    const { descriptor, content } = newBlob(2_500_000);
+    hostile.inject(({ method }) => (method === "PATCH" ? { kind: "answer", status: 500 } : undefined));
+    hostile.inject(({ method }) => (method === "PATCH" ? { kind: "resetUpload", afterBytes: 500_000 } : undefined));
+    assert.deepEqual(await unhashed(content, target.store), { digest: descriptor.digest, result: "uploaded" });
+    assert.equal(requests(), "TAGS POST PATCH GET POST PATCH POST PATCH PUT");
+    assert.equal(await target.store.hasBlob(descriptor.digest, descriptor.size), true);
+  });
+
+  for (const status of [400, 404, 405, 415, 501]) {
+    it(`goes as one body behind its digest to a registry that answers pieces with ${status}`, async () => {
+      await using target = closing(fresh());
+      const { descriptor, content } = newBlob(2_500_000);
+      hostile.inject(({ method }) => (method === "PATCH" ? { kind: "answer", status } : undefined), Infinity);
+      assert.deepEqual(await unhashed(content, target.store), { digest: descriptor.digest, result: "uploaded" });
+      assert.equal(requests(), "TAGS POST PATCH POST PUT");
+    });
+  }
+
+  it("goes in smaller pieces to a registry that finds it too large", async () => {
+    await using target = closing(fresh());
+    const { descriptor, content } = newBlob(9_000_000);
+    const isLarge = (length: string | undefined): boolean => Number(length) > 8 << 20;
+    hostile.inject(({ headers }) => (isLarge(headers["content-length"]) ? { kind: "answer", status: 413 } : undefined), Infinity);
+    assert.deepEqual(await unhashed(content, target.store), { digest: descriptor.digest, result: "uploaded" });
+    assert.equal(requests(), "TAGS POST PATCH POST PATCH PATCH PUT");
+  });
+});
+
+function closing(store: ImageStore): AsyncDisposable & { readonly store: ImageStore } {
+  return { store, [Symbol.asyncDispose]: async () => await store.close() };
+}
 
 describe("a blob that the registry only says it has", () => {
   /** Without a length, which the answer to HEAD may lack. */

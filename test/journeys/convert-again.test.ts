@@ -317,6 +317,7 @@ test("what a run that failed has finished of large layers is not converted again
     hasBlob: async (digest) => await whole.hasBlob(digest),
     mountBlob: async () => false,
     putBlob: async () => await Promise.reject(new Error("a source is not written to")),
+    putUnhashed: async () => await Promise.reject(new Error("a source is not written to")),
     putManifest: async () => await Promise.reject(new Error("a source is not written to")),
     referrers: async () => [],
     close: async () => {},

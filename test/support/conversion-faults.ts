@@ -2,7 +2,16 @@ import type { ErrorCode } from "../../src/errors.ts";
 import type { Fault } from "./hostile-registry.ts";
 
 /** What a request is about, as far as it matters for how a failure of it ends. Configs are read as documents are: whole. */
-export type RequestKind = "read document" | "read layer" | "look for blob" | "start upload" | "upload" | "store document";
+export type RequestKind =
+  | "read document"
+  | "read layer"
+  | "look for blob"
+  | "look for tags"
+  | "start upload"
+  | "send content"
+  | "send digest"
+  | "upload"
+  | "store document";
 
 /** How a conversion must end. An error has this code and says the cause; `isStored` if what was asked for has happened nevertheless. */
 export type Outcome = "right" | { readonly code: ErrorCode; readonly cause: RegExp; readonly isStored?: boolean };
@@ -21,11 +30,13 @@ export interface FaultRow {
 }
 
 const READS = ["read document", "read layer"] as const;
-const WRITES = ["start upload", "upload", "store document"] as const;
+const WRITES = ["start upload", "send content", "send digest", "upload", "store document"] as const;
 const ALL = [...READS, "look for blob", ...WRITES] as const;
 
 function each(kinds: readonly RequestKind[], once: Outcome, always?: Outcome): FaultRow["outcomes"] {
-  return Object.fromEntries(kinds.map((kind) => [kind, always === undefined ? [once] : [once, always]]));
+  const outcomes = kinds.map((kind) => [kind, always === undefined ? [once] : [once, always]] as const);
+  // A repository of which nobody says that it has no tags is taken for one that has some.
+  return Object.fromEntries(kinds === ALL ? [...outcomes, ["look for tags", ["right", "right"]] as const] : outcomes);
 }
 
 function unavailable(cause: RegExp): Outcome {
@@ -56,7 +67,10 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     name: "401",
     fault: answer(401),
     // An upload may have outlived its token: it starts over.
-    outcomes: { ...final("DENIED", /401.*log in/), upload: ["right", { code: "DENIED", cause: /401.*log in/ }] },
+    outcomes: {
+      ...final("DENIED", /401.*log in/),
+      ...each(["send content", "send digest", "upload"], "right", { code: "DENIED", cause: /401.*log in/ }),
+    },
   },
   { name: "403", isTypical: true, fault: answer(403), outcomes: final("DENIED", /403.*not allowed/) },
   {
@@ -65,7 +79,9 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     outcomes: {
       ...final("NOT_FOUND", /404.*check the name/),
       "look for blob": ["right", "right"],
-      upload: ["right", unavailable(/404/)],
+      // Registries that know no pieces get one body.
+      "send content": ["right", "right"],
+      ...each(["send digest", "upload"], "right", unavailable(/404/)),
     },
   },
   { name: "408", fault: answer(408), outcomes: passing(/408/) },
@@ -105,7 +121,7 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     isTypical: true,
     fault: { kind: "loseAnswer" },
     outcomes: {
-      ...passing(BROKEN, ["start upload", "upload"]),
+      ...passing(BROKEN, ["start upload", "send content", "send digest", "upload"]),
       "store document": ["right", { code: "UNAVAILABLE", cause: BROKEN, isStored: true }],
     },
   },
@@ -113,7 +129,7 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     name: "a reset in the middle of the body",
     isTypical: true,
     fault: { kind: "resetUpload", afterBytes: 100 },
-    outcomes: passing(BROKEN, ["upload", "store document"]),
+    outcomes: passing(BROKEN, ["send content", "upload", "store document"]),
   },
   {
     name: "a body damaged on its way",
@@ -121,6 +137,8 @@ export const FAULT_ROWS: readonly FaultRow[] = [
     fault: { kind: "corruptUpload", at: 0 },
     outcomes: {
       ...final("CORRUPT", /400 (?:DIGEST|MANIFEST)_INVALID/, ["upload", "store document"]),
+      // Whoever hashed it on its way out notices nothing: the registry does.
+      "send content": [{ code: "CORRUPT", cause: /400 DIGEST_INVALID/ }],
     },
   },
 ];
