@@ -58,7 +58,7 @@ const STAGES: readonly Stage[] = [
 const FOREVER = Number.MAX_SAFE_INTEGER;
 /** Conversions at once: most of the time one of them waits. */
 const CONCURRENCY = 16;
-const SHORT_MS = 300;
+const SHORT_MS = 600;
 const LONG_MS = 30_000;
 
 let scratch: TemporaryDirectory;

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { createServer, request as forward, type IncomingMessage, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 
 /** What goes wrong with one exchange. */
 export type Fault =
@@ -68,7 +69,7 @@ export async function startHostileRegistry(upstream?: string): Promise<HostileRe
     const fault = takeFault(rules, what);
     if (fault?.kind === "answer" || upstream === undefined)
       return answer(request, response, fault?.kind === "answer" ? fault : { status: 404 });
-    if (fault?.kind === "reset") return void request.socket.resetAndDestroy();
+    if (fault?.kind === "reset") return void resetConnection(request.socket);
     if (fault?.kind === "hang") return;
     if (fault?.kind === "wait") {
       const goOn = (): void => pass(upstream, request, response, undefined);
@@ -133,7 +134,7 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
   const onward = forward({ hostname, port, method: request.method, path: request.url, headers, agent: false });
   onward.on("error", () => request.socket.destroy());
   onward.on("response", (reply) => {
-    if (fault?.kind === "loseAnswer") return void reply.resume().on("end", () => request.socket.resetAndDestroy());
+    if (fault?.kind === "loseAnswer") return void reply.resume().on("end", () => resetConnection(request.socket));
     const { "content-length": length, ...others } = { ...reply.headers, ...(fault?.kind === "headers" && fault.headers) };
     response.writeHead(reply.statusCode ?? 502, {
       ...others,
@@ -152,11 +153,17 @@ function pass(upstream: string, request: IncomingMessage, response: ServerRespon
     onward.write(isLast ? chunk.subarray(0, cut) : chunk, () => {
       if (!isLast) return;
       onward.destroy();
-      request.socket.resetAndDestroy();
+      resetConnection(request.socket);
     });
   });
   request.on("end", () => onward.end());
   response.on("close", () => onward.destroy());
+}
+
+/** With an RST, unless it is half closed already: then the handle of a socket that is reset stays, and Node turns in circles when it ends. */
+function resetConnection(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 function sendBody(reply: IncomingMessage, response: ServerResponse, fault: Fault | undefined): void {
