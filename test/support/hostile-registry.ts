@@ -69,7 +69,7 @@ export async function startHostileRegistry(upstream?: string): Promise<HostileRe
     const fault = takeFault(rules, what);
     if (fault?.kind === "answer" || upstream === undefined)
       return answer(request, response, fault?.kind === "answer" ? fault : { status: 404 });
-    if (fault?.kind === "reset") return void resetConnection(request.socket);
+    if (fault?.kind === "reset") return resetConnection(request.socket);
     if (fault?.kind === "hang") return;
     if (fault?.kind === "wait") {
       const goOn = (): void => pass(upstream, request, response, undefined);
