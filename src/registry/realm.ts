@@ -34,7 +34,7 @@ export function checkAudience(realm: URL, registry: URL, trusted: readonly strin
   if (isLoopback(realm.hostname) && isLoopback(registry.hostname)) return;
   if (trusted.some((host) => host === realm.host || host === realm.hostname)) return;
   const url = redactUrl(registry);
-  const message = `${url}: token service ${realm.host} is in another domain than the registry; no credentials were sent; if it is the right one, give --token-service ${realm.host}`;
+  const message = `${url}: token service ${realm.host} is in another domain than the registry; no credentials were sent; if it is the right one, allow it with --token-service ${realm.host}, or a service with lazylayer.tokenServices in its configuration`;
   throw new RegistryError("DENIED", message, { url, retryable: false });
 }
 

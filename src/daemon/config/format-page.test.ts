@@ -32,7 +32,7 @@ function rowsOf(schema: Described, prefix = ""): string[] {
   return Object.entries(schema.properties ?? {}).flatMap(([key, value]) => {
     const name = `${prefix}${key}`;
     if (value.properties) return rowsOf(value, `${name}.`);
-    if (value.items) return rowsOf(value.items, `${name}[].`);
+    if (value.items?.properties) return rowsOf(value.items, `${name}[].`);
     const initial = value.default === undefined ? "" : `\`${JSON.stringify(value.default)}\``;
     return [`\`${name}\` | ${value.type} | ${initial}`.trimEnd()];
   });

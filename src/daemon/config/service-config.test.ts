@@ -145,6 +145,10 @@ describe("a service's configuration", () => {
       { exporterConfig: { port: 70_000, uriPrefix: "metrics" } },
       'exporterConfig.uriPrefix is "metrics", expected a path that begins with /; exporterConfig.port is 70000, expected a port from 0 to 65535',
     ],
+    [
+      { lazylayer: { tokenServices: ["https://auth.example/"] } },
+      'lazylayer.tokenServices[0] is "https://auth.example/", expected HOST or HOST:PORT',
+    ],
     [{ userAgent: "a\nb" }, 'userAgent is "a\\nb", expected 1 to 1024 printable ASCII characters'],
   ] as const) {
     // prettier-ignore
@@ -170,6 +174,7 @@ describe("a service's configuration", () => {
       PACKAGED,
       { cacheType: "ocf", logPath: "/l", logLevel: 0, credentialFilePath: "" },
       { auditPath: "", ioEngine: 2 },
+      { lazylayer: { tokenServices: ["auth.example:5001"] } },
       { serviceConfig: { enable: true, address: "http://[::1]:80/x" } },
     ];
     for (const raw of raws) {

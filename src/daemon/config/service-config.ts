@@ -23,6 +23,7 @@ export type ServiceConfig = Pick<
   | "enableAudit"
   | "auditPath"
   | "serviceConfig"
+  | "lazylayer"
 > & {
   readonly cacheConfig: CacheConfig;
   readonly exporterConfig: Omit<RawServiceConfig["exporterConfig"], "updateInterval">;
@@ -57,6 +58,7 @@ export function parseServiceConfig(text: string, name: string): ParsedConfig<Ser
     auditPath: raw.auditPath,
     exporterConfig,
     serviceConfig: serviceConfigOf(raw, notice, problem),
+    lazylayer: raw.lazylayer,
   };
   checkPairs(raw, problem);
   checkP2pAddress(raw, problem);

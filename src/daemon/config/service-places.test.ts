@@ -4,6 +4,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { after, before, describe, it } from "node:test";
 import { REGISTRY_USER, startDockerRegistry, type DockerRegistry } from "../../../test/support/docker-registry.ts";
+import { startHostileRegistry } from "../../../test/support/hostile-registry.ts";
 import { layOutImage } from "../../../test/support/image-directories.ts";
 import { startP2pProxy } from "../../../test/support/p2p-proxy.ts";
 import { assertTree, load } from "../../../test/support/recorded-tree.ts";
@@ -283,4 +284,35 @@ describe("the client certificate of a service", () => {
     assert.equal(secured.seen[0].headers["user-agent"], "lazylayer");
     await places.close();
   });
+});
+
+describe("a token service in another domain than its registry", () => {
+  for (const [tokenServices, isAllowed] of [
+    [[], false],
+    [["tokens.elsewhere"], true],
+  ] as const) {
+    it(`${isAllowed ? "gets credentials when" : "gets none unless"} the service's configuration names it`, async () => {
+      await using directory = await TemporaryDirectory.create();
+      await writeCredentials(directory.join("cred.json"), "registry.invalid");
+      // A proxy is asked for hosts that this machine does not know.
+      await using proxy = await startHostileRegistry();
+      const challenge = { "www-authenticate": 'Bearer realm="http://tokens.elsewhere/token",service="s"' };
+      proxy.inject(({ url, headers }) => {
+        if (url.startsWith("http://tokens.elsewhere/")) return { kind: "answer", status: 200, body: '{"token":"granted"}' };
+        if (headers["authorization"] !== "Bearer granted") return { kind: "answer", status: 401, headers: challenge };
+        return { kind: "answer", status: 206, headers: { "content-range": "bytes 0-0/4711" }, body: "x" };
+      }, Infinity);
+      const places = await openPlaces(directory, { lazylayer: { tokenServices } }, { proxy: { http: `http://${proxy.host}` } });
+      const place = await places.openRemote("http://registry.invalid/v2/some/image/blobs");
+      const asked = place.blobSize(LOWERS[0].digest);
+      if (isAllowed) assert.equal(await asked, 4711);
+      else await assert.rejects(asked, { code: "DENIED", message: /no credentials were sent; .*lazylayer\.tokenServices/ });
+      const tokens = proxy.seen.filter(({ url }) => url.startsWith("http://tokens.elsewhere/"));
+      assert.deepEqual(
+        tokens.map(({ headers }) => headers["authorization"]),
+        isAllowed ? [`Basic ${ENTRY.auth}`] : [],
+      );
+      await places.close();
+    });
+  }
 });

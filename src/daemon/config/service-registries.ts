@@ -61,7 +61,7 @@ export async function openServiceRegistries(config: ServiceConfig, machine: Serv
 }
 
 async function registryOptions(
-  { certConfig: { certFile, keyFile }, credentialConfig, userAgent }: ServiceConfig,
+  { certConfig: { certFile, keyFile }, credentialConfig, lazylayer, userAgent }: ServiceConfig,
   machine: ServiceMachine,
   accelerator: Accelerator | undefined,
 ): Promise<ConfiguredOptions> {
@@ -76,6 +76,7 @@ async function registryOptions(
     },
     credentials,
     mirrorCredentials: credentials,
+    tokenServices: lazylayer.tokenServices,
     accelerator,
     proxy,
     userAgent,

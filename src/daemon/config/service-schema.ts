@@ -21,6 +21,8 @@ const userAgent = z
   .string({ error: "expected a text" })
   .regex(/^[\x20-\x7e]{1,1024}$/, { error: "expected 1 to 1024 printable ASCII characters" });
 
+const tokenService = z.string({ error: "expected HOST or HOST:PORT" }).regex(/^[^\s/@]+$/, { error: "expected HOST or HOST:PORT" });
+
 const directory = () => textKey("a directory");
 const path = () => textKey("a path");
 const gigabytes = () => wholeNumberKey(1, MAX_UINT, "GiB");
@@ -83,6 +85,8 @@ export const serviceConfigSchema = sectionOf({
   ioEngine: wholeNumberKey(0, 2).default(0),
   registryFsVersion: textKey("v1 or v2").default("v2"),
   enableThread: flagKey().default(false),
+  /** Keys that overlaybd's service does not have. */
+  lazylayer: sectionOf({ tokenServices: z.array(tokenService, { error: "expected a list of hosts" }).default([]) }).prefault({}),
 });
 
 export type RawServiceConfig = z.infer<typeof serviceConfigSchema>;
