@@ -26,7 +26,7 @@ export function remoteReason(error: unknown): string {
   if (!(error instanceof RegistryError)) return "Unexpected response";
   if (error.status === 429) return "Too many requests";
   if (error.status !== undefined) return "Unexpected response";
-  return /stalled|timed out|time limit/.test(error.message) ? "Get meta timedout" : "Connection failed";
+  return /stalled|timed out|time limit|gave up after [\d.]+ s$/.test(error.message) ? "Get meta timedout" : "Connection failed";
 }
 
 /**

@@ -1,9 +1,9 @@
 import { checkRange, type ByteSource } from "../bytes/source.ts";
-import { messageOf } from "../errors.ts";
 import type { BlobSourceOptions } from "../oci/image-store.ts";
 import type { RegistryCall, RegistryClient } from "./client.ts";
 import { rangeHeader, readRangeAnswer, type ByteRange } from "./ranges.ts";
 import { RegistryError } from "./registry-error.ts";
+import type { Attempted } from "./retry.ts";
 import { withinBudget } from "./time-budget.ts";
 
 /** A storage that nobody has read from for so long may have moved, or its address may have expired. */
@@ -45,36 +45,19 @@ export class RegistryBlobSource implements ByteSource {
     checkRange(this, offset, length);
     if (length === 0) return new Uint8Array(0);
     const range = { first: offset, last: offset + length - 1 };
-    const milliseconds = this.#budgetMs;
-    if (milliseconds === undefined) return await this.#read(range, this.#signal);
-    let failure: unknown;
-    const spent = (): Error => this.#spent(milliseconds, failure);
-    return await withinBudget(
-      { milliseconds, spent, signal: this.#signal },
-      async (signal) => await this.#read(range, signal, (error) => (failure = error)),
+    const read = { what: this.name, signal: this.#signal };
+    return await withinBudget(this.#budgetMs, read, async (attempted) => await this.#read(range, attempted));
+  }
+
+  async #read(range: ByteRange, attempted: Attempted): Promise<Uint8Array> {
+    const { signal } = attempted;
+    return await this.#client.backoff.run(
+      async () =>
+        (await this.#accelerated(range, signal)) ??
+        (await this.#fromStorage(range, signal)) ??
+        (await this.#fetch(range, undefined, signal)),
+      attempted,
     );
-  }
-
-  async #read(range: ByteRange, signal: AbortSignal | undefined, onFailure?: (error: unknown) => void): Promise<Uint8Array> {
-    const attempt = async (): Promise<Uint8Array> => {
-      try {
-        return (
-          (await this.#accelerated(range, signal)) ??
-          (await this.#fromStorage(range, signal)) ??
-          (await this.#fetch(range, undefined, signal))
-        );
-      } catch (error) {
-        onFailure?.(error);
-        throw error;
-      }
-    };
-    return await this.#client.backoff.run(attempt, { what: this.name, signal });
-  }
-
-  #spent(budgetMs: number, failure: unknown): RegistryError {
-    const last = failure === undefined ? "" : `; the last failure: ${messageOf(failure)}`;
-    const message = `${this.name}: gave up after ${budgetMs / 1000} s${last}`;
-    return new RegistryError("UNAVAILABLE", message, { url: this.name, retryable: true }, { cause: failure });
   }
 
   distrust(): void {

@@ -7,7 +7,7 @@ import { isLoopback } from "./origin.ts";
 import { explainPlainHttp } from "./plain-http.ts";
 import { followRedirects } from "./redirect.ts";
 import type { RegistryError } from "./registry-error.ts";
-import { Backoff, type RetryPolicy } from "./retry.ts";
+import { Backoff, type Attempted, type RetryPolicy } from "./retry.ts";
 import { statusError } from "./status-error.ts";
 import { DEFAULT_TIMEOUTS, type HttpTimeouts } from "./timeouts.ts";
 import type { TlsOptions } from "./tls.ts";
@@ -30,7 +30,10 @@ export interface RegistryOptions {
   readonly observer?: HttpObserver | undefined;
   readonly timeouts?: Partial<HttpTimeouts> | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
-  /** What a range read of a blob may take in all, with every try and pause; not one in the background. Undefined: as long as these take. */
+  /**
+   * What a range read of a blob may take in all, with every try and pause, or the question for its size; not a read in the background.
+   * Undefined: as long as these take.
+   */
   readonly readBudgetMs?: number | undefined;
   /** Connections at once. Streams that are not read on keep theirs. */
   readonly connectionsPerHost?: number | undefined;
@@ -47,7 +50,7 @@ export interface RegistryOptions {
 
 const DEFAULT_RETRY: RetryPolicy = { tries: 5, firstDelayMs: 200, maxDelayMs: 10_000, maxRetryAfterMs: 120_000 };
 
-export interface RegistryCall {
+export interface RegistryCall extends Attempted {
   readonly method: HttpMethod;
   /** Absolute, or a path behind the `/v2` of the registry. */
   readonly url: URL | string;
@@ -56,9 +59,6 @@ export interface RegistryCall {
   readonly scopes: readonly Scope[];
   /** Any other status is an error. */
   readonly expect: readonly number[];
-  /** Starts the message of errors. */
-  readonly what: string;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** Talks to one registry about one repository: credentials, redirects and retries around the bare client. */
@@ -104,7 +104,7 @@ export class RegistryClient {
 
   /** One exchange, repeated until `read` has what it wants from the answer or the failure is final. */
   async call<T>(call: RegistryCall, read: (response: HttpResponse) => Promise<T>): Promise<T> {
-    return await this.backoff.run(async () => await read(await this.open(call)), { what: call.what, signal: call.signal ?? this.#signal });
+    return await this.backoff.run(async () => await read(await this.open(call)), { ...call, signal: call.signal ?? this.#signal });
   }
 
   /** One exchange, not repeated; the answer's body is the caller's. */

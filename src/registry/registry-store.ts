@@ -30,6 +30,8 @@ import { parseContentRange } from "./content-range.ts";
 import { readBody, type HttpResponse } from "./http.ts";
 import { enterReferrer, listReferrers, type ReferrerPlace } from "./referrers.ts";
 import { RegistryError } from "./registry-error.ts";
+import type { Attempted } from "./retry.ts";
+import { withinBudget } from "./time-budget.ts";
 import type { UploadJournal } from "./upload-journal.ts";
 
 const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
@@ -133,7 +135,12 @@ class RegistryStore implements ImageStore {
   }
 
   async blobSize(digest: Digest): Promise<number | undefined> {
-    const asked = await this.#askForByte(digest, this.#pull, undefined);
+    const question = { what: this.#blobCall(digest).what, signal: this.#client.joinSignal(undefined) };
+    const asked = await withinBudget(
+      this.#client.readBudgetMs,
+      question,
+      async (attempted) => await this.#askForByte(digest, this.#pull, attempted),
+    );
     if (asked === "absent") return undefined;
     if (asked.size === undefined) throw corrupt(`${this.name}: does not say how large blob ${digest} is`);
     return asked.size;
@@ -150,7 +157,7 @@ class RegistryStore implements ImageStore {
   }
 
   async #isReadable(digest: Digest, size: number | undefined, scopes: readonly Scope[], signal: AbortSignal | undefined): Promise<boolean> {
-    const asked = await this.#askForByte(digest, scopes, signal);
+    const asked = await this.#askForByte(digest, scopes, { signal });
     if (asked === "absent") return false;
     return size === undefined || asked.size === undefined || asked.size === size;
   }
@@ -159,9 +166,9 @@ class RegistryStore implements ImageStore {
   async #askForByte(
     digest: Digest,
     scopes: readonly Scope[],
-    signal: AbortSignal | undefined,
+    attempted: Pick<Attempted, "signal" | "onFailure">,
   ): Promise<"absent" | { readonly size: number | undefined }> {
-    const call = { ...this.#blobCall(digest), headers: { range: "bytes=0-0" }, scopes, expect: [200, 206, 404, 416], signal };
+    const call = { ...this.#blobCall(digest), headers: { range: "bytes=0-0" }, scopes, expect: [200, 206, 404, 416], ...attempted };
     return await this.#client.call(call, async (response) => {
       await response.discard();
       return response.status === 404 ? "absent" : { size: sizeOf(response) };

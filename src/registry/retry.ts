@@ -19,9 +19,11 @@ export interface Pause {
 
 /** What is tried, and tried again. */
 export interface Attempted {
-  /** For messages. */
+  /** Starts the messages of errors. */
   readonly what: string;
   readonly signal?: AbortSignal | undefined;
+  /** Hears of each failure. */
+  readonly onFailure?: ((error: unknown) => void) | undefined;
 }
 
 /** Waits after failure number `failures` (from 1), or throws the error if it is final. */
@@ -54,6 +56,7 @@ export class Backoff {
       try {
         return await attempt();
       } catch (error) {
+        what.onFailure?.(error);
         await this.pauseOrThrow(error, failures, what);
       }
     }

@@ -1,14 +1,19 @@
-export interface TimeBudget {
-  readonly milliseconds: number;
-  /** What the work fails with when it takes longer. */
-  readonly spent: () => Error;
-  /** Ends the work before, with its reason. */
-  readonly signal?: AbortSignal | undefined;
-}
+import { messageOf } from "../errors.ts";
+import { RegistryError } from "./registry-error.ts";
+import type { Attempted } from "./retry.ts";
 
-/** Runs `work` with a signal that tells it when it has to end. Parts of it that others wait for, too, and which therefore go on, are not waited for. */
-export async function withinBudget<T>({ milliseconds, spent, signal }: TimeBudget, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/**
+ * Runs what is tried several times with a signal that tells it when it has to end; without `milliseconds` it takes as long as it takes.
+ * Parts of it that others wait for, too, and which therefore go on, are not waited for. The error says how the last try failed.
+ */
+export async function withinBudget<T>(
+  milliseconds: number | undefined,
+  { what, signal }: Attempted,
+  work: (attempted: Attempted) => Promise<T>,
+): Promise<T> {
   signal?.throwIfAborted();
+  if (milliseconds === undefined) return await work({ what, signal });
+  let failure: unknown;
   const limit = new AbortController();
   const ended = Promise.withResolvers<never>();
   const end = (reason: unknown): void => {
@@ -18,11 +23,18 @@ export async function withinBudget<T>({ milliseconds, spent, signal }: TimeBudge
   // Not AbortSignal.any: what joins a signal that lives for weeks with one for each read has to be undone.
   const stop = (): void => end(signal?.reason);
   signal?.addEventListener("abort", stop);
-  const timer = setTimeout(() => end(spent()), milliseconds);
+  const timer = setTimeout(() => end(spent(what, milliseconds, failure)), milliseconds);
+  const onFailure = (error: unknown): void => void (failure = error);
   try {
-    return await Promise.race([work(limit.signal), ended.promise]);
+    return await Promise.race([work({ what, signal: limit.signal, onFailure }), ended.promise]);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
   }
+}
+
+function spent(what: string, milliseconds: number, failure: unknown): RegistryError {
+  const last = failure === undefined ? "" : `; the last failure: ${messageOf(failure)}`;
+  const message = `${what}: gave up after ${milliseconds / 1000} s${last}`;
+  return new RegistryError("UNAVAILABLE", message, { url: what, retryable: true }, { cause: failure });
 }
