@@ -40,6 +40,13 @@ function openStore(host: string, accelerator?: Accelerator) {
   return openRegistryStore(reference, { credentials: CREDENTIALS, accelerator, retry: { tries: 1 } });
 }
 
+/** Never so slow that the next bytes fail to come, and so never done. */
+function trickle({ headers }: IncomingMessage, response: ServerResponse): void {
+  response.writeHead(206, { "content-range": `${headers.range?.replace("=", " ")}/${BYTES.length}` });
+  const timer = setInterval(() => response.write("x"), 20);
+  response.on("close", () => clearInterval(timer));
+}
+
 /** The blob through a proxy; `read` checks what it gives. */
 async function withBlob(
   address: string,
@@ -119,13 +126,15 @@ describe("a peer-to-peer proxy", () => {
       (_, response) => response.writeHead(206, { "content-range": `bytes 100-199/${BYTES.length}` }).end(BYTES.subarray(100, 150)),
     ],
     ["resets connections", (request) => request.socket.resetAndDestroy()],
+    ["hangs", () => {}],
+    ["trickles", trickle],
   ];
   for (const [what, answer] of faults) {
     it(`that ${what} is gone around at once, and left alone for a while`, async () => {
       await using proxy = await startP2pProxy();
       proxy.answer = answer;
       const notices: string[] = [];
-      await withBlob(proxy.address, { pauseMs: Infinity, notice: (message) => notices.push(message) }, async (read) => {
+      await withBlob(proxy.address, { patienceMs: 500, notice: (message) => notices.push(message) }, async (read) => {
         await read(100, 100);
         await read(200, 100);
       });
@@ -136,21 +145,55 @@ describe("a peer-to-peer proxy", () => {
     });
   }
 
-  it("that is not there is gone around, and used when it is back", async () => {
+  it("that fails again is left alone for longer, up to five minutes, and used when it is back", async (context) => {
+    const clock = { seconds: 0 };
+    const startMs = Math.round(performance.now());
+    context.mock.method(performance, "now", () => startMs + clock.seconds * 1000);
+    await using proxy = await startP2pProxy();
+    proxy.answer = (_, response) => response.writeHead(503).end();
+    await withBlob(proxy.address, {}, async (read) => {
+      await read(0, 100);
+      let tries = 1;
+      for (const pause of [10, 20, 40, 80, 160, 300, 300]) {
+        clock.seconds += pause - 1;
+        await read(0, 100);
+        assert.equal(proxy.seen.length, tries, `after ${pause - 1} s`);
+        clock.seconds++;
+        await Promise.all([read(0, 100), read(100, 100)]);
+        assert.equal(proxy.seen.length, ++tries, `after ${pause} s`);
+      }
+      proxy.answer = undefined;
+      clock.seconds += 300;
+      await read(100, 100);
+      await read(200, 100);
+      assert.equal(proxy.seen.length, tries + 2);
+      assert.equal(front.seen.at(-1)?.headers["range"], "bytes=200-299");
+    });
+  });
+
+  it("that gave wrong bytes is left alone for ten minutes, but not for those of others", async (context) => {
+    const clock = { seconds: 0 };
+    const startMs = Math.round(performance.now());
+    context.mock.method(performance, "now", () => startMs + clock.seconds * 1000);
+    await using proxy = await startP2pProxy();
+    await withBlob(proxy.address, {}, async (read, blob) => {
+      await read(0, 100);
+      blob.distrust?.();
+      clock.seconds = 599;
+      await read(0, 100);
+      blob.distrust?.();
+      assert.equal(proxy.seen.length, 1);
+      clock.seconds = 600;
+      await read(0, 100);
+      assert.equal(proxy.seen.length, 2);
+    });
+  });
+
+  it("that is not there is gone around", async () => {
     let address: string;
     {
       await using proxy = await startP2pProxy();
       address = proxy.address;
-      proxy.answer = (_, response) => response.writeHead(503).end();
-      await withBlob(address, { pauseMs: 0 }, async (read) => {
-        await read(0, 100);
-        assert.equal(proxy.seen.length, 1);
-        proxy.answer = undefined;
-        await read(100, 100);
-        assert.equal(proxy.seen.length, 2);
-        assert.equal(front.seen.at(-1)?.headers["range"], "bytes=100-199");
-        assert.equal(proxy.seen[1].range, "bytes=100-199");
-      });
     }
     await withBlob(address, {}, async (read) => await read(1, 1000));
   });

@@ -1,39 +1,43 @@
 import { messageOf } from "../errors.ts";
 import { HttpClient } from "./http.ts";
 import { rangeHeader, readRangeAnswer, type ByteRange } from "./ranges.ts";
+import { Setbacks } from "./setbacks.ts";
+import { withinBudget } from "./time-budget.ts";
+import { timeoutsOf } from "./timeouts.ts";
 
 export interface AcceleratorOptions {
   readonly userAgent?: string | undefined;
-  /** How long it is left alone after a failure. */
-  readonly pauseMs?: number | undefined;
+  /** How long it may take for a range. */
+  readonly patienceMs?: number | undefined;
   /** Told of failures. */
   readonly notice?: ((message: string) => void) | undefined;
 }
 
 /** It is close, and there is the registry to fall back on. */
-const TIMEOUTS = { connectMs: 1000, answerMs: 10_000, commitMs: 10_000, stallMs: 10_000 };
-const PAUSE_MS = 10_000;
+const CONNECT_MS = 1000;
+const PATIENCE_MS = 10_000;
 const CONNECTIONS = 16;
 
 /** A peer-to-peer proxy that is asked for ranges of blobs by its address, a slash, and the whole URL of the blob. */
 export class Accelerator {
   readonly #address: string;
   readonly #http: HttpClient;
-  readonly #pauseMs: number;
+  readonly #patienceMs: number;
   readonly #notice: (message: string) => void;
-  #usableAtMs = 0;
+  readonly #setbacks = new Setbacks<Accelerator>();
 
   /** `address` is where requests go, e.g. `http://localhost:9731/accelerator`. */
-  constructor(address: URL, { userAgent = "lazylayer", pauseMs = PAUSE_MS, notice = () => {} }: AcceleratorOptions = {}) {
+  constructor(address: URL, { userAgent = "lazylayer", patienceMs = PATIENCE_MS, notice = () => {} }: AcceleratorOptions = {}) {
     this.#address = address.href.replace(/\/$/, "");
-    this.#http = new HttpClient({ timeouts: TIMEOUTS, connectionsPerHost: CONNECTIONS, home: address, tls: {}, observer: {}, userAgent });
-    this.#pauseMs = pauseMs;
+    const timeouts = { ...timeoutsOf(patienceMs), connectMs: CONNECT_MS };
+    this.#http = new HttpClient({ timeouts, connectionsPerHost: CONNECTIONS, home: address, tls: {}, observer: {}, userAgent });
+    this.#patienceMs = patienceMs;
     this.#notice = notice;
   }
 
-  /** False for a while after a failure. */
-  get isUsable(): boolean {
-    return performance.now() >= this.#usableAtMs;
+  /** Whether the caller may ask it now: nobody for a while after a failure, and then one who tries. */
+  admits(): boolean {
+    return this.#setbacks.admits(this);
   }
 
   /** A range of the blob of `size` bytes at `url`; undefined if the proxy fails at it in whatever way, and so has to be gone around. */
@@ -45,19 +49,27 @@ export class Accelerator {
   ): Promise<Uint8Array | undefined> {
     const headers = { range: rangeHeader(range), ...(authorization !== undefined && { authorization }) };
     try {
-      const response = await this.#http.send({ method: "GET", url: new URL(`${this.#address}/${url.href}`), headers, signal });
-      return await readRangeAnswer(response, range, size);
+      const bytes = await withinBudget(this.#patienceMs, { what: headers.range, signal }, async (limited) => {
+        const request = { method: "GET", url: new URL(`${this.#address}/${url.href}`), headers, signal: limited.signal } as const;
+        return await readRangeAnswer(await this.#http.send(request), range, size);
+      });
+      this.#setbacks.succeeded(this);
+      return bytes;
     } catch (error) {
       signal?.throwIfAborted();
-      this.distrust(messageOf(error));
+      if (this.#setbacks.failed(this)) this.#tell(messageOf(error));
       return undefined;
     }
   }
 
-  /** Leaves it alone for a while, for that reason. Does nothing while it is left alone. */
-  distrust(reason: string): void {
-    if (!this.isUsable) return;
-    this.#usableAtMs = performance.now() + this.#pauseMs;
+  /** Bytes of `what` were wrong: leaves it alone for longer, unless it is left alone, as they are somebody else's then. */
+  distrust(what: string): void {
+    if (this.#setbacks.isLeftOut(this)) return;
+    this.#setbacks.gaveWrongBytes(this);
+    this.#tell(`gave wrong bytes of ${what}`);
+  }
+
+  #tell(reason: string): void {
     this.#notice(`${this.#address}: ${withoutQueries(reason)}; the registry is asked directly`);
   }
 

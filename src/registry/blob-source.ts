@@ -62,7 +62,7 @@ export class RegistryBlobSource implements ByteSource {
 
   distrust(): void {
     this.#storage = undefined;
-    this.#client.accelerator?.distrust(`gave wrong bytes of ${this.name}`);
+    this.#client.accelerator?.distrust(this.name);
   }
 
   async close(): Promise<void> {
@@ -72,7 +72,7 @@ export class RegistryBlobSource implements ByteSource {
   /** Through the accelerator, which is told where the bytes really are; undefined if there is none that works. */
   async #accelerated(range: ByteRange, signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
     const { accelerator, origin } = this.#client;
-    if (accelerator?.isUsable !== true) return undefined;
+    if (accelerator?.admits() !== true) return undefined;
     const url = await (this.#place ??= this.#findPlace());
     const authorization = url.origin === origin.origin ? await this.#client.authorizationFor(this.#call.scopes) : undefined;
     const bytes = await accelerator.read(url, range, this.size, { authorization, signal });

@@ -1,6 +1,6 @@
 import { LazyError, messageOf } from "../errors.ts";
 import type { ImageStore } from "../oci/image-store.ts";
-import { MirrorSetbacks } from "./mirror-setbacks.ts";
+import { Setbacks } from "./setbacks.ts";
 
 /** A repository, and what a reader has of it. */
 interface Asked {
@@ -9,7 +9,7 @@ interface Asked {
 
 /** Asks mirrors in their order and then the registry that they mirror; remembers which of them are better left out. */
 export class MirrorTurns {
-  readonly #setbacks = new MirrorSetbacks<ImageStore>();
+  readonly #setbacks = new Setbacks<ImageStore>();
   readonly #server: ImageStore;
   readonly #notice: (message: string) => void;
 

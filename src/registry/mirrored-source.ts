@@ -1,8 +1,8 @@
 import type { ByteSource } from "../bytes/source.ts";
 import { corrupt, LazyError } from "../errors.ts";
 import type { ImageStore } from "../oci/image-store.ts";
-import { MirrorSetbacks } from "./mirror-setbacks.ts";
 import type { MirrorTurns } from "./mirror-turns.ts";
+import { Setbacks } from "./setbacks.ts";
 
 /** A blob in one of its places. */
 export interface PlacedBlob {
@@ -18,7 +18,7 @@ export class MirroredSource implements ByteSource {
   readonly #mirrors: readonly PlacedBlob[];
   readonly #server: PlacedBlob;
   /** Mirrors without the blob; they may get it. */
-  readonly #lacking = new MirrorSetbacks<ImageStore>();
+  readonly #lacking = new Setbacks<ImageStore>();
   /** Gave the last bytes. */
   #last: PlacedBlob;
 
