@@ -42,7 +42,7 @@ export function checkFilesystems(machine: MachineFiles): Check[] {
 /** Everything that mounting does without. */
 export function checkOtherWays(machine: MachineFiles): Check[] {
   return [
-    checkFilesystem(machine, "overlay", "what is written over a mounted image (lazylayer device create --overlay)"),
+    checkFilesystem(machine, "overlay", "what is written over a mounted image (--overlay)"),
     { name: "nbd-server", state: "works", found: "lazylayer serve needs nothing of the kernel" },
     checkNbdClient(machine),
     checkUnused(machine, "tcmu", "target_core_user"),

@@ -45,6 +45,8 @@ const mountRequest = z.strictObject({
   image: z.string(),
   /** The user's directory, as a real path. */
   directory: z.string(),
+  /** Where what is written to the mount goes, as an absolute path; without it the mount is read-only. */
+  overlay: z.string().optional(),
   storeOptions: z.record(z.string(), z.unknown()),
   cacheDirectory: z.string(),
   cacheBytes: z.int().positive(),

@@ -10,7 +10,9 @@ import { mountAt } from "../native/mounts.ts";
 import { SERVE_COMMAND } from "./mount-request.ts";
 
 const EXPORT_NAME = "export";
+const LOWER_NAME = "lower";
 const RECORD_NAME = "directory";
+const OVERLAY_RECORD_NAME = "overlay";
 export const LOG_NAME = "log";
 
 const POLL_MS = 20;
@@ -20,23 +22,26 @@ export interface MountRuntime extends MountPlaces {
   readonly runtimeDirectory: string;
 }
 
-/** Makes the directory of a new mount: the mount point of FUSE, and a record of the user's directory. */
-export function createRuntime(stateDirectory: string, directory: string): MountRuntime {
+/** Makes the directory of a new mount: the mount point of FUSE, and a record of the user's directories. */
+export function createRuntime(stateDirectory: string, directory: string, scratchDirectory: string | undefined): MountRuntime {
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
   // Loop devices tell the real path of their file; the mount is found by it.
-  const runtime = runtimeAt(mkdtempSync(join(realpathSync(stateDirectory), "mount-")), directory);
+  const runtime = runtimeAt(mkdtempSync(join(realpathSync(stateDirectory), "mount-")), directory, scratchDirectory);
   mkdirSync(runtime.exportDirectory, { mode: 0o700 });
+  if (scratchDirectory !== undefined) writeFileSync(join(runtime.runtimeDirectory, OVERLAY_RECORD_NAME), scratchDirectory);
   writeFileSync(join(runtime.runtimeDirectory, RECORD_NAME), directory);
   return runtime;
 }
 
-export function runtimeAt(runtimeDirectory: string, directory: string): MountRuntime {
-  return { runtimeDirectory, directory, exportDirectory: join(runtimeDirectory, EXPORT_NAME) };
+/** With a scratch directory, what is written to the mount goes there. */
+export function runtimeAt(runtimeDirectory: string, directory: string, scratchDirectory: string | undefined): MountRuntime {
+  const overlay = scratchDirectory === undefined ? undefined : { lowerDirectory: join(runtimeDirectory, LOWER_NAME), scratchDirectory };
+  return { runtimeDirectory, directory, exportDirectory: join(runtimeDirectory, EXPORT_NAME), overlay };
 }
 
 /**
- * The mount that a directory shows: known by the file behind its loop device, or, once that is gone, by what was recorded.
- * Undefined when it is none of ours.
+ * The mount that a directory shows: known by the file behind its loop device, or the source of its overlay, or, once that is gone, by
+ * what was recorded. Undefined when it is none of ours.
  */
 export function findRuntime(stateDirectory: string, directory: string): MountRuntime | undefined {
   const mount = mountAt(directory);
@@ -44,6 +49,7 @@ export function findRuntime(stateDirectory: string, directory: string): MountRun
   const runtimes = listRuntimes(stateDirectory);
   return (
     runtimes.find(({ exportDirectory }) => file === join(exportDirectory, CONTENT_NAME)) ??
+    runtimes.find(({ overlay }) => mount?.type === "overlay" && mount.source === overlay?.lowerDirectory) ??
     (file === undefined ? runtimes.find((runtime) => runtime.directory === directory) : undefined)
   );
 }
@@ -52,14 +58,15 @@ function listRuntimes(stateDirectory: string): MountRuntime[] {
   const names = readdirIfThere(stateDirectory);
   if (names.length === 0) return [];
   const realStateDirectory = realpathSync(stateDirectory);
-  return names.map((name) => join(realStateDirectory, name)).map((path) => runtimeAt(path, readIfThere(join(path, RECORD_NAME)) ?? ""));
+  return names
+    .map((name) => join(realStateDirectory, name))
+    .map((path) => runtimeAt(path, readIfThere(join(path, RECORD_NAME)) ?? "", readIfThere(join(path, OVERLAY_RECORD_NAME))));
 }
 
 /** Undoes a mount whose server has ended, or never started, and removes its directory. Idempotent. */
 export async function removeRuntime(runtime: MountRuntime, mode: "plain" | "lazy"): Promise<void> {
   await dismantle(runtime, mode);
-  await unlinkIfThere(join(runtime.runtimeDirectory, LOG_NAME));
-  await unlinkIfThere(join(runtime.runtimeDirectory, RECORD_NAME));
+  for (const name of [LOG_NAME, OVERLAY_RECORD_NAME, RECORD_NAME]) await unlinkIfThere(join(runtime.runtimeDirectory, name));
   await rmdirIfThere(runtime.runtimeDirectory);
 }
 

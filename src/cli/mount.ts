@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { LazyError } from "../errors.ts";
 import { mountAt } from "../native/mounts.ts";
@@ -16,6 +16,7 @@ const EXAMPLES = `
 Examples:
   lazylayer mount registry.example/app:1-obd /mnt/app
   lazylayer mount --cache-dir /var/cache/images --cache-size 20 registry.example/app:1-obd /mnt/app
+  lazylayer mount --overlay /var/lib/app registry.example/app:1-obd /mnt/app
   lazylayer mount --trace app.trace registry.example/app:1-obd /mnt/app
 
 lazylayer umount takes it down again; lazylayer ls and lazylayer cat read an image without root.`;
@@ -25,7 +26,8 @@ export interface MountOptions {
   readonly cacheSize: number;
 }
 
-interface TraceOptions {
+interface OwnOptions {
+  readonly overlay?: string;
   readonly trace?: string;
   readonly recordTrace?: string;
 }
@@ -35,25 +37,28 @@ export function addMountCommand(program: Command, environment: MountEnvironment)
     .command("mount")
     .summary("mount a converted image, fetching only what is read")
     .description(
-      "Mounts a converted image read-only on DIRECTORY (needs root). Blocks are fetched when they are read, and kept in the cache.\n" +
+      "Mounts a converted image on DIRECTORY (needs root), read-only or with an overlay that takes what is written. Blocks are fetched\n" +
+        "when they are read, and kept in the cache.\n" +
         "The mount is nosuid and nodev: programs of the image get no rights by set-user-id bits or file capabilities, and its device files lead\n" +
         "nowhere. mount -o remount,suid DIRECTORY allows the former, for images that you trust.",
     )
     .argument("<image>", "image reference, or oci:DIRECTORY[:TAG]")
     .argument("<directory>", "an existing directory that nothing is mounted on")
+    .option("--overlay <directory>", "let the mount be written to; what is written is kept in this directory, made if it is missing")
     .option("--trace <file>", "fetch what this trace, or list of paths, names while the image is mounted, the first things first")
     .option("--record-trace <file>", "write what is read of the image to this file when the mount ends (reads are slower until then)");
   addCacheOptions(command, environment);
   environment.addStoreOptions?.(command);
   command.addHelpText("after", EXAMPLES);
-  command.action(async (image: string, directory: string, options: MountOptions & TraceOptions) => {
+  command.action(async (image: string, directory: string, options: MountOptions & OwnOptions) => {
     requireRoot("mount");
-    const { trace, recordTrace, ...others } = options;
-    const traces = {
+    const { overlay, trace, recordTrace, ...others } = options;
+    const own = {
+      overlay: overlay === undefined ? undefined : resolve(overlay),
       trace: trace === undefined ? undefined : await checkReadable(trace),
       recordTrace: recordTrace === undefined ? undefined : await checkWritable(recordTrace),
     };
-    const request = { ...(await mountRequest(image, directory, others, environment)), ...traces };
+    const request = { ...(await mountRequest(image, directory, others, environment)), ...own };
     await startServing(request, environment);
     environment.stdout.write(`${request.directory}\n`);
   });
@@ -116,7 +121,7 @@ async function freeDirectory(directory: string): Promise<string> {
 
 /** Starts the serving process and returns when the image is mounted; else nothing is left of it. */
 export async function startServing(request: MountRequest, environment: MountEnvironment): Promise<void> {
-  const runtime = createRuntime(environment.stateDirectory, request.directory);
+  const runtime = createRuntime(environment.stateDirectory, request.directory, request.overlay);
   const server = spawnServer(runtime, environment);
   try {
     const reply = await replyOf(server, request, environment.signal);

@@ -30,7 +30,7 @@ export function addServeMountCommand(program: Command, environment: MountEnviron
     .argument("<runtime-directory>")
     .action(async (runtimeDirectory: string) => {
       const request = parseMountRequest((await once(process, "message"))[0]);
-      await serve(request, runtimeAt(runtimeDirectory, request.directory), environment);
+      await serve(request, runtimeAt(runtimeDirectory, request.directory, request.overlay), environment);
       // Connections that were cut off may linger; everything worth waiting for has been waited for.
       process.exit();
     });

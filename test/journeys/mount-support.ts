@@ -84,8 +84,8 @@ export class MountBench implements AsyncDisposable {
     return await execute(process.execPath, this.arguments(...args));
   }
 
-  async mount(directory: string): Promise<void> {
-    const { status, stdout, stderr } = await this.lazylayer("mount", "image", directory);
+  async mount(directory: string, ...options: string[]): Promise<void> {
+    const { status, stdout, stderr } = await this.lazylayer("mount", ...options, "image", directory);
     assert.equal(stderr, "");
     assert.equal(stdout.toString(), `${directory}\n`);
     assert.equal(status, 0);

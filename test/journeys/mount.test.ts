@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { execute, run } from "../support/command.ts";
 import { listTree, MountBench, stackTree } from "./mount-support.ts";
@@ -85,4 +85,48 @@ test("a directory name with spaces and letters beyond ASCII can be mounted on", 
   await bench.mount(directory);
   assert.ok(readdirSync(directory).includes("etc"));
   await bench.umount(directory);
+});
+
+test("a mount with an overlay is written to, keeps what was written, and leaves the image as it is", async () => {
+  await using bench = await MountBench.create();
+  const [directory, changes] = [await bench.mountPoint(), bench.join("changes")];
+  await bench.mount(directory, "--overlay", changes);
+  assert.ok(readdirSync(directory).includes("etc"));
+  assert.match(await run("findmnt", ["--noheadings", "--output=OPTIONS", directory]), /^rw,nosuid,nodev,/);
+  writeFileSync(`${directory}/note`, "kept\n");
+  await bench.umount(directory);
+  assert.deepEqual(bench.leftovers(), []);
+  await bench.mount(directory);
+  assert.deepEqual(await listTree(directory), stackTree());
+  await bench.umount(directory);
+  await bench.mount(directory, "--overlay", changes);
+  assert.equal(readFileSync(`${directory}/note`, "utf8"), "kept\n");
+  await run("umount", [directory]);
+  await bench.allGone();
+  assert.ok(existsSync(`${changes}/upper/note`));
+});
+
+test("a mount with an overlay whose server was killed is taken down by umount", async () => {
+  await using bench = await MountBench.create();
+  const [directory, changes] = [await bench.mountPoint(), bench.join("changes")];
+  await bench.mount(directory, "--overlay", changes);
+  const [server] = bench.servers();
+  process.kill(server, "SIGKILL");
+  await bench.umount(directory);
+  assert.deepEqual(bench.leftovers(), []);
+  await bench.mount(directory, "--overlay", changes);
+  await bench.umount(directory);
+});
+
+test("an overlay's directory is one mount's at a time", async () => {
+  await using bench = await MountBench.create();
+  const [one, other] = [await bench.mountPoint("one"), await bench.mountPoint("other")];
+  const changes = bench.join("changes");
+  await bench.mount(one, "--overlay", changes);
+  const { status, stderr } = await bench.lazylayer("mount", "--overlay", changes, "image", other);
+  assert.equal(status, 1);
+  assert.match(stderr, /overlay: .*changes: another overlay uses it/);
+  assert.deepEqual(readdirSync(other), []);
+  assert.equal(readdirSync(bench.join("state")).length, 1);
+  await bench.umount(one);
 });
