@@ -130,6 +130,51 @@ test("a snapshot is taken while files are written, by either API", async () => {
   await bench.allGone();
 });
 
+test("sparse upper layers are snapshot, too, and each below holds what was there then", async () => {
+  await using bench = await DaemonBench.start();
+  const bytes = 24 << 20;
+  const uppers = [await bench.newUpper("upper0", bytes, true), await bench.newUpper("upper1", 0, true), await bench.newUpper("upper2", 0)];
+  const files = uppers.map(({ data }) => ({ file: data }));
+  const [path, expected] = [bench.join("config.json"), bench.join("expected")];
+  await shell('truncate -s "$2" "$1"', expected, String(bytes));
+  await writeFile(path, JSON.stringify({ upper: uppers[0] }));
+  const { access } = await bench.create({ id: "disk", config: path, expose: { kind: "loop" } });
+  assert.ok(access?.kind === "loop");
+  const { device } = access;
+  for (const [turn, upper] of uppers.entries()) {
+    if (turn > 0) {
+      await writeFile(bench.join("next.json"), JSON.stringify({ lowers: files.slice(0, turn), upper }));
+      const changing = shell(
+        'head -c 3000000 /dev/urandom >"$1"; dd if="$1" of="$2" bs=64k conv=notrunc,fsync status=none',
+        bench.join("front"),
+        device,
+      );
+      assert.equal((await bench.device("snapshot", "disk", bench.join("next.json"))).stderr, "");
+      await changing;
+      await shell('dd if="$1" of="$2" conv=notrunc status=none', bench.join("front"), expected);
+    }
+    await shell(
+      `head -c 4000000 /dev/urandom >"$1"; for file in "$2" "$3"; do dd if="$1" of="$file" bs=1M seek="$4" conv=notrunc,fsync status=none
+       fallocate -n -z -o "$((($4 + 1) * 1048576))" -l 500736 "$file"; done; sync "$2"; cmp "$2" "$3"; cp --sparse=always "$3" "$3.$5"`,
+      bench.join("piece"),
+      device,
+      expected,
+      String(4 + 5 * turn),
+      String(turn),
+    );
+  }
+  await bench.remove("disk");
+  for (const [turn, upper] of uppers.entries()) {
+    const config = turn === 2 ? { lowers: files.slice(0, 2), upper } : { lowers: files.slice(0, turn + 1) };
+    const below = await bench.create({ id: "below", config, expose: { kind: "loop" } });
+    assert.ok(below.access?.kind === "loop");
+    // The first bytes were written around the next snapshot.
+    await shell('cmp -i 3145728 "$1" "$2"', below.access.device, `${expected}.${turn}`);
+    await bench.remove("below");
+  }
+  await bench.allGone();
+});
+
 /** What a client is told of a disk: what each stretch is, where it begins, and its bytes. */
 async function mapOf(uri: string): Promise<(readonly [what: string, offset: number, bytes: number])[]> {
   const schema = z.array(z.object({ offset: z.int(), length: z.int(), description: z.string() }));
