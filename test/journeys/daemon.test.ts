@@ -59,13 +59,12 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
 
   const nbd = await bench.device("create", "--id=nbd", "--expose=nbd", path, "--output=json");
   const { access } = z.object({ access: z.object({ uri: z.string() }) }).parse(JSON.parse(nbd.stdout.toString()));
-  const copied = await run("sh", [
-    "-c",
-    `nbdcopy "$1" - | dd bs=1M count=${COMPARED_MIB} iflag=fullblock status=none | sha256sum`,
-    "sh",
-    access.uri,
-  ]);
-  assert.equal(copied, await frontOf(file));
+  assert.match(access.uri, /^nbd\+unix:/);
+  const port = await bench.device("create", "--id=port", "--expose=nbd=127.0.0.1:0", path);
+  const uri = port.stdout.toString().trimEnd();
+  assert.match(uri, /^nbd:\/\/127\.0\.0\.1:[1-9]\d*\/port$/);
+  const copy = `nbdcopy "$1" - | dd bs=1M count=${COMPARED_MIB} iflag=fullblock status=none | sha256sum`;
+  for (const each of [access.uri, uri]) assert.equal(await run("sh", ["-c", copy, "sh", each]), await frontOf(file));
 
   const mounted = await bench.device("create", "--id", "mount", "--expose", `mount=${bench.join("link")}`, path);
   assert.equal(mounted.stdout.toString(), `${bench.join("mnt")}\n`);
@@ -77,9 +76,9 @@ test("an image is shown as a file, a block device, over NBD and mounted, and is 
       .trimEnd()
       .split("\n")
       .map((line) => line.split("\t").slice(0, 2).join(" ")),
-    ["file running", "loop running", "nbd running", "mount running"],
+    ["file running", "loop running", "nbd running", "port running", "mount running"],
   );
-  for (const id of ["file", "loop", "nbd", "mount"]) assert.equal((await bench.device("remove", id)).stderr, "");
+  for (const id of ["file", "loop", "nbd", "port", "mount"]) assert.equal((await bench.device("remove", id)).stderr, "");
   await bench.allGone();
 });
 
@@ -174,7 +173,7 @@ test("a device that is in use goes on, unless its removal is forced", async () =
 });
 
 test("a daemon whose directory is reached by a symbolic link finds what it has mounted there", async () => {
-  await using bench = await DaemonBench.start({}, "link");
+  await using bench = await DaemonBench.start({}, { link: "link" });
   const config = await bench.stackConfig();
   await mkdir(bench.join("mnt"));
   for (const expose of [{ kind: "fuse" }, { kind: "loop" }, { kind: "mount", directory: bench.join("mnt") }]) {

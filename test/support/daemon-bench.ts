@@ -20,26 +20,32 @@ const PATIENCE_MS = 20_000;
 /** Of the process that waits for the next device. */
 const SPARE_PLACES: ReadonlySet<string> = new Set([".spare", ".spare.log"]);
 
+export interface BenchOptions {
+  /** The name of a symbolic link to the bench's directory, through which the daemon is to find its own. */
+  readonly link?: string;
+  /** Variables of the daemon. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Starts the daemon, which it gets as its last arguments, in a world of its own. */
+  readonly wrapper?: readonly string[];
+}
+
 /** A daemon with a directory of its own, in which it works. On disposal nothing may be left of its devices, and then nothing is left of it. */
 export class DaemonBench implements AsyncDisposable {
   readonly #directory: TemporaryDirectory;
-  readonly #socketDirectory: string;
+  readonly #options: BenchOptions;
   #daemon: ChildProcess | undefined;
   #standardError = "";
 
-  private constructor(directory: TemporaryDirectory, socketDirectory: string) {
+  private constructor(directory: TemporaryDirectory, options: BenchOptions) {
     this.#directory = directory;
-    this.#socketDirectory = socketDirectory;
+    this.#options = options;
   }
 
-  /**
-   * `service`: keys of the service's configuration besides the cache and the logs.
-   * `link`: the name of a symbolic link to the bench's directory, through which the daemon is to find its own.
-   */
-  static async start(service: object = {}, link = "."): Promise<DaemonBench> {
+  /** `service`: keys of the service's configuration besides the cache and the logs. */
+  static async start(service: object = {}, options: BenchOptions = {}): Promise<DaemonBench> {
     assert.equal(process.geteuid?.(), 0, "this test mounts file systems: run it as root");
-    const bench = new DaemonBench(await TemporaryDirectory.create(), link);
-    if (link !== ".") await symlink(".", bench.join(link));
+    const bench = new DaemonBench(await TemporaryDirectory.create(), options);
+    if (options.link !== undefined) await symlink(".", bench.join(options.link));
     const cacheConfig = { cacheType: "file", cacheDir: bench.join("cache"), cacheSizeGB: 1 };
     const logs = { logConfig: { logPath: bench.log }, auditPath: bench.join("audit.log") };
     await writeFile(bench.join("service.json"), JSON.stringify({ cacheConfig, ...logs, credentialFilePath: "", ...service }));
@@ -61,7 +67,7 @@ export class DaemonBench implements AsyncDisposable {
   }
 
   get socket(): string {
-    return this.join(this.#socketDirectory, "d.sock");
+    return this.join(this.#options.link ?? ".", "d.sock");
   }
 
   /** Of the daemon. */
@@ -71,9 +77,10 @@ export class DaemonBench implements AsyncDisposable {
   }
 
   async startDaemon(): Promise<void> {
-    const args = ["daemon", "--config", this.join("service.json"), "--socket", this.socket];
-    const env = { ...process.env, ...CLEAN_ENVIRONMENT };
-    const daemon = spawn(LAZYLAYER, args, { cwd: this.#directory.path, stdio: ["ignore", "pipe", "pipe"], env });
+    const { environment, wrapper = [] } = this.#options;
+    const [program, ...args] = [...wrapper, LAZYLAYER, "daemon", "--config", this.join("service.json"), "--socket", this.socket];
+    const env = { ...process.env, ...CLEAN_ENVIRONMENT, ...environment };
+    const daemon = spawn(program, args, { cwd: this.#directory.path, stdio: ["ignore", "pipe", "pipe"], env });
     daemon.stderr.on("data", (data: Buffer) => (this.#standardError += data.toString()));
     this.#daemon = daemon;
     const ready = await Promise.race([once(daemon.stdout, "data"), once(daemon, "exit")]);

@@ -10,15 +10,18 @@ export interface StackLayer {
 }
 
 /** Puts the layers of the image in testdata into a repository of a registry, and answers how configurations name them. */
-export async function pushStack(host: string): Promise<{ readonly repoBlobUrl: string; readonly lowers: StackLayer[] }> {
+export async function pushStack(
+  host: string,
+  headers: Record<string, string> = {},
+): Promise<{ readonly repoBlobUrl: string; readonly lowers: StackLayer[] }> {
   const repoBlobUrl = `http://${host}/v2/app/blobs`;
   const lowers = await Promise.all(
     stackLayerBlobs().map(async (blob) => {
       const digest = digestOf(blob);
-      const { headers } = await fetch(`${repoBlobUrl}/uploads/`, { method: "POST" });
-      const place = new URL(headers.get("location") ?? "", repoBlobUrl);
+      const begun = await fetch(`${repoBlobUrl}/uploads/`, { method: "POST", headers });
+      const place = new URL(begun.headers.get("location") ?? "", repoBlobUrl);
       place.searchParams.set("digest", digest);
-      assert.equal((await fetch(place, { method: "PUT", body: new Uint8Array(blob) })).status, 201);
+      assert.equal((await fetch(place, { method: "PUT", headers, body: new Uint8Array(blob) })).status, 201);
       return { digest, size: blob.length };
     }),
   );
