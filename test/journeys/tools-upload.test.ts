@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
-import { digestOf } from "../../src/oci/digest.ts";
+import { digestOf, hexOf } from "../../src/oci/digest.ts";
+import type { CommandOptions, CommandResult } from "../support/command.ts";
 import { REGISTRY_USER, startDockerRegistry, type DockerRegistry } from "../support/docker-registry.ts";
 import { lsmtBytes } from "../support/lsmt-files.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
-import { runTool } from "./tools-support.ts";
+import { tlsFile } from "../support/tls-registry.ts";
+import { runLauncher, runTool } from "./tools-support.ts";
 
 const BASIC = Buffer.from(`${REGISTRY_USER.username}:${REGISTRY_USER.password}`).toString("base64");
 
@@ -82,6 +85,36 @@ test("overlaybd-merge reads layers from the registry, with the credentials and t
   assert.equal(status, 0, stderr);
   assert.ok((await readFile(scratch.join("plain"))).equals(lsmtBytes("append/plain.commit.zst")));
   assert.notEqual((await readdir(scratch.join("cache"))).length, 0);
+});
+
+test("an upload goes to a registry over TLS, which knows its client by a certificate", async () => {
+  const [certificate, key, clientAuthority] = [tlsFile("server"), tlsFile("server-key"), tlsFile("ca")];
+  await using secured = await startDockerRegistry({ tls: { certificate, key, clientAuthority } });
+  const place = ["--upload", `https://${secured.host}/v2/some/app/blobs/uploads`];
+  const own = ["--tls_cert_path", tlsFile("client"), "--tls_key_path", tlsFile("client-key")];
+  const trusting = { env: { SSL_CERT_FILE: clientAuthority } };
+  const commit = async (target: string, more: readonly string[], options: CommandOptions): Promise<CommandResult> =>
+    await runLauncher("overlaybd-commit", [scratch.join("data"), scratch.join("index"), scratch.join(target), "-z", ...more], options);
+  const { status, stderr } = await commit("secured", [...place, ...own], trusting);
+  const made = await readFile(scratch.join("secured"));
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: `${digestOf(made)}\n` });
+  const hex = hexOf(digestOf(made));
+  assert.ok((await readFile(join(secured.directory, "docker/registry/v2/blobs/sha256", hex.slice(0, 2), hex, "data"))).equals(made));
+
+  await writeFile(scratch.join("image.json"), JSON.stringify({ upper: { data: scratch.join("data"), index: scratch.join("index") } }));
+  const merged = await runLauncher(
+    "overlaybd-merge",
+    [scratch.join("image.json"), scratch.join("secured-merge"), ...place, ...own],
+    trusting,
+  );
+  assert.deepEqual([merged.status, merged.stderr], [0, `${digestOf(await readFile(scratch.join("secured-merge")))}\n`]);
+
+  const stranger = await commit("stranger", place, trusting);
+  assert.equal(stranger.status, 255);
+  assert.match(stranger.stderr, /failed to upload: .*certificate/);
+  const wary = await commit("wary", [...place, ...own], {});
+  assert.equal(wary.status, 255);
+  assert.match(wary.stderr, /failed to upload: .*certificate/);
 });
 
 test("an upload that cannot be is told, and nothing is said to have been committed", async () => {
