@@ -1,15 +1,19 @@
 import assert from "node:assert/strict";
-import { chmod, lstat, mkdir, open, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
+import { createCipheriv } from "node:crypto";
+import { chmod, lstat, mkdir, open, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
-import { FileSource } from "../../src/bytes/file.ts";
+import { DiskFile, FileSource } from "../../src/bytes/file.ts";
 import { findDataExtents } from "../../src/cli/tools/data-extents.ts";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createCreateTool } from "../../src/cli/tools/overlaybd-create.ts";
 import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
 import { openOverlaybdLayer } from "../../src/device/layer.ts";
+import { AppendLayer } from "../../src/formats/lsmt/append-layer.ts";
 import { LSMT_RECORD_BYTES, MAPPING_BYTES } from "../../src/formats/lsmt/layout.ts";
+import { stackLayers } from "../../src/formats/lsmt/stack.ts";
 import { lsmtBytes, SparseSource } from "../support/lsmt-files.ts";
-import { run } from "../support/command.ts";
+import { execute, run } from "../support/command.ts";
 import { TemporaryDirectory } from "../support/temporary-directory.ts";
 import { runTool } from "./tools-support.ts";
 
@@ -132,6 +136,54 @@ test("overlaybd-merge takes the writable layer too, and --compress=false leaves 
   const { status } = await runTool(createMergeTool, [scratch.join("image.json"), scratch.join("merged"), "--compress=false"]);
   assert.equal(status, 0);
   await assertBytes(scratch.join("merged"), lsmtBytes("append/plain.commit.zst"), "merged");
+});
+
+/** Peak memory of a command and its status, as the kernel counts them. */
+const MEASURED =
+  "import resource, subprocess, sys; status = subprocess.run(sys.argv[1:]).returncode; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)";
+
+test("overlaybd-merge takes 255 layers, however much is in them, in less memory than they make together", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const [layers, pieces, pieceBytes, virtualSize] = [255, 64, 32_768, 256 << 20];
+  const maxRssBytes = 208 << 20;
+  const expected = await DiskFile.create(scratch.join("expected"));
+  await expected.truncate(virtualSize);
+  const lowers: { file: string }[] = [];
+  for (let layer = 0; layer < layers; layer++) {
+    const [data, index, file] = [scratch.join("data"), scratch.join("index"), scratch.join(`${layer}.layer`)];
+    const upper = await AppendLayer.create(await DiskFile.create(data), await DiskFile.create(index), { virtualSize });
+    const noise = createCipheriv("aes-256-ctr", Buffer.alloc(32, layer), Buffer.alloc(16)).update(Buffer.alloc(pieces * pieceBytes));
+    for (let piece = 0; piece < pieces; piece++) {
+      const bytes = noise.subarray(piece * pieceBytes, (piece + 1) * pieceBytes);
+      const offset = ((Math.imul(layer * pieces + piece + 1, 2_654_435_761) >>> 0) % (virtualSize / 4096 - 8)) * 4096;
+      await upper.write(offset, bytes);
+      await expected.write(offset, bytes);
+    }
+    await upper.close();
+    await commit([...(layer % 2 === 0 ? ["-z"] : []), data, index, file]);
+    for (const path of [data, index]) await rm(path);
+    lowers.push({ file });
+  }
+  const config = scratch.join("image.json");
+  await writeFile(config, JSON.stringify({ lowers }));
+  const merge = ["-c", MEASURED, join(import.meta.dirname, "../../bin/overlaybd-merge"), config, scratch.join("merged")];
+  const { status, stdout, stderr } = await execute("python3", merge);
+  assert.deepEqual([status, stderr], [0, "\n"]);
+  const rssBytes = Number(stdout) * 1024;
+  assert.ok(rssBytes < maxRssBytes, `${rssBytes} bytes`);
+  assert.ok((await stat(scratch.join("merged"))).size > maxRssBytes);
+  const { lsmt } = await openOverlaybdLayer(await FileSource.open(scratch.join("merged")), { declared: true, keepPinned: true });
+  const merged = stackLayers([lsmt]);
+  for (let offset = 0; offset < virtualSize; offset += 1 << 20) {
+    assert.ok(Buffer.from(await merged.read(offset, 1 << 20)).equals(await expected.read(offset, 1 << 20)), `at ${offset}`);
+  }
+  await lsmt.close();
+  await expected.close();
+
+  await writeFile(config, JSON.stringify({ lowers: [...lowers, lowers[0]] }));
+  const refused = await runTool(createMergeTool, [config, scratch.join("none")]);
+  assert.equal(refused.status, 255);
+  assert.match(refused.stderr, /256 .*255/);
 });
 
 test("overlaybd-merge replaces a file where symlinks lead to, and keeps its mode", async () => {
