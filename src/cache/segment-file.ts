@@ -41,13 +41,14 @@ const header = new Struct(SLOTS_OFFSET, {
   checksum: [60, u32],
 });
 
-/** What a chunk's slot says: that it is stored, that a process fetches it, or nothing. */
-const slot = new Struct(SLOT_BYTES, {
-  /** Of the stored chunk; of one that is being fetched, when others need not wait for that any more, in milliseconds modulo 2^32. */
-  value: [0, u32],
-  /** Ties the value to its place and its meaning, so that zeros or bytes from elsewhere mean nothing. */
-  check: [4, u32],
-});
+/**
+ * What a chunk's slot says: that it is stored, that a process fetches it, or nothing. No struct, as all of a segment's slots are looked at
+ * before something is fetched. First the checksum of the stored chunk; of one that is being fetched, when others need not wait for that any
+ * more, in milliseconds modulo 2^32.
+ */
+const VALUE_OFFSET = 0;
+/** Then what ties the value to its place and its meaning, so that zeros or bytes from elsewhere mean nothing. */
+const CHECK_OFFSET = 4;
 
 function checkOf(meaning: "slot" | "claim", chunk: number, value: number): number {
   const bytes = Buffer.alloc(16, meaning);
@@ -200,10 +201,11 @@ export class SegmentFile {
     values: readonly number[],
     areWanted = () => true,
   ): Promise<void> {
-    const slots = new Uint8Array(values.length * SLOT_BYTES);
+    const slots = Buffer.alloc(values.length * SLOT_BYTES);
     if (meaning !== "nothing") {
       values.forEach((value, i) => {
-        slot.encodeInto(slots, { value, check: checkOf(meaning, firstChunk + i, value) }, i * SLOT_BYTES);
+        slots.writeUInt32LE(value, i * SLOT_BYTES + VALUE_OFFSET);
+        slots.writeUInt32LE(checkOf(meaning, firstChunk + i, value), i * SLOT_BYTES + CHECK_OFFSET);
       });
     }
     const place = SLOTS_OFFSET + (firstChunk % SEGMENT_CHUNKS) * SLOT_BYTES;
@@ -222,14 +224,15 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, position: numbe
 }
 
 /** Marks what is stored, unless that is known, or not believed; answers until when chunks are claimed. */
-function announce(front: Uint8Array, index: number, chunks: SharedChunks, distrusted: ReadonlySet<number>): Map<number, number> {
+function announce(front: Buffer, index: number, chunks: SharedChunks, distrusted: ReadonlySet<number>): Map<number, number> {
   const first = index * SEGMENT_CHUNKS;
   const end = Math.min(first + SEGMENT_CHUNKS, chunks.data.states.length);
   const claims = new Map<number, number>();
   for (let chunk = first; chunk < end; chunk++) {
-    if (chunks.isStored(chunk) || distrusted.has(chunk)) continue;
-    const { value, check } = slot.decode(front, SLOTS_OFFSET + (chunk - first) * SLOT_BYTES);
-    if (check === 0) continue;
+    const at = SLOTS_OFFSET + (chunk - first) * SLOT_BYTES;
+    const check = front.readUInt32LE(at + CHECK_OFFSET);
+    if (check === 0 || chunks.isStored(chunk) || distrusted.has(chunk)) continue;
+    const value = front.readUInt32LE(at + VALUE_OFFSET);
     if (check === checkOf("slot", chunk, value)) chunks.markStored(chunk, value | 0);
     else if (check === checkOf("claim", chunk, value)) claims.set(chunk, unwrapped(value));
   }
