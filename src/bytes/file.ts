@@ -1,3 +1,4 @@
+import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { corrupt, LazyError, messageOf } from "../errors.ts";
@@ -58,7 +59,16 @@ export class DiskFile implements WritableFile {
   }
 
   static async open(path: string): Promise<DiskFile> {
-    const handle = await opened(path, "r+");
+    return await DiskFile.#open(path, constants.O_RDWR);
+  }
+
+  /** A new file's name need not survive a crash. */
+  static async openOrCreate(path: string): Promise<DiskFile> {
+    return await DiskFile.#open(path, constants.O_RDWR | constants.O_CREAT);
+  }
+
+  static async #open(path: string, flags: number): Promise<DiskFile> {
+    const handle = await opened(path, flags);
     const found = await handle.stat();
     if (!found.isFile()) {
       await handle.close();
@@ -116,7 +126,7 @@ export class DiskFile implements WritableFile {
   }
 }
 
-async function opened(path: string, flags: string): Promise<FileHandle> {
+async function opened(path: string, flags: string | number): Promise<FileHandle> {
   try {
     return await open(path, flags, 0o644);
   } catch (cause) {

@@ -99,7 +99,7 @@ async function openExport(
   let close = async (): Promise<void> => await opened.close();
   cleanup.defer(async () => await close());
   if (upper === undefined) return readOnlyExport(opened, name);
-  const { content, extentsOf } = await openOnTop(opened, upper);
+  const { content, extentsOf } = await openOnTop(opened, upper, (message) => environment.stderr.write(`${message}\n`));
   close = async () => await content.close();
   return { name, content, extentsOf };
 }

@@ -5,10 +5,12 @@ import { lockUpper } from "../daemon/upper-lock.ts";
 import type { Device } from "../device/device.ts";
 import { extentsOf } from "../device/device-extents.ts";
 import { exists } from "../device/image-config-file.ts";
+import { openUnsynced } from "../device/unsynced-file.ts";
 import { LazyError, unsupported } from "../errors.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import { AppendLayer } from "../formats/lsmt/append-layer.ts";
 import { writableFormOf } from "../formats/lsmt/unsealed-layer.ts";
+import type { UnsyncedPlace } from "../formats/lsmt/unsynced-log.ts";
 import { openWritableStack } from "../formats/lsmt/writable-stack.ts";
 
 /** The two files of a writable layer. */
@@ -32,17 +34,23 @@ export function readOnlyExport(device: Device, name: string): NbdExport {
  * the device; when this fails, the device stays open.
  * Throws `USAGE` where only one of the files is there, `UNAVAILABLE` where another process writes to the layer.
  */
-export async function openOnTop(device: Device, upper: UpperFiles): Promise<Pick<NbdExport, "extentsOf"> & { content: BlockDevice }> {
+export async function openOnTop(
+  device: Device,
+  upper: UpperFiles,
+  notice: (message: string) => void,
+): Promise<Pick<NbdExport, "extentsOf"> & { content: BlockDevice }> {
   const files = await openUpperFiles(upper);
   let lock: ProcessLock | undefined;
+  let place: UnsyncedPlace | undefined;
   try {
     lock = await lockUpper(upper.data, "--upper");
-    const layer = files.isNew ? await createUpper(files, device.size) : await openUpper(files);
+    place = await openUnsynced(upper.index, notice);
+    const layer = files.isNew ? await createUpper(files, device.size, place) : await openUpper(files, place);
     const stack = await openWritableStack(device, layer);
     return { content: closing(stack, lock), extentsOf: (offset, length) => extentsOf(stack.segments, offset, length) };
   } catch (error) {
     lock?.close();
-    for (const file of [files.data, files.index]) await file.close();
+    for (const file of [files.data, files.index, place?.file]) await file?.close();
     throw error;
   }
 }
@@ -69,15 +77,15 @@ async function openUpperFiles({ data, index }: UpperFiles): Promise<OpenedFiles>
   }
 }
 
-async function createUpper({ data, index }: OpenedFiles, virtualSize: number): Promise<AppendLayer> {
-  return await AppendLayer.create(data, index, { virtualSize });
+async function createUpper({ data, index }: OpenedFiles, virtualSize: number, place?: UnsyncedPlace): Promise<AppendLayer> {
+  return await AppendLayer.create(data, index, { virtualSize }, place);
 }
 
-async function openUpper({ data, index }: OpenedFiles): Promise<AppendLayer> {
+async function openUpper({ data, index }: OpenedFiles, place?: UnsyncedPlace): Promise<AppendLayer> {
   if ((await writableFormOf(data)) === "sparse") {
     throw unsupported(`--upper: ${data.name} is a sparse layer; only append-only ones can be served`);
   }
-  return await AppendLayer.open(data, index);
+  return await AppendLayer.open(data, index, place);
 }
 
 function closing(device: BlockDevice, lock: ProcessLock): BlockDevice {

@@ -9,6 +9,7 @@ import type { WritableLayer } from "../formats/lsmt/writable-layer.ts";
 import { openLocalFile } from "./image-config-file.ts";
 import type { ImagePlaces } from "./image-config-places.ts";
 import type { ImageConfig } from "./image-config-schema.ts";
+import { openUnsynced } from "./unsynced-file.ts";
 
 type UpperConfig = ImageConfig["upper"];
 
@@ -21,11 +22,13 @@ export async function openUpper(upper: UpperConfig, places: ImagePlaces): Promis
   };
   try {
     const data = keep(await DiskFile.open(upper.data));
-    if (upper.target !== "") {
+    if (upper.target !== "" || (await writableFormOf(data)) === "append") {
       const index = keep(await DiskFile.open(upper.index));
-      return await WarpUpper.open(data, index, keep(await openUpperTarget(upper)));
+      const target = upper.target === "" ? undefined : keep(await openUpperTarget(upper));
+      const place = await openUnsynced(upper.index, places.notice);
+      if (place !== undefined) keep(place.file);
+      return await (target === undefined ? AppendLayer.open(data, index, place) : WarpUpper.open(data, index, target, place));
     }
-    if ((await writableFormOf(data)) === "append") return await AppendLayer.open(data, keep(await DiskFile.open(upper.index)));
     if (places.findDataExtents === undefined) throw unsupported(`${upper.data}: is sparse, and where it has data cannot be found here`);
     return await SparseLayer.open(data, await places.findDataExtents(upper.data));
   } catch (error) {

@@ -115,6 +115,32 @@ export class RecordedDisk {
   }
 
   /**
+   * The files as they are when their process is killed behind the first `count` operations, on a disk of their own: all that was done is
+   * there, but a power cut may still take what was not flushed.
+   */
+  killed(files: readonly RecordedFile[], count: number): RecordedFile[] {
+    const disk = new RecordedDisk();
+    const copies = new Map(files.map((file) => [file, new RecordedFile(disk, file.name, file.initial.clone())]));
+    for (const operation of this.operations.slice(0, count)) {
+      const file = copies.get(operation.file);
+      if (file === undefined) continue;
+      apply(file.content, operation);
+      // Before a flush no more was done than is done here.
+      disk.operations.push(
+        operation.kind === "flush"
+          ? { file, kind: "flush", began: disk.#begun(this.operations, operation.began, copies) }
+          : { ...operation, file },
+      );
+    }
+    return [...copies.values()];
+  }
+
+  /** How many of the first operations are of those files. */
+  #begun(operations: readonly Operation[], count: number, files: ReadonlyMap<RecordedFile, RecordedFile>): number {
+    return operations.slice(0, count).filter(({ file }) => files.has(file)).length;
+  }
+
+  /**
    * A file as it may be after a power cut behind the first `count` operations, on a disk of its own: what was flushed is there; of the rest
    * any part is, in any order, down to single sectors. Only a block that the file had no room for before appears whole or not at all:
    * filesystems make it part of a file when it has been written.
@@ -171,8 +197,8 @@ function applyPartly(content: Content, operation: Operation, chance: Chance): vo
 /** A file of a `RecordedDisk`. */
 export class RecordedFile implements WritableFile, ByteSource {
   readonly name: string;
-  readonly #disk: RecordedDisk;
-  readonly #content: Content;
+  readonly disk: RecordedDisk;
+  readonly content: Content;
   /** What it held before the first operation. */
   readonly initial: Content;
   closed = false;
@@ -182,26 +208,26 @@ export class RecordedFile implements WritableFile, ByteSource {
   failure: Error | undefined;
 
   constructor(disk: RecordedDisk, name: string, content: Content) {
-    this.#disk = disk;
+    this.disk = disk;
     this.name = name;
-    this.#content = content;
+    this.content = content;
     this.initial = content.clone();
   }
 
   get size(): number {
-    return this.#content.size;
+    return this.content.size;
   }
 
   /** Where the file has data. */
   get extents(): Extent[] {
-    return this.#content.extents();
+    return this.content.extents();
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     this.#checkOpen();
-    await this.#disk.delay();
+    await this.disk.delay();
     checkRange(this, offset, length);
-    return this.#content.read(offset, length);
+    return this.content.read(offset, length);
   }
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
@@ -210,24 +236,24 @@ export class RecordedFile implements WritableFile, ByteSource {
     const { failure } = this;
     this.failure = undefined;
     if (failure !== undefined) throw failure;
-    await this.#disk.delay();
-    this.#content.write(offset, bytes);
-    this.#disk.operations.push({ file: this, kind: "write", offset, bytes: bytes.slice() });
-    await this.#disk.delay();
+    await this.disk.delay();
+    this.content.write(offset, bytes);
+    this.disk.operations.push({ file: this, kind: "write", offset, bytes: bytes.slice() });
+    await this.disk.delay();
   }
 
   async truncate(size: number): Promise<void> {
     this.#checkOpen();
-    await this.#disk.delay();
-    this.#content.truncate(size);
-    this.#disk.operations.push({ file: this, kind: "truncate", size });
+    await this.disk.delay();
+    this.content.truncate(size);
+    this.disk.operations.push({ file: this, kind: "truncate", size });
   }
 
   async flush(): Promise<void> {
     this.#checkOpen();
-    const began = this.#disk.operations.length;
-    await this.#disk.delay();
-    this.#disk.operations.push({ file: this, kind: "flush", began });
+    const began = this.disk.operations.length;
+    await this.disk.delay();
+    this.disk.operations.push({ file: this, kind: "flush", began });
   }
 
   async close(): Promise<void> {

@@ -5,6 +5,7 @@ import { openLower } from "../../device/image-config-lower.ts";
 import { writeResult } from "../../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../../device/image-config-schema.ts";
 import { openLayers } from "../../device/native-layer.ts";
+import { readingUnsynced } from "../../device/unsynced-file.ts";
 import { LazyError, messageOf } from "../../errors.ts";
 import type { LsmtLayer } from "../../formats/lsmt/lsmt-reader.ts";
 import { stackLayers } from "../../formats/lsmt/stack.ts";
@@ -31,11 +32,16 @@ export interface ImageLayers {
 
 /** Opens an image to read its layers. */
 export async function openImageLayers(options: ImageOptions, environment: Environment): Promise<ImageLayers> {
+  const notice = noticeOf(environment);
   return await opening(options, environment, async (config, lowers, closePlaces) => {
     const { data, index, target } = config.upper;
     const layers = [...lowers];
     const hasWritable = hasUpper(config);
-    if (hasWritable) layers.push(await (target === "" ? openCommitSource("writable", data, index) : openUnsealedWarp(data, index, target)));
+    if (hasWritable) {
+      layers.push(
+        await (target === "" ? openCommitSource("writable", data, index, notice) : openUnsealedWarp({ data, index, target }, notice)),
+      );
+    }
     if (layers.length === 0) throw new LazyError("USAGE", `${options.configPath}: has neither lowers nor an upper`);
     const close = async (): Promise<void> => {
       for (const layer of layers) await layer.close();
@@ -61,7 +67,8 @@ export async function openWritableImage(options: ImageOptions, environment: Envi
     await using cleanup = new AsyncDisposableStack();
     const lock = await lockUpper(data, "upper.data");
     cleanup.defer(() => void lock.close());
-    const upper = target === "" ? await openWritable(data, index) : await openWarpUpper(data, index, target);
+    const notice = noticeOf(environment);
+    const upper = target === "" ? await openWritable(data, index, notice) : await openWarpUpper(data, index, target, notice);
     cleanup.defer(async () => await upper.close());
     const hasLowers = lowers.length > 0;
     const device = await openWritableStack(hasLowers ? stackLayers(lowers) : undefined, upper);
@@ -121,12 +128,19 @@ async function readImageConfig(path: string, { stderr }: Environment): Promise<I
   }
 }
 
-async function openUnsealedWarp(data: string, index: string, target: string): Promise<LsmtLayer> {
+function noticeOf({ stderr }: Environment): (message: string) => void {
+  return (message) => void stderr.write(`${message}\n`);
+}
+
+async function openUnsealedWarp(
+  { data, index, target }: Pick<ImageConfig["upper"], "data" | "index" | "target">,
+  notice: (message: string) => void,
+): Promise<LsmtLayer> {
   const files: FileSource[] = [];
   try {
     for (const path of [data, index, target]) files.push(await FileSource.open(path));
     const [metadata, indexFile, targetFile] = files;
-    return await openUnsealedWarpLayer(metadata, indexFile, targetFile);
+    return await readingUnsynced(index, notice, async (place) => await openUnsealedWarpLayer(metadata, indexFile, targetFile, place));
   } catch (error) {
     for (const file of files) await file.close();
     throw error;

@@ -1,6 +1,7 @@
 import { access } from "node:fs/promises";
 import { DiskFile, type FileSource } from "../../bytes/file.ts";
 import type { ByteSource } from "../../bytes/source.ts";
+import { openUnsynced, readingUnsynced } from "../../device/unsynced-file.ts";
 import { AppendLayer } from "../../formats/lsmt/append-layer.ts";
 import { openLayer, type LsmtLayer } from "../../formats/lsmt/lsmt-reader.ts";
 import { SparseLayer } from "../../formats/lsmt/sparse-layer.ts";
@@ -11,11 +12,14 @@ import { WarpUpper } from "../../formats/lsmt/warp-upper.ts";
 import { findDataExtents } from "./data-extents.ts";
 import { openSource } from "./source-file.ts";
 
+/** Told what is dropped of a layer whose process did not end in good order. */
+type Notice = (message: string) => void;
+
 /** What a layer is that is to be committed. */
 export type CommitForm = "writable" | "sealed" | "warp";
 
 /** Opens a layer for reading. A sealed one has no index file of its own; a sparse one does without. */
-export async function openCommitSource(form: CommitForm, data: string, index: string): Promise<LsmtLayer> {
+export async function openCommitSource(form: CommitForm, data: string, index: string, notice: Notice): Promise<LsmtLayer> {
   const files: ByteSource[] = [];
   const open = async (path: string): Promise<FileSource> => {
     const file = await openSource(path);
@@ -25,9 +29,15 @@ export async function openCommitSource(form: CommitForm, data: string, index: st
   try {
     const dataFile = await open(data);
     if (form === "sealed") return await openLayer(dataFile);
-    if (form === "warp") return await openUnsealedWarpLayer(dataFile, await open(index));
-    if ((await writableFormOf(dataFile)) === "append") return await openUnsealedLayer(dataFile, await open(index));
-    return await openUnsealedLayer(dataFile, undefined, await findDataExtents(data));
+    if (form === "writable" && (await writableFormOf(dataFile)) === "sparse") {
+      return await openUnsealedLayer(dataFile, undefined, await findDataExtents(data));
+    }
+    const indexFile = await open(index);
+    return await readingUnsynced(index, notice, async (place) =>
+      form === "warp"
+        ? await openUnsealedWarpLayer(dataFile, indexFile, undefined, place)
+        : await openUnsealedLayer(dataFile, indexFile, undefined, place),
+    );
   } catch (error) {
     for (const file of files) await file.close();
     throw error;
@@ -35,8 +45,8 @@ export async function openCommitSource(form: CommitForm, data: string, index: st
 }
 
 /** Opens a layer with all of its data in one file, to go on writing it. */
-export async function openWritable(data: string, index: string): Promise<WritableLayer> {
-  const files: DiskFile[] = [];
+export async function openWritable(data: string, index: string, notice: Notice): Promise<WritableLayer> {
+  const files: ByteSource[] = [];
   const open = async (path: string): Promise<DiskFile> => {
     const file = await DiskFile.open(path);
     files.push(file);
@@ -44,8 +54,11 @@ export async function openWritable(data: string, index: string): Promise<Writabl
   };
   try {
     const dataFile = await open(data);
-    const isSparse = (await writableFormOf(dataFile)) === "sparse";
-    return isSparse ? await SparseLayer.open(dataFile, await findDataExtents(data)) : await AppendLayer.open(dataFile, await open(index));
+    if ((await writableFormOf(dataFile)) === "sparse") return await SparseLayer.open(dataFile, await findDataExtents(data));
+    const indexFile = await open(index);
+    const place = await openUnsynced(index, notice);
+    if (place !== undefined) files.push(place.file);
+    return await AppendLayer.open(dataFile, indexFile, place);
   } catch (error) {
     for (const file of files) await file.close();
     throw error;
@@ -53,7 +66,7 @@ export async function openWritable(data: string, index: string): Promise<Writabl
 }
 
 /** Opens the files of a turboOCI layer, to go on writing it. `target` is the tar that it refers to; nothing is read of it. */
-export async function openWarpUpper(data: string, index: string, target: string): Promise<WarpUpper> {
+export async function openWarpUpper(data: string, index: string, target: string, notice: Notice): Promise<WarpUpper> {
   const files: ByteSource[] = [];
   const open = async (path: string): Promise<DiskFile> => {
     const file = await DiskFile.open(path);
@@ -62,7 +75,10 @@ export async function openWarpUpper(data: string, index: string, target: string)
   };
   try {
     await access(target);
-    return await WarpUpper.open(await open(data), await open(index));
+    const [dataFile, indexFile] = [await open(data), await open(index)];
+    const place = await openUnsynced(index, notice);
+    if (place !== undefined) files.push(place.file);
+    return await WarpUpper.open(dataFile, indexFile, undefined, place);
   } catch (error) {
     for (const file of files) await file.close();
     throw error;

@@ -60,7 +60,7 @@ export function createCommitTool(environment: Environment): Command {
   program.option("--compress_threads <number>", "threads that compress", wholeNumber, 1);
   addUploadOptions(program);
   program.action(async (data: string, index: string, target: string, options: CommitToolOptions) => {
-    if (options.seal) await seal(data, index);
+    if (options.seal) await seal(data, index, environment);
     else await commit(data, index, target, options, environment);
   });
   return program;
@@ -75,7 +75,7 @@ async function commit(data: string, index: string, target: string, options: Comm
   if (path === "") throw new LazyError("USAGE", `${options.commit_sealed ? "index_file, the file to make," : "commit_file"} is missing`);
   const upload = compression === undefined ? undefined : await prepareUpload(options, environment);
   const form = formOf(options);
-  const layer = await openCommitSource(form, data, index);
+  const layer = await openCommitSource(form, data, index, (message) => stderr.write(`${message}\n`));
   let digest: Digest;
   try {
     const output: OutputFileOptions = { mode: 0o644, existing: options.f ? "removed" : "refused", inTar: options.t && options.z };
@@ -119,10 +119,10 @@ function identityOf(
   return { uuid: knownUuid(uuid, "--uuid", stderr), parentUuid: knownUuid(parentUuid, "--parent-uuid", stderr) };
 }
 
-async function seal(data: string, index: string): Promise<void> {
+async function seal(data: string, index: string, { stderr }: Environment): Promise<void> {
   const lock = await lockUpper(data, "data_file");
   try {
-    const layer = await openWritable(data, index);
+    const layer = await openWritable(data, index, (message) => stderr.write(`${message}\n`));
     try {
       await layer.seal();
     } finally {

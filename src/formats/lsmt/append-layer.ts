@@ -1,12 +1,13 @@
 import type { WritableFile } from "../../bytes/writable-file.ts";
-import { IndexLog, writeVirtualSize } from "./index-log.ts";
+import { writeVirtualSize } from "./index-log.ts";
 import { checkVirtualSize, identityOf, type LsmtOptions } from "./layer-identity.ts";
 import { encodeRecord, FLAG_DATA, FLAG_HEADER, METADATA_TAG, SECTOR_BYTES, type LsmtRecord, decodeRecord } from "./layout.ts";
 import { LoggedSegments } from "./logged-segments.ts";
 import type { LsmtLayer } from "./lsmt-reader.ts";
 import { sealDataFile } from "./seal-layer.ts";
-import { SegmentMap } from "./segment-map.ts";
+import type { SegmentMap } from "./segment-map.ts";
 import { readAppendFiles } from "./unsealed-layer.ts";
+import type { UnsyncedPlace } from "./unsynced-log.ts";
 import { checkEmpty, checkUnits, type WritableLayer } from "./writable-layer.ts";
 
 /** Data of one entry at most, as existing tools cut their writes. */
@@ -33,29 +34,24 @@ export class AppendLayer implements WritableLayer {
     this.#dataEnd = Math.floor(data.size / SECTOR_BYTES) * SECTOR_BYTES;
   }
 
-  /** Makes a layer of two empty files. Closing it closes them. */
-  static async create(data: WritableFile, index: WritableFile, options: LsmtOptions): Promise<AppendLayer> {
+  /** Makes a layer of two empty files. Closing it closes them. With a `place`, what was written survives the end of the process. */
+  static async create(data: WritableFile, index: WritableFile, options: LsmtOptions, place?: UnsyncedPlace): Promise<AppendLayer> {
     for (const file of [data, index]) checkEmpty(file);
     const identity = identityOf(options, data.name);
     const header = encodeRecord({ ...identity, flags: FLAG_HEADER | FLAG_DATA });
     await data.write(0, header);
     await data.flush();
-    const log = await IndexLog.create(index, identity);
-    return new AppendLayer(data, decodeRecord(header, data.name), new LoggedSegments(data, log, new SegmentMap()));
+    return new AppendLayer(data, decodeRecord(header, data.name), await LoggedSegments.create(data, index, identity, place));
   }
 
   /**
    * Goes on with a layer as it was closed, or as a crash left it. Closing it closes the files; when opening fails they stay open.
-   * Throws `CORRUPT` where the files contradict the format or each other.
+   * What `place` keeps of a process that was killed is there, too. Throws `CORRUPT` where the files contradict the format or each other.
    */
-  static async open(data: WritableFile, index: WritableFile): Promise<AppendLayer> {
-    const { header, stored } = await readAppendFiles(data, index);
-    const map = SegmentMap.replay(stored.log);
-    return new AppendLayer(
-      data,
-      { ...header, virtualSize: stored.header.virtualSize },
-      new LoggedSegments(data, await IndexLog.continue(index, stored), map),
-    );
+  static async open(data: WritableFile, index: WritableFile, place?: UnsyncedPlace): Promise<AppendLayer> {
+    const { header, stored } = await readAppendFiles(data, index, place);
+    const segments = await LoggedSegments.continue(data, index, stored, place);
+    return new AppendLayer(data, { ...header, virtualSize: stored.header.virtualSize }, segments);
   }
 
   get name(): string {

@@ -1,5 +1,5 @@
 import type { WritableFile } from "../../bytes/writable-file.ts";
-import { corrupt, unsupported } from "../../errors.ts";
+import { corrupt, messageOf, unsupported } from "../../errors.ts";
 import type { ByteSource } from "../../bytes/source.ts";
 import type { LayerIdentity } from "./layer-identity.ts";
 import {
@@ -15,6 +15,7 @@ import {
 } from "./layout.ts";
 import { checkLsmtRecord, parseMappings } from "./lsmt-reader.ts";
 import { MappingList } from "./mapping-list.ts";
+import { NO_ENTRIES, readUnsynced, UnsyncedLog, type UnsyncedEntries, type UnsyncedPlace } from "./unsynced-log.ts";
 
 /** The index of a writable layer is read in pieces of this size. */
 const INDEX_READ_BYTES = 1 << 20;
@@ -32,6 +33,8 @@ export interface StoredIndex {
   readonly log: MappingList;
   /** Where the entries that count end. What follows in the file was torn off by a crash. */
   readonly endOffset: number;
+  /** Those of the log's entries that are not in the file yet, as a process that was killed has left them. */
+  readonly unsynced: UnsyncedEntries;
 }
 
 /**
@@ -54,9 +57,34 @@ export async function readIndexFile(index: ByteSource): Promise<StoredIndex> {
     const piece = await index.read(at, Math.min(INDEX_READ_BYTES, end - at));
     const whole = entriesBeforeZeros(piece) * MAPPING_BYTES;
     parseMappings(piece.subarray(0, whole), log);
-    if (whole < piece.length) return { header, log, endOffset: at + whole };
+    if (whole < piece.length) return { header, log, endOffset: at + whole, unsynced: NO_ENTRIES };
   }
-  return { header, log, endOffset: end };
+  return { header, log, endOffset: end, unsynced: NO_ENTRIES };
+}
+
+/**
+ * Adds, to what an index file says, the entries that were not flushed when its process was killed: all of them, or none if one of them
+ * fails `check`, which gets the position of each.
+ */
+export async function withUnsynced(
+  index: ByteSource,
+  stored: StoredIndex,
+  place: UnsyncedPlace<ByteSource> | undefined,
+  check: (i: number) => void,
+): Promise<StoredIndex> {
+  if (place === undefined) return stored;
+  const { header, log, endOffset } = stored;
+  const unsynced = await readUnsynced(place, index, { uuid: header.uuid, endOffset });
+  const known = log.count;
+  parseMappings(unsynced.entries, log);
+  try {
+    for (let i = known; i < log.count; i++) check(i);
+  } catch (error) {
+    place.notice(`${place.file.name}: does not fit the layer, and is dropped: ${messageOf(error)}`);
+    log.cut(known);
+    return stored;
+  }
+  return { ...stored, unsynced };
 }
 
 function entriesBeforeZeros(index: Uint8Array): number {
@@ -70,57 +98,97 @@ function entriesBeforeZeros(index: Uint8Array): number {
 
 /**
  * The index file of a writable layer as it is appended to. Entries are kept back until `store`, so that none is on disk before the data
- * that it points to.
+ * that it points to. Meanwhile `keep` puts them where the end of the process cannot take them away, if there is a place for that.
  */
 export class IndexLog {
   readonly #file: WritableFile;
+  readonly #uuid: string;
+  readonly #unsynced: UnsyncedLog | undefined;
+  /** Where the entries end that are in the file; those that wait go on from there. */
   #end: number;
+  /** Where the entries end that are in the file or kept. */
+  #keptEnd: number;
+  /** Something in the file may not be on disk. */
+  #isLoose = false;
+  #isForgetting = false;
+  readonly #lastEntry = new Uint8Array(MAPPING_BYTES);
   #waiting = new Uint8Array(64 * MAPPING_BYTES);
   #view = new DataView(this.#waiting.buffer);
   #waitingBytes = 0;
 
-  constructor(file: WritableFile, endOffset: number) {
+  private constructor(file: WritableFile, uuid: string, endOffset: number, unsynced: UnsyncedLog | undefined) {
     this.#file = file;
-    this.#end = endOffset;
+    this.#uuid = uuid;
+    this.#unsynced = unsynced;
+    this.#end = this.#keptEnd = endOffset;
   }
 
   /** Begins a new index file. */
-  static async create(file: WritableFile, identity: LayerIdentity): Promise<IndexLog> {
+  static async create(file: WritableFile, identity: LayerIdentity, place?: UnsyncedPlace): Promise<IndexLog> {
     await file.write(0, encodeRecord({ ...identity, flags: FLAG_HEADER, indexOffset: LSMT_RECORD_BYTES }));
     await file.flush();
-    return new IndexLog(file, LSMT_RECORD_BYTES);
+    return new IndexLog(file, identity.uuid, LSMT_RECORD_BYTES, place && (await UnsyncedLog.continue(place, NO_ENTRIES)));
   }
 
   /** Goes on with an index file; what a crash left behind its entries is cut off before anything else is written. */
-  static async continue(file: WritableFile, { endOffset }: StoredIndex): Promise<IndexLog> {
+  static async continue(file: WritableFile, { header, endOffset, unsynced }: StoredIndex, place?: UnsyncedPlace): Promise<IndexLog> {
     if (file.size !== endOffset) {
       await file.truncate(endOffset);
       await file.flush();
     }
-    return new IndexLog(file, endOffset);
+    const log = new IndexLog(file, header.uuid, endOffset, place && (await UnsyncedLog.continue(place, unsynced)));
+    if (endOffset > LSMT_RECORD_BYTES) log.#lastEntry.set(await file.read(endOffset - MAPPING_BYTES, MAPPING_BYTES));
+    // A process that was killed may have written them and not flushed.
+    log.#isLoose = true;
+    log.#makeRoom(unsynced.entries.length);
+    log.#waiting.set(unsynced.entries);
+    log.#waitingBytes = unsynced.entries.length;
+    log.#keptEnd += unsynced.entries.length;
+    return log;
   }
 
   get waitingEntries(): number {
     return this.#waitingBytes / MAPPING_BYTES;
   }
 
+  /** What is kept, in bytes of its file. */
+  get keptBytes(): number {
+    return this.#unsynced?.bytes ?? 0;
+  }
+
   add(firstSector: number, sectors: number, mappedSector: number, zeroed: boolean, tag: number): void {
-    if (this.#waitingBytes === this.#waiting.length) {
-      const grown = new Uint8Array(this.#waiting.length * 2);
-      grown.set(this.#waiting);
-      this.#waiting = grown;
-      this.#view = new DataView(grown.buffer);
-    }
+    this.#makeRoom(this.#waitingBytes + MAPPING_BYTES);
     encodeMapping(this.#view, this.#waitingBytes, firstSector, sectors, mappedSector, zeroed, tag);
     this.#waitingBytes += MAPPING_BYTES;
   }
 
+  /** Keeps what waits; what is stored needs no keeping any more. Calls must not overlap, but may overlap with others. */
+  async keep(): Promise<void> {
+    if (this.#unsynced === undefined) return;
+    if (this.#keptEnd <= this.#end || this.#isForgetting) {
+      await this.#unsynced.clear();
+      this.#keptEnd = this.#end;
+    }
+    const waitingEnd = this.#end + this.#waitingBytes;
+    if (this.#keptEnd === waitingEnd || this.#isForgetting) return;
+    const entries = this.#waiting.subarray(this.#keptEnd - this.#end, this.#waitingBytes);
+    await this.#unsynced.append(entries, { uuid: this.#uuid, offset: this.#end, lastEntry: this.#lastEntry });
+    this.#keptEnd = waitingEnd;
+  }
+
+  /** From now on nothing is kept, and what is kept goes with the next `keep`: the data may not be what was written. */
+  forget(): void {
+    this.#isForgetting = true;
+  }
+
   /** Stores the first `entries` of what waits and flushes. When that fails they wait still. Calls must not overlap. */
   async store(entries: number): Promise<void> {
-    if (entries === 0) return;
+    if (entries === 0 && !this.#isLoose) return;
     const bytes = entries * MAPPING_BYTES;
-    await this.#file.write(this.#end, this.#waiting.slice(0, bytes));
+    if (bytes > 0) await this.#file.write(this.#end, this.#waiting.slice(0, bytes));
     await this.#file.flush();
+    this.#isLoose = false;
+    if (bytes > 0) this.#lastEntry.set(this.#waiting.subarray(bytes - MAPPING_BYTES, bytes));
     this.#waiting.copyWithin(0, bytes, this.#waitingBytes);
     this.#waitingBytes -= bytes;
     this.#end += bytes;
@@ -131,7 +199,19 @@ export class IndexLog {
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    try {
+      await this.#unsynced?.close();
+    } finally {
+      await this.#file.close();
+    }
+  }
+
+  #makeRoom(bytes: number): void {
+    if (bytes <= this.#waiting.length) return;
+    const grown = new Uint8Array(Math.max(bytes, this.#waiting.length * 2));
+    grown.set(this.#waiting);
+    this.#waiting = grown;
+    this.#view = new DataView(grown.buffer);
   }
 }
 

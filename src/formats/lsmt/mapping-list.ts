@@ -43,6 +43,11 @@ export class MappingList implements Segments {
     this.#tag[at] = tag;
   }
 
+  /** Takes away all but the first `count`. */
+  cut(count: number): void {
+    this.#count = Math.min(count, this.#count);
+  }
+
   #grow(): void {
     const capacity = this.#count * 2;
     this.#firstSector = grown(this.#firstSector, new Float64Array(capacity));

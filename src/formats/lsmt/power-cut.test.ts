@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chanceOf, RecordedDisk, type Chance } from "../../../test/support/recorded-file.ts";
-import { forms, newFiles, UUID, type Form, type LayerFiles } from "../../../test/support/writable-forms.ts";
+import { BOOT_ID, forms, newFiles, UUID, type Form, type LayerFiles } from "../../../test/support/writable-forms.ts";
 import { MemorySink } from "../../bytes/sink.ts";
 import { MemorySource } from "../../bytes/source.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
@@ -47,41 +47,54 @@ async function lowerLayer(): Promise<{ layer: LsmtLayer; values: number[] }> {
 /** Something that was written to a sector. */
 interface Event {
   readonly value: number;
-  /** Operations of the disk before it began. */
+  /** Operations of the disk before it began, and before it was acknowledged. */
   readonly began: number;
-  acknowledged: boolean;
+  acknowledged: number | undefined;
 }
 
-/** What a sector may hold after a cut: what the last flush that ended before it covers, and all that came later. */
+/**
+ * What a sector may hold: after a cut what the last flush that ended before it covers, and all that came later; after the process was
+ * killed what was acknowledged last, and what was underway.
+ */
 class Model {
   readonly events: Event[][];
   readonly #flushes: { readonly ended: number; readonly covered: number[] }[] = [];
 
-  constructor(values: readonly number[]) {
-    this.events = values.map((value) => [{ value, began: 0, acknowledged: true }]);
+  /** `loose`: what each sector may go back to as long as nothing is flushed. */
+  constructor(values: readonly number[], loose: readonly ReadonlySet<number>[] = []) {
+    this.events = values.map((value, sector) =>
+      [...(loose[sector] ?? []), value].map((held) => ({ value: held, began: 0, acknowledged: 0 })),
+    );
     this.#flushes.push({ ended: 0, covered: values.map(() => 0) });
   }
 
   /** The last event of each sector that is acknowledged now. */
   covered(): number[] {
-    return this.events.map((events) => events.findLastIndex(({ acknowledged }) => acknowledged));
+    return this.events.map((events) => events.findLastIndex(({ acknowledged }) => acknowledged !== undefined));
   }
 
   flushed(ended: number, covered: number[]): void {
     this.#flushes.push({ ended, covered });
   }
 
+  /** After a cut behind so many operations. */
   allowed(cut: number): Set<number>[] {
     const last = this.#flushes.findLast(({ ended }) => ended <= cut)!;
-    return this.events.map(
-      (events, sector) =>
-        new Set(
-          events
-            .filter(({ began }, i) => i === last.covered[sector] || (i > last.covered[sector] && began <= cut))
-            .map(({ value }) => value),
-        ),
-    );
+    return this.events.map((events, sector) => valuesFrom(events, last.covered[sector], cut));
   }
+
+  /** After the process was killed behind so many operations. */
+  kept(killed: number): Set<number>[] {
+    return this.events.map((events) => {
+      const last = events.findLastIndex(({ acknowledged }) => acknowledged !== undefined && acknowledged <= killed);
+      return valuesFrom(events, last, killed);
+    });
+  }
+}
+
+/** Of an event and all after it that had begun behind so many operations. */
+function valuesFrom(events: readonly Event[], first: number, count: number): Set<number> {
+  return new Set(events.filter(({ began }, i) => i === first || (i > first && began <= count)).map(({ value }) => value));
 }
 
 /** Which files make the device, from an operation of the disk on. */
@@ -99,9 +112,11 @@ class Machine {
   readonly published: Published[] = [];
   model!: Model;
   stack!: WritableStack;
+  /** Of its run. */
+  bootId = BOOT_ID;
   #value: number;
 
-  constructor(form: Form, chance: Chance, lower: LsmtLayer | undefined, disk: RecordedDisk, firstValue: number) {
+  constructor({ form, chance, lower }: Setup, disk: RecordedDisk, firstValue: number) {
     this.#form = form;
     this.#chance = chance;
     this.#lower = lower;
@@ -116,12 +131,14 @@ class Machine {
     this.model = new Model(values);
   }
 
-  async open({ sealed, upper }: Omit<Published, "from">): Promise<number[]> {
+  /** `loose`: of each sector, as long as nothing is flushed. `bootId`: of the machine's run. */
+  async open({ sealed, upper }: Omit<Published, "from">, loose: readonly ReadonlySet<number>[], bootId: string): Promise<number[]> {
     const layers = await Promise.all(sealed.map(async ({ data }) => await openLayer(data)));
-    this.stack = await openWritableStack(this.#lowers(layers), await this.#form.open(upper));
+    this.bootId = bootId;
+    this.stack = await openWritableStack(this.#lowers(layers), await this.#form.open(upper, bootId));
     this.published.push({ from: 0, sealed, upper });
     const values = valuesOf(await this.stack.read(0, SIZE));
-    this.model = new Model(values);
+    this.model = new Model(values, loose);
     return values;
   }
 
@@ -141,11 +158,28 @@ class Machine {
   cut(count: number): { files: Omit<Published, "from">; disk: RecordedDisk; allowed: Set<number>[] } {
     const disk = new RecordedDisk();
     const { sealed, upper } = this.published.findLast(({ from }) => from <= count)!;
-    const after = ({ data, index }: LayerFiles): LayerFiles => ({
+    const after = ({ data, index, unsynced }: LayerFiles): LayerFiles => ({
       data: this.disk.cut(data, count, this.#chance, disk),
       index: this.disk.cut(index, count, this.#chance, disk),
+      unsynced: this.disk.cut(unsynced, count, this.#chance, disk),
     });
     return { files: { sealed: sealed.map(after), upper: after(upper) }, disk, allowed: this.model.allowed(count) };
+  }
+
+  /** The files after the process was killed, what must be in them, and what a cut could make of them. */
+  kill(count: number): { files: Omit<Published, "from">; disk: RecordedDisk; kept: Set<number>[]; allowed: Set<number>[] } {
+    const { sealed, upper } = this.published.findLast(({ from }) => from <= count)!;
+    const all = [...sealed, upper];
+    const copies = this.disk.killed(
+      all.flatMap(({ data, index, unsynced }) => [data, index, unsynced]),
+      count,
+    );
+    const layers = all.map((_, i): LayerFiles => {
+      const [data, index, unsynced] = copies.slice(3 * i);
+      return { data, index, unsynced };
+    });
+    const files = { sealed: layers.slice(0, -1), upper: layers.at(-1)! };
+    return { files, disk: copies[0].disk, kept: this.model.kept(count), allowed: this.model.allowed(count) };
   }
 
   get nextValue(): number {
@@ -208,63 +242,109 @@ class Machine {
 
   #begin(first: number, values: readonly number[]): () => void {
     const began = this.disk.operations.length;
-    const events = values.map((value): Event => ({ value, began, acknowledged: false }));
+    const events = values.map((value): Event => ({ value, began, acknowledged: undefined }));
     for (const [i, event] of events.entries()) this.model.events[first + i].push(event);
     return () => {
-      for (const event of events) event.acknowledged = true;
+      for (const event of events) event.acknowledged = this.disk.operations.length;
     };
   }
 }
 
 const SEEDS = 10;
 const CUTS = 10;
+const KILLS = 6;
+
+/** What a machine is made of, but for its disk. */
+interface Setup {
+  readonly form: Form;
+  readonly chance: Chance;
+  readonly lower: LsmtLayer | undefined;
+}
 
 for (const form of forms) {
   for (const below of [false, true]) {
-    test(`${form.name}${below ? " over a layer" : ""}: whenever the power is cut, what was flushed is there and nothing is that nobody wrote`, async () => {
-      const lower = await lowerLayer();
-      for (let seed = 1; seed <= SEEDS; seed++) {
-        const chance = chanceOf(seed * 7919);
-        const machine = new Machine(form, chance, below ? lower.layer : undefined, new RecordedDisk(), 1);
-        await machine.create(below ? lower.values : lower.values.map(() => 0));
-        const created = machine.disk.operations.length;
-        await machine.work(40);
+    const over = `${form.name}${below ? " over a layer" : ""}`;
+
+    test(`${over}: whenever the power is cut, what was flushed is there and nothing is that nobody wrote`, async () => {
+      await forEachSeed(form, below, async (setup, machine, created, seed) => {
         for (let i = 0; i < CUTS; i++) {
-          const count = created + chance.below(machine.disk.operations.length - created + 1);
-          await checkCut(machine, count, `seed ${seed}, cut after ${count} operations`, async (files, disk, where) => {
-            // A machine that was cut once is cut again.
-            const second = new Machine(form, chance, below ? lower.layer : undefined, disk, machine.nextValue);
-            const values = await opened(second, files, where);
-            await second.work(8);
-            const again = chance.below(disk.operations.length + 1);
-            await checkCut(second, again, `${where}, and again after ${again}`, async (lastFiles, lastDisk, lastWhere) => {
-              const last = new Machine(form, chance, below ? lower.layer : undefined, lastDisk, second.nextValue);
-              return await opened(last, lastFiles, lastWhere);
-            });
-            return values;
-          });
+          const count = created + setup.chance.below(machine.disk.operations.length - created + 1);
+          const where = `seed ${seed}, cut after ${count} operations`;
+          const second = await checkCut(setup, machine, count, where, bootIdOf(2));
+          // A machine that was cut once is cut again.
+          await second.work(8);
+          const again = setup.chance.below(second.disk.operations.length + 1);
+          await checkCut(setup, second, again, `${where}, and again after ${again}`, bootIdOf(3));
         }
-      }
+      });
+    });
+
+    test(`${over}: whenever the process is killed, what was acknowledged is there, and a later cut takes nothing that was flushed`, async () => {
+      await forEachSeed(form, below, async (setup, machine, created, seed) => {
+        for (let i = 0; i < KILLS; i++) {
+          const count = created + setup.chance.below(machine.disk.operations.length - created + 1);
+          const where = `seed ${seed}, killed after ${count} operations`;
+          const second = await checkKill(setup, machine, count, where);
+          const killed = second.disk.operations.length;
+          await second.work(8);
+          for (let j = 0; j < 4; j++) {
+            const again = killed + setup.chance.below(second.disk.operations.length - killed + 1);
+            const third = await checkKill(setup, second, again, `${where}, and again after ${again}`);
+            await third.stack.flush();
+            third.model.flushed(third.disk.operations.length, third.model.covered());
+            const last = third.disk.operations.length;
+            await checkCut(setup, third, last, `${where}, again after ${again}, then flushed and cut`, bootIdOf(2));
+            await checkCut(setup, second, again, `${where}, and cut after ${again}`, bootIdOf(2));
+          }
+        }
+      });
     });
   }
 }
 
-async function opened(machine: Machine, files: Omit<Published, "from">, where: string): Promise<number[]> {
-  try {
-    return await machine.open(files);
-  } catch (cause) {
-    throw new Error(`${where}: the device does not open`, { cause });
+async function forEachSeed(
+  form: Form,
+  below: boolean,
+  check: (setup: Setup, machine: Machine, created: number, seed: number) => Promise<void>,
+): Promise<void> {
+  const lower = await lowerLayer();
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const setup = { form, chance: chanceOf(seed * 7919), lower: below ? lower.layer : undefined };
+    const machine = new Machine(setup, new RecordedDisk(), 1);
+    await machine.create(below ? lower.values : lower.values.map(() => 0));
+    const created = machine.disk.operations.length;
+    await machine.work(40);
+    await check(setup, machine, created, seed);
   }
 }
 
-async function checkCut(
-  machine: Machine,
-  count: number,
-  where: string,
-  open: (files: Omit<Published, "from">, disk: RecordedDisk, where: string) => Promise<number[]>,
-): Promise<void> {
+function bootIdOf(run: number): string {
+  return `${BOOT_ID.slice(0, -1)}${run}`;
+}
+
+/** The machine that goes on after a cut. */
+async function checkCut(setup: Setup, machine: Machine, count: number, where: string, bootId: string): Promise<Machine> {
   const { files, disk, allowed } = machine.cut(count);
-  const values = await open(files, disk, where);
+  const next = new Machine(setup, disk, machine.nextValue);
+  await check(async () => await next.open(files, [], bootId), allowed, where);
+  return next;
+}
+
+/** The machine that goes on after its process was killed, and the device was opened again. */
+async function checkKill(setup: Setup, machine: Machine, count: number, where: string): Promise<Machine> {
+  const { files, disk, kept, allowed } = machine.kill(count);
+  const next = new Machine(setup, disk, machine.nextValue);
+  await check(async () => await next.open(files, allowed, machine.bootId), kept, where);
+  return next;
+}
+
+async function check(open: () => Promise<number[]>, allowed: readonly ReadonlySet<number>[], where: string): Promise<void> {
+  let values: number[];
+  try {
+    values = await open();
+  } catch (cause) {
+    throw new Error(`${where}: the device does not open`, { cause });
+  }
   for (const [sector, value] of values.entries()) {
     assert.ok(allowed[sector].has(value), `${where}: sector ${sector} is ${value}, allowed are ${[...allowed[sector]].join(", ")}`);
   }

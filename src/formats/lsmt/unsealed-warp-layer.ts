@@ -1,29 +1,41 @@
 import type { ByteSource } from "../../bytes/source.ts";
 import { corrupt } from "../../errors.ts";
-import { readIndexFile, type StoredIndex } from "./index-log.ts";
+import { readIndexFile, withUnsynced, type StoredIndex } from "./index-log.ts";
 import { LSMT_RECORD_BYTES, METADATA_TAG, SECTOR_BYTES, TARGET_TAG } from "./layout.ts";
 import { LsmtLayer } from "./lsmt-reader.ts";
 import type { MappingList } from "./mapping-list.ts";
 import { replaySegments } from "./merge-segments.ts";
 import { SegmentTable } from "./segment-table.ts";
+import type { UnsyncedPlace } from "./unsynced-log.ts";
 import { wholeSectors } from "./warp-layer.ts";
 
 /**
- * Opens a warp layer that is being written for reading; to commit it, no `target` is needed. Closing the layer closes the sources.
+ * Opens a warp layer that is being written for reading; to commit it, no `target` is needed. Closing the layer closes the sources, but
+ * for what is in `place`.
  */
-export async function openUnsealedWarpLayer(metadata: ByteSource, index: ByteSource, target?: ByteSource): Promise<LsmtLayer> {
-  const { header, log } = await readWarpFiles(metadata, index, target);
+export async function openUnsealedWarpLayer(
+  metadata: ByteSource,
+  index: ByteSource,
+  target?: ByteSource,
+  place?: UnsyncedPlace<ByteSource>,
+): Promise<LsmtLayer> {
+  const { header, log } = await readWarpFiles(metadata, index, target, place);
   return new LsmtLayer(header, SegmentTable.from(replaySegments(log)), targetFiles(metadata, target), index);
 }
 
 /** The index of a warp layer that is being written; the entries' tags are those of `targetFiles`. */
-export async function readWarpFiles(metadata: ByteSource, index: ByteSource, target: ByteSource | undefined): Promise<StoredIndex> {
+export async function readWarpFiles(
+  metadata: ByteSource,
+  index: ByteSource,
+  target: ByteSource | undefined,
+  place: UnsyncedPlace<ByteSource> | undefined,
+): Promise<StoredIndex> {
   const stored = await readIndexFile(index);
   const where = `${index.name}: lsmt index at ${LSMT_RECORD_BYTES}`;
   rebaseTags(stored.log, where);
   const targetSectors = target === undefined ? Infinity : Math.ceil(target.size / SECTOR_BYTES);
   const metadataSectors = Math.floor(metadata.size / SECTOR_BYTES);
-  for (let i = 0; i < stored.log.count; i++) {
+  const check = (i: number): void => {
     const { firstSector, sectors, mappedSector, zeroed, tag } = stored.log;
     const end = mappedSector[i] + (zeroed[i] === 1 ? 0 : sectors[i]);
     const limit = tag[i] === TARGET_TAG ? targetSectors : metadataSectors;
@@ -33,8 +45,9 @@ export async function readWarpFiles(metadata: ByteSource, index: ByteSource, tar
           `the ${tag[i] === TARGET_TAG ? "target" : "metadata"}, which has ${limit} sectors`,
       );
     }
-  }
-  return stored;
+  };
+  for (let i = 0; i < stored.log.count; i++) check(i);
+  return await withUnsynced(index, stored, place, check);
 }
 
 /** The files of a warp layer, by tag. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { RecordedDisk } from "../../../test/support/recorded-file.ts";
-import { newFiles, UUID, type LayerFiles } from "../../../test/support/writable-forms.ts";
+import { newFiles, reopened, UUID } from "../../../test/support/writable-forms.ts";
 import { MemorySink } from "../../bytes/sink.ts";
 import { MemorySource } from "../../bytes/source.ts";
 import { openZFile } from "../zfile/zfile-reader.ts";
@@ -16,11 +16,6 @@ import { WarpUpper } from "./warp-upper.ts";
 import { openWritableStack } from "./writable-stack.ts";
 
 const testdata = new URL("../../../testdata/turbo-oci/", import.meta.url);
-
-function reopened(files: LayerFiles): LayerFiles {
-  files.data.closed = files.index.closed = false;
-  return files;
-}
 
 for (const name of ["mkfs-layer0", "base-layer1", "erofs-layer1"]) {
   test(`${name}.fs.meta of the other tool, taken apart, written again and committed, is the same byte for byte`, async () => {

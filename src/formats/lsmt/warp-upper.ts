@@ -1,13 +1,13 @@
 import type { ByteSource } from "../../bytes/source.ts";
 import type { WritableFile } from "../../bytes/writable-file.ts";
 import { LazyError, unsupported } from "../../errors.ts";
-import { IndexLog } from "./index-log.ts";
 import { checkVirtualSize, identityOf, type LsmtOptions } from "./layer-identity.ts";
 import { decodeRecord, encodeRecord, FLAG_HEADER, METADATA_TAG, SECTOR_BYTES, TARGET_TAG, type LsmtRecord } from "./layout.ts";
 import { LoggedSegments } from "./logged-segments.ts";
 import type { LsmtLayer } from "./lsmt-reader.ts";
-import { SegmentMap } from "./segment-map.ts";
+import type { SegmentMap } from "./segment-map.ts";
 import { readWarpFiles, targetFiles } from "./unsealed-warp-layer.ts";
+import type { UnsyncedPlace } from "./unsynced-log.ts";
 import { checkEmpty, checkUnits, type WritableLayer } from "./writable-layer.ts";
 
 /**
@@ -34,16 +34,15 @@ export class WarpUpper implements WritableLayer {
     const identity = identityOf(options, metadata.name);
     await metadata.truncate(options.virtualSize);
     await metadata.flush();
-    const log = await IndexLog.create(index, identity);
+    const segments = await LoggedSegments.create(metadata, index, identity);
     const header = decodeRecord(encodeRecord({ ...identity, flags: FLAG_HEADER }), index.name);
-    return new WarpUpper(metadata, target, header, new LoggedSegments(metadata, log, new SegmentMap()));
+    return new WarpUpper(metadata, target, header, segments);
   }
 
   /** Goes on with a layer as it was closed, or as a crash left it. Otherwise like `AppendLayer.open`. */
-  static async open(metadata: WritableFile, index: WritableFile, target?: ByteSource): Promise<WarpUpper> {
-    const stored = await readWarpFiles(metadata, index, target);
-    const segments = new LoggedSegments(metadata, await IndexLog.continue(index, stored), SegmentMap.replay(stored.log));
-    return new WarpUpper(metadata, target, stored.header, segments);
+  static async open(metadata: WritableFile, index: WritableFile, target?: ByteSource, place?: UnsyncedPlace): Promise<WarpUpper> {
+    const stored = await readWarpFiles(metadata, index, target, place);
+    return new WarpUpper(metadata, target, stored.header, await LoggedSegments.continue(metadata, index, stored, place));
   }
 
   get name(): string {

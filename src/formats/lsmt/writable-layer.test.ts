@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { lsmtBytes, lsmtSource, SparseSource } from "../../../test/support/lsmt-files.ts";
 import { RecordedDisk, type RecordedFile } from "../../../test/support/recorded-file.ts";
-import { forms, newFiles, UUID } from "../../../test/support/writable-forms.ts";
+import { forms, newFiles, reopened, UUID } from "../../../test/support/writable-forms.ts";
 import { LazyError } from "../../errors.ts";
 import { AppendLayer } from "./append-layer.ts";
 import { lsmtRecord } from "./layout.ts";
@@ -104,7 +104,7 @@ test("a sealed layer that is written to again is not sealed any more", async () 
     await layer.seal();
     await openLayer(files.data);
     await layer.close();
-    files.data.closed = files.index.closed = false;
+    reopened(files);
     const again = await form.open(files);
     await again.write(4096, new Uint8Array(4096).fill(2));
     await again.flush();
@@ -188,7 +188,7 @@ test("writes that fail are not there, and later ones are", async () => {
     }
     await layer.write(8192, new Uint8Array(4096).fill(3));
     await layer.close();
-    files.data.closed = files.index.closed = false;
+    reopened(files);
     if (form.name === "append") assert.equal(files.data.size, 3 * 4096, "the failed write's room is used again");
     const again = await form.open(files);
     assert.deepEqual(
@@ -210,7 +210,7 @@ test("a size that is changed holds for whoever opens the layer next", async () =
     await layer.resize(1 << 20);
     await layer.write((1 << 20) - 4096, new Uint8Array(4096).fill(9));
     await layer.close();
-    files.data.closed = files.index.closed = false;
+    reopened(files);
     const again = await form.open(files);
     assert.equal(again.virtualSize, 1 << 20);
     assert.equal(again.uuid, UUID);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { RecordedDisk } from "../../../test/support/recorded-file.ts";
-import { forms, newFiles, UUID, type Form, type LayerFiles } from "../../../test/support/writable-forms.ts";
+import { forms, newFiles, reopened, UUID, type Form, type LayerFiles } from "../../../test/support/writable-forms.ts";
 import { MemorySink } from "../../bytes/sink.ts";
 import { MemorySource, type ByteSource } from "../../bytes/source.ts";
 import { LsmtWriter } from "./lsmt-writer.ts";
@@ -82,7 +82,7 @@ class Fixture {
 
   async reopen(): Promise<void> {
     await this.stack.close();
-    for (const { data, index } of [this.#files, ...this.#sealed]) data.closed = index.closed = false;
+    for (const files of [this.#files, ...this.#sealed]) reopened(files);
     const sealed = await Promise.all(this.#sealed.map(async ({ data }) => await openLayer(data)));
     const below = this.#lowers && "layers" in this.#lowers ? (this.#lowers.layers as never[]) : [];
     const lowers = sealed.length === 0 ? this.#lowers : stackLayers([...below, ...sealed]);
@@ -190,7 +190,7 @@ test("a snapshot that cannot be published leaves the old layer on top, which is 
     );
     await stack.write(3000, written(5000, 2));
     await stack.close();
-    files.data.closed = files.index.closed = false;
+    reopened(files);
     const again = await openWritableStack(undefined, await form.open(files));
     assert.equal(Buffer.compare(await again.read(0, 8000), Buffer.concat([written(3000, 1), written(5000, 2)])), 0);
     assert.equal(next.segments.count, 0);
@@ -244,7 +244,7 @@ test("a device that grows has zeros at its new end, whatever was there below or 
     bytes.fill(0, 62 * 512);
     assert.equal(Buffer.compare(await stack.read(0, SIZE), bytes), 0, form.name);
     await stack.close();
-    files.data.closed = files.index.closed = false;
+    reopened(files);
     const again = await openWritableStack(lowers, await form.open(files));
     assert.equal(Buffer.compare(await again.read(0, SIZE), bytes), 0, `${form.name}, opened again`);
   }
