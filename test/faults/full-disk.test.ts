@@ -67,7 +67,7 @@ async function writeUntilFull(
     } catch (error) {
       return { error, first };
     }
-    model.done(range, version);
+    model.done(range, version, true);
   }
   return assert.fail("the disk was not full");
 }
@@ -92,7 +92,7 @@ for (const form of ["an append-only", "a sparse"] as const) {
       const half = { first: 0, count: 4 * PIECE_SECTORS };
       model.begin(half, 1);
       await device.write(0, sectorBytes(1, half.first, half.count), true);
-      model.done(half, 1);
+      model.done(half, 1, true);
       await device.flush();
       model.flushed();
       const full = await writeUntilFull(device, model, half.count, 3);
@@ -100,11 +100,11 @@ for (const form of ["an append-only", "a sparse"] as const) {
       await check(device, model, "while the disk is full");
       await assert.rejects(writeUntilFull(device, model, full.first, 5).then(({ error }) => Promise.reject(error as Error)));
 
-      // A process that is killed now comes back with what was flushed, and the disk is still full.
+      // A process that is killed now comes back with what it has acknowledged, and the disk is still full.
       await disk.fill();
       process.kill(created.pid!, "SIGKILL");
       await device.close();
-      model.crashed();
+      model.killed();
       const { access } = await bench.running("device", created.pid);
       device = await openAccess(access!, false);
       for (const { first, count } of model.unsettled(2048)) {
@@ -117,7 +117,7 @@ for (const form of ["an append-only", "a sparse"] as const) {
       const rest = { first: full.first, count: 8 * PIECE_SECTORS };
       model.begin(rest, 9);
       await device.write(rest.first * SECTOR_BYTES, sectorBytes(9, rest.first, rest.count), true);
-      model.done(rest, 9);
+      model.done(rest, 9, true);
       await device.flush();
       model.flushed();
       await check(device, model, "after there was room again");

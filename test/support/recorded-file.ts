@@ -204,8 +204,9 @@ export class RecordedFile implements WritableFile, ByteSource {
   closed = false;
   /** Writes wait for it. */
   held: Promise<void> = Promise.resolve();
-  /** What the next write fails with. */
+  /** What the next write fails with, and the next flush. */
   failure: Error | undefined;
+  flushFailure: Error | undefined;
 
   constructor(disk: RecordedDisk, name: string, content: Content) {
     this.disk = disk;
@@ -251,6 +252,9 @@ export class RecordedFile implements WritableFile, ByteSource {
 
   async flush(): Promise<void> {
     this.#checkOpen();
+    const { flushFailure } = this;
+    this.flushFailure = undefined;
+    if (flushFailure !== undefined) throw flushFailure;
     const began = this.disk.operations.length;
     await this.disk.delay();
     this.disk.operations.push({ file: this, kind: "flush", began });

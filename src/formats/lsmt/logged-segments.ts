@@ -9,7 +9,7 @@ import type { UnsyncedPlace } from "./unsynced-log.ts";
 /** Entries that wait for a flush before a write makes one itself. */
 const MAX_WAITING_ENTRIES = 1 << 16;
 /** What is kept of them before a write makes a flush: it is emptied only when nothing of it waits any more. */
-const MAX_KEPT_BYTES = 2 * MAX_WAITING_ENTRIES * 24;
+const MAX_KEPT_BYTES = 1 << 20;
 
 /** The segments of a layer with an index file: what is mapped now, and the log that says so after a crash. */
 export class LoggedSegments {

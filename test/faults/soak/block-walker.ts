@@ -121,7 +121,7 @@ export class BlockWalker implements Walker {
       process.kill(this.#pid, "SIGKILL");
     });
     await this.#leave();
-    this.#model.crashed();
+    this.#model.killed();
     this.#killed = this.#pid;
     // Now and then it is removed while it comes back.
     if (this.#chance.below(3) === 0) {
@@ -148,7 +148,7 @@ export class BlockWalker implements Walker {
     this.#isStruck = true;
     await amid(this.#chance, this.#somethingLong(), async () => await this.#walk.bench.gone(this.id, true));
     await this.#leave();
-    this.#model.crashed();
+    this.#model.killed();
     this.#expose = oneOf(this.#chance, EXPOSURES);
   }
 
@@ -264,7 +264,8 @@ export class BlockWalker implements Walker {
     this.#model.begin(range, version);
     if (kind === "discard") await this.#access!.discard(offset, range.count * SECTOR_BYTES);
     else await this.#access!.write(offset, sectorBytes(version, range.first, range.count), direct);
-    this.#model.done(range, version);
+    // A loop device's cached writes are the kernel's alone until it writes them; a file's are not.
+    this.#model.done(range, version, kind === "discard" || direct || this.#expose.kind !== "loop");
   }
 
   async #tryFlush(): Promise<void> {
@@ -274,7 +275,7 @@ export class BlockWalker implements Walker {
       this.#model.flushed();
     } catch (error) {
       // What the kernel had taken may be lost.
-      this.#model.crashed();
+      this.#model.killed();
       this.#mayFail(error, "flush");
     }
   }

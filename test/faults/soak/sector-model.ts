@@ -34,12 +34,13 @@ export interface Range {
 }
 
 /**
- * What each sector of a device may hold. Reads show what was written last. After a crash a sector has what the last flush covered or
- * anything that was written to it since, which is settled by looking once. A write or a flush that failed leaves it open until then.
+ * What each sector of a device may hold. Reads show what was written last. When the device's process is killed, what it has acknowledged
+ * stays: a sector has that, or anything that was written to it since and is only in the kernel's memory of the device, which is settled
+ * by looking once. A write or a flush that failed leaves it open until then.
  */
 export class SectorModel {
   readonly #now: Uint32Array;
-  /** Of sectors that were changed after the last flush, or are unsure: whatever they may hold after a crash. */
+  /** Of sectors that were changed and not kept, or are unsure: whatever they may hold when the process was killed. */
   readonly #possible = new Map<number, Set<number>>();
   readonly #unsure = new Set<number>();
   readonly #scratch = new Uint32Array(WORDS);
@@ -61,10 +62,13 @@ export class SectorModel {
     }
   }
 
-  /** The writing was acknowledged. */
-  done({ first, count }: Range, version: number): void {
+  /** The writing was acknowledged; `isKept`: by the device's process, not by the kernel for it. */
+  done({ first, count }: Range, version: number, isKept: boolean): void {
     this.#now.fill(version, first, first + count);
-    for (let sector = first; sector < first + count; sector++) this.#unsure.delete(sector);
+    for (let sector = first; sector < first + count; sector++) {
+      this.#unsure.delete(sector);
+      if (isKept) this.#possible.delete(sector);
+    }
   }
 
   /** A flush was acknowledged that began after all writes had ended. */
@@ -72,8 +76,8 @@ export class SectorModel {
     for (const sector of this.#possible.keys()) if (!this.#unsure.has(sector)) this.#possible.delete(sector);
   }
 
-  /** What was not flushed may be lost. */
-  crashed(): void {
+  /** The process was killed: what was neither flushed nor kept may be lost. */
+  killed(): void {
     for (const sector of this.#possible.keys()) this.#unsure.add(sector);
   }
 
@@ -121,7 +125,7 @@ export class SectorModel {
         const possible = [...(this.#possible.get(sector) ?? [])].join();
         assert.fail(
           `${where}: sector ${sector} begins with ${head.join(" ")}, as version ${content[0]} of sector ${content[1]}; ` +
-            `expected version ${[...allowed].join(" or ")}${possible === "" ? "" : ` (after a crash ${possible})`}`,
+            `expected version ${[...allowed].join(" or ")}${possible === "" ? "" : ` (once it was killed ${possible})`}`,
         );
       }
       found(sector, version);
