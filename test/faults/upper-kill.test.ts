@@ -15,6 +15,7 @@ import { openAccess, type BlockAccess } from "./soak/block-access.ts";
 import { SECTOR_BYTES, sectorBytes, SectorModel, type Range } from "./soak/sector-model.ts";
 import { createUpper } from "./soak/soak-images.ts";
 
+const QEMU_IO = "qemu-io";
 const SEED = 20_261_122;
 const DEVICE_BYTES = 64 << 20;
 const SECTORS = DEVICE_BYTES / SECTOR_BYTES;
@@ -147,11 +148,12 @@ test("tools find in a layer what its killed process had acknowledged; without wh
 test("QEMU goes on with a device whose process is killed, and has what it wrote", async () => {
   await using bench = await DaemonBench.start();
   const config = { upper: await bench.newUpper("upper", DEVICE_BYTES) };
-  let { pid, access } = await bench.create({ id: "disk", config, expose: { kind: "nbd" } });
+  const { access, ...created } = await bench.create({ id: "disk", config, expose: { kind: "nbd" } });
+  let { pid } = created;
   assert.ok(access?.kind === "nbd");
   const path = new URL(access.uri).searchParams.get("socket");
   const options = `driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=${path},file.export=disk,file.reconnect-delay=60`;
-  const qemu = spawn("qemu-io", ["-t", "writeback", "--image-opts", options], { stdio: ["pipe", "pipe", "inherit"] });
+  const qemu = spawn(QEMU_IO, ["-t", "writeback", "--image-opts", options], { stdio: ["pipe", "pipe", "inherit"] });
   await using _ = { [Symbol.asyncDispose]: async () => void qemu.kill("SIGKILL") };
   let said = "";
   qemu.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));

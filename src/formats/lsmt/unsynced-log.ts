@@ -10,7 +10,7 @@ import { LSMT_RECORD_BYTES, MAPPING_BYTES, MAX_TABLE_SEGMENTS } from "./layout.t
  *   [header 128] [record: head 8, entries 16 × n] [record] …
  */
 
-export const UNSYNCED_MAGIC: Uint8Array = Buffer.from("lazylayer-upper1");
+const UNSYNCED_MAGIC: Uint8Array = Buffer.from("lazylayer-upper1");
 
 export const unsyncedHeader = new Struct(128, {
   magic: [0, raw(16)],
