@@ -16,13 +16,15 @@ export class LoggedSegments {
   readonly map: SegmentMap;
   readonly #data: WritableFile;
   readonly #log: IndexLog;
+  readonly #firstTag: number;
   readonly #turns: FlushTurns;
   readonly #keeping: FlushTurns;
 
-  private constructor(data: WritableFile, log: IndexLog, map: SegmentMap) {
+  private constructor(data: WritableFile, log: IndexLog, map: SegmentMap, firstTag = 0) {
     this.map = map;
     this.#data = data;
     this.#log = log;
+    this.#firstTag = firstTag;
     this.#turns = new FlushTurns(async () => await this.#flushOnce());
     this.#keeping = new FlushTurns(async () => await log.keep());
   }
@@ -32,8 +34,13 @@ export class LoggedSegments {
     return new LoggedSegments(data, await IndexLog.create(index, identity, place), new SegmentMap());
   }
 
-  /** Goes on with an index file. */
-  static async continue(data: WritableFile, index: WritableFile, stored: StoredIndex, place?: UnsyncedPlace): Promise<LoggedSegments> {
+  /** Goes on with an index file, whose tags are counted from `firstTag` on. */
+  static async continue(
+    data: WritableFile,
+    index: WritableFile,
+    stored: StoredIndex & { readonly firstTag?: number },
+    place?: UnsyncedPlace,
+  ): Promise<LoggedSegments> {
     if (stored.unsynced.entries.length > 0) {
       try {
         await data.flush();
@@ -43,7 +50,7 @@ export class LoggedSegments {
         throw error;
       }
     }
-    return new LoggedSegments(data, await IndexLog.continue(index, stored, place), SegmentMap.replay(stored.log));
+    return new LoggedSegments(data, await IndexLog.continue(index, stored, place), SegmentMap.replay(stored.log), stored.firstTag);
   }
 
   /** Maps sectors to data that was written. */
@@ -99,6 +106,6 @@ export class LoggedSegments {
 
   #put(firstSector: number, sectors: number, mappedSector: number, zeroed: boolean, tag: number): void {
     this.map.insert(firstSector, sectors, mappedSector, zeroed, tag);
-    this.#log.add(firstSector, sectors, mappedSector, zeroed, tag);
+    this.#log.add(firstSector, sectors, mappedSector, zeroed, this.#firstTag + tag);
   }
 }

@@ -29,17 +29,17 @@ export async function readWarpFiles(
   index: ByteSource,
   target: ByteSource | undefined,
   place: UnsyncedPlace<ByteSource> | undefined,
-): Promise<StoredIndex> {
+): Promise<StoredIndex & { readonly firstTag: number }> {
   const stored = await readIndexFile(index);
   const where = `${index.name}: lsmt index at ${LSMT_RECORD_BYTES}`;
-  rebaseTags(stored.log, where);
+  const firstTag = rebaseTags(stored.log, where);
   const targetSectors = target === undefined ? Infinity : Math.ceil(target.size / SECTOR_BYTES);
   const metadataSectors = Math.floor(metadata.size / SECTOR_BYTES);
   const check = (i: number): void => {
     const { firstSector, sectors, mappedSector, zeroed, tag } = stored.log;
     const end = mappedSector[i] + (zeroed[i] === 1 ? 0 : sectors[i]);
     const limit = tag[i] === TARGET_TAG ? targetSectors : metadataSectors;
-    if (sectors[i] === 0 || (zeroed[i] === 0 && end > limit)) {
+    if (sectors[i] === 0 || tag[i] > TARGET_TAG || (zeroed[i] === 0 && end > limit)) {
       throw corrupt(
         `${where}: segment ${i} (sectors ${firstSector[i]} + ${sectors[i]}) maps to [${mappedSector[i]}, ${end}) of ` +
           `the ${tag[i] === TARGET_TAG ? "target" : "metadata"}, which has ${limit} sectors`,
@@ -47,7 +47,11 @@ export async function readWarpFiles(
     }
   };
   for (let i = 0; i < stored.log.count; i++) check(i);
-  return await withUnsynced(index, stored, place, check);
+  const all = await withUnsynced(index, stored, place, (i) => {
+    stored.log.tag[i] -= firstTag;
+    check(i);
+  });
+  return { ...all, firstTag };
 }
 
 /** The files of a warp layer, by tag. */
@@ -57,9 +61,9 @@ export function targetFiles<S extends ByteSource>(metadata: S, target: ByteSourc
 
 /**
  * A layer that was written on top of others counts its two files after theirs. Metadata lies where it belongs, so with one tag alone its
- * entries tell whose it is.
+ * entries tell whose it is. Answers what the tag of the metadata was.
  */
-function rebaseTags(log: MappingList, where: string): void {
+function rebaseTags(log: MappingList, where: string): number {
   const { count, firstSector, mappedSector, zeroed, tag } = log;
   let low = Infinity;
   let high = 0;
@@ -73,5 +77,7 @@ function rebaseTags(log: MappingList, where: string): void {
     throw corrupt(`${where}: segments have tags from ${low} to ${high}, expected two that follow each other: a warp layer has two files`);
   }
   if (low === high && low > METADATA_TAG && !inPlace) low -= TARGET_TAG;
+  if (count === 0) return METADATA_TAG;
   for (let i = 0; i < count; i++) tag[i] -= low;
+  return low;
 }

@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { RecordedDisk } from "../../../test/support/recorded-file.ts";
-import { newFiles, reopened, UUID } from "../../../test/support/writable-forms.ts";
+import { newFiles, placeOf, reopened, UUID } from "../../../test/support/writable-forms.ts";
 import { MemorySink } from "../../bytes/sink.ts";
 import { MemorySource } from "../../bytes/source.ts";
 import { openZFile } from "../zfile/zfile-reader.ts";
 import { commitWarpLayer, mergeLayers } from "./commit-layer.ts";
-import { lsmtRecord, NO_UUID, TARGET_TAG } from "./layout.ts";
+import { encodeMapping, lsmtRecord, NO_UUID, TARGET_TAG } from "./layout.ts";
 import { openLayer, readSealedFile } from "./lsmt-reader.ts";
 import { stackLayers } from "./stack.ts";
 import { openUnsealedWarpLayer } from "./unsealed-warp-layer.ts";
@@ -162,6 +162,36 @@ test("tags that were counted behind the files of other layers are understood, ot
     /expected two that follow each other/,
   );
   await assert.rejects(open([[0, 2 ** 20, 0]]), /of the metadata, which has 2048 sectors/);
+});
+
+test("a layer whose tags are counted behind other layers' files is gone on with in the same way", async () => {
+  const files = newFiles(new RecordedDisk(), "warp");
+  await (await WarpUpper.create(files.data, files.index, { virtualSize: 1 << 20, uuid: UUID })).close();
+  const words = new DataView(new ArrayBuffer(32));
+  encodeMapping(words, 0, 0, 8, 0, false, 3);
+  encodeMapping(words, 16, 8, 8, 100, false, 4);
+  reopened(files);
+  await files.index.write(4096, new Uint8Array(words.buffer));
+  const open = async (): Promise<WarpUpper> => await WarpUpper.open(files.data, files.index, undefined, placeOf(files));
+  const upper = await open();
+  await upper.write(16 * 512, new Uint8Array(512));
+  await upper.mapTarget(24 * 512, 512, 4096);
+  const rows = ({ segments }: WarpUpper): number[][] => {
+    const { count, firstSector, mappedSector, tag } = segments.toTable();
+    return Array.from({ length: count }, (_, i) => [firstSector[i], mappedSector[i], tag[i]]);
+  };
+  const expected = [
+    [0, 0, 0],
+    [8, 100, 1],
+    [16, 16, 0],
+    [24, 8, 1],
+  ];
+  assert.deepEqual(rows(upper), expected);
+  const killed = await open();
+  assert.deepEqual(rows(killed), expected);
+  await killed.flush();
+  assert.deepEqual(rows(await open()), expected);
+  assert.equal((await files.index.read(4096 + 3 * 16, 16))[15], 4);
 });
 
 test("mappings outside of the target or of parts of sectors are refused", async () => {
