@@ -15,12 +15,15 @@ const BOOT_ID = "/proc/sys/kernel/random/boot_id";
  * written to. Undefined, with a notice, where there can be none. Whoever opens the layer closes the file with it.
  */
 export async function openUnsynced(index: string, notice: (message: string) => void): Promise<UnsyncedPlace | undefined> {
-  try {
-    const path = await pathBeside(index);
+  const path = await pathBeside(index);
+  // What a killed process has left must not be passed over.
+  if (await exists(path)) {
     const bootId = await readBootId();
-    const found = (await exists(path)) ? await DiskFile.open(path) : undefined;
-    if (found === undefined) await access(dirname(path), constants.W_OK | constants.X_OK);
-    return { file: new PassingFile(path, found), bootId, notice };
+    return { file: new PassingFile(path, await DiskFile.open(path)), bootId, notice };
+  }
+  try {
+    await access(dirname(path), constants.W_OK | constants.X_OK);
+    return { file: new PassingFile(path, undefined), bootId: await readBootId(), notice };
   } catch (error) {
     notice(`${index}: what is not flushed is lost when the process is killed, as nothing can be kept beside it: ${messageOf(error)}`);
     return undefined;
