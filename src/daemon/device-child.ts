@@ -128,6 +128,8 @@ export class DeviceProcesses {
     this.#spare = undefined;
     if (spare?.connected === true) {
       const ended = once(spare, "exit");
+      // This time we wait for it.
+      spare.ref();
       // It serves nothing yet. Told to end it would go on for a moment, and might make its directory anew.
       spare.kill("SIGKILL");
       await ended;
