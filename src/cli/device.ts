@@ -20,6 +20,7 @@ Examples:
   lazylayer device create --expose mount=/mnt/app --read-only config.v1.json
   lazylayer device create --expose mount=/mnt/app --overlay /var/lib/app/changes config.v1.json
   lazylayer device create --expose nbd=unix:/run/app.sock config.v1.json
+  modprobe nbd && lazylayer device create --expose nbd-disk config.v1.json
   lazylayer device snapshot app /var/lib/app/config.v2.json
   lazylayer device remove app`;
 
@@ -85,7 +86,10 @@ function addCreate(command: Command, environment: Environment): void {
     .argument("<config>", "an image configuration, version 1")
     .option("--id <id>", "what it is called from now on (default: one is made up)")
     .addOption(
-      new Option("--expose <how>", "fuse (a file), loop (a block device), nbd[=ADDRESS] or mount=DIRECTORY")
+      new Option(
+        "--expose <how>",
+        "fuse (a file), loop (a block device), nbd[=ADDRESS], nbd-disk (a block device, by nbd-client) or mount=DIRECTORY",
+      )
         .argParser(parseExposure)
         .default({ kind: "fuse" }, "fuse"),
     )
@@ -107,10 +111,10 @@ function addCreate(command: Command, environment: Environment): void {
 function parseExposure(text: string): Exposure {
   const at = text.indexOf("=");
   const [kind, value] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
-  if ((kind === "fuse" || kind === "loop") && at < 0) return { kind };
+  if ((kind === "fuse" || kind === "loop" || kind === "nbd-disk") && at < 0) return { kind };
   if (kind === "nbd") return at < 0 ? { kind } : { kind, address: checkedAddress(value) };
   if (kind === "mount" && value !== "") return { kind, directory: resolve(value) };
-  throw new InvalidArgumentError("expected fuse, loop, nbd, nbd=unix:/PATH, nbd=HOST:PORT or mount=DIRECTORY");
+  throw new InvalidArgumentError("expected fuse, loop, nbd, nbd=unix:/PATH, nbd=HOST:PORT, nbd-disk or mount=DIRECTORY");
 }
 
 function withOverlay({ expose, overlay }: CreateOptions): Exposure {
@@ -156,6 +160,7 @@ function accessText(access: Access): string {
     case "fuse":
       return access.path;
     case "loop":
+    case "nbd-disk":
       return access.device;
     case "nbd":
       return access.uri;

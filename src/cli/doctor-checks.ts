@@ -105,7 +105,12 @@ function checkNbdClient(machine: MachineFiles): Check {
       : [["the kernel's NBD client is not there", moduleAdvice(machine, "nbd")] as const]),
     ...(hasProgram(machine, "nbd-client") ? [] : [["nbd-client is not installed", "apt-get install nbd-client"] as const]),
   ];
-  if (lacks.length === 0) return { name, state: "works", found: "nbd-client can attach what lazylayer serve serves to /dev/nbdN" };
+  if (lacks.length === 0)
+    return {
+      name,
+      state: "works",
+      found: "nbd-client can attach to /dev/nbdN what lazylayer serves (lazylayer device create --expose nbd-disk)",
+    };
   const [found, advice] = [0, 1].map((part) => lacks.map((lack) => lack[part]).join("; "));
   return { name, state: "missing", found, advice };
 }

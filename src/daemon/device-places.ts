@@ -1,6 +1,7 @@
 import { renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { dismantle, type MountPlaces } from "../export/filesystem.ts";
+import { detachNbdDisk } from "../export/nbd-disk.ts";
 import type { DeviceState, Exposure } from "./exposure-schema.ts";
 import { asideOf } from "./log/bounded-log.ts";
 import type { ProcessIdentity } from "./process-identity.ts";
@@ -17,6 +18,8 @@ export interface DevicePlaces {
   readonly lowerDirectory: string;
   readonly controlSocket: string;
   readonly nbdSocket: string;
+  /** Which disk of the kernel has been attached to that. */
+  readonly nbdDisk: string;
   readonly configPath: string;
   readonly log: string;
   /** What the device is. */
@@ -34,6 +37,7 @@ export function devicePlaces(directory: string): DevicePlaces {
     lowerDirectory: join(directory, "lower"),
     controlSocket: join(directory, "control"),
     nbdSocket: join(directory, "nbd"),
+    nbdDisk: join(directory, "nbd-disk"),
     configPath: join(directory, "config.json"),
     log: join(directory, "device.log"),
     specPath: join(directory, "device.json"),
@@ -64,22 +68,23 @@ function writeWhole(path: string, value: object): void {
 }
 
 /**
- * Undoes what the end of a device process left of mounts, loop devices and sockets; the device's directory stays for another process.
+ * Undoes what the end of a device process left of mounts, disks and sockets; the device's directory stays for another process.
  * Idempotent. `lazy`: whoever still uses the device gets errors.
  */
 export async function clearDevice(directory: string, expose: Exposure, mode: "plain" | "lazy"): Promise<void> {
   const places = devicePlaces(directory);
-  const { controlSocket, nbdSocket, statePath } = places;
+  const { controlSocket, nbdSocket, nbdDisk, statePath } = places;
   await dismantle(mountPlaces(places, expose), mode);
+  await detachNbdDisk(nbdDisk, mode);
   for (const path of [controlSocket, nbdSocket, statePath]) rmSync(path, { force: true });
 }
 
 /** Removes a device's directory. Nothing may be mounted in it. */
 export function removeDeviceDirectory(directory: string): void {
   // One after the other and by name: whatever else is in there, a file system that is still mounted for example, is not touched.
-  const { controlSocket, nbdSocket, configPath, log, specPath, processPath, statePath, ...places } = devicePlaces(directory);
+  const { controlSocket, nbdSocket, nbdDisk, configPath, log, specPath, processPath, statePath, ...places } = devicePlaces(directory);
   const said = [processPath, statePath].flatMap((path) => [path, `${path}.new`]);
-  const files = [controlSocket, nbdSocket, configPath, log, asideOf(log), ...said];
+  const files = [controlSocket, nbdSocket, nbdDisk, configPath, log, asideOf(log), ...said];
   for (const path of files) rmSync(path, { force: true });
   for (const mountPoint of [places.exportDirectory, places.lowerDirectory]) removeEmpty(mountPoint);
   rmSync(specPath, { force: true });

@@ -10,8 +10,10 @@ import { LazyError, messageOf } from "../errors.ts";
 import { dismantle, mountFilesystem, takeFromKernel, type MountPlaces } from "../export/filesystem.ts";
 import { CONTENT_NAME, FuseServer } from "../export/fuse/fuse-server.ts";
 import type { SyncReaderModule } from "../export/fuse/sync-reader.ts";
-import { nbdUri, parseNbdAddress } from "../export/nbd/nbd-address.ts";
+import { nbdUri, parseNbdAddress, type NbdAddress } from "../export/nbd/nbd-address.ts";
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
+import type { NbdServer } from "../export/nbd/nbd-server.ts";
+import { attachNbdDisk, detachNbdDisk } from "../export/nbd-disk.ts";
 import { attachLoop } from "../native/loop.ts";
 import { mountAt } from "../native/mounts.ts";
 import { mountPlaces, type DevicePlaces } from "./device-places.ts";
@@ -61,6 +63,7 @@ export interface ExposedDevice {
 /** Shows a device. When this fails nothing is left of it. */
 export async function exposeDevice(shown: Shown, expose: Exposure, places: DevicePlaces): Promise<ExposedDevice> {
   if (expose.kind === "nbd") return await exposeByNbd(shown, expose, places);
+  if (expose.kind === "nbd-disk") return await exposeByNbdDisk(shown, places);
   mkdirSync(places.exportDirectory, { recursive: true, mode: 0o700 });
   const server = await serveFuse(shown, places);
   try {
@@ -88,7 +91,7 @@ async function serveFuse({ content, reader, onFailure, notice }: Shown, { export
 async function exposeByFuse(
   server: FuseServer,
   shown: Shown,
-  expose: Exclude<Exposure, { kind: "nbd" }>,
+  expose: Exclude<Exposure, { kind: "nbd" | "nbd-disk" }>,
   places: DevicePlaces,
 ): Promise<ExposedDevice> {
   const path = join(places.exportDirectory, CONTENT_NAME);
@@ -106,7 +109,7 @@ async function exposeByFuse(
         },
       };
     case "loop": {
-      const sectorBytes = (await filesystemOf(shown.content))?.sectorBytes ?? SECTOR_BYTES;
+      const sectorBytes = await sectorBytesOf(shown.content);
       const device = await attachLoop(path, sectorBytes, isReadOnly);
       return {
         access: { kind: "loop", path, device },
@@ -175,11 +178,14 @@ async function unlessBusy(id: string, work: Promise<void>): Promise<void> {
   });
 }
 
-async function filesystemOf(content: ByteSource): Promise<Filesystem | undefined> {
-  return await probeFilesystem(content).catch((error: unknown) => {
-    if (error instanceof LazyError && error.code === "UNSUPPORTED") return undefined;
+/** What a block device with this content is given. */
+async function sectorBytesOf(content: ByteSource): Promise<number> {
+  try {
+    return (await probeFilesystem(content)).sectorBytes;
+  } catch (error) {
+    if (error instanceof LazyError && error.code === "UNSUPPORTED") return SECTOR_BYTES;
     throw error;
-  });
+  }
 }
 
 /** What is mounted from a block device, or used by another driver, has claimed it. */
@@ -199,22 +205,67 @@ function inUse(id: string, how: string): LazyError {
 }
 
 async function exposeByNbd(shown: Shown, expose: Extract<Exposure, { kind: "nbd" }>, { nbdSocket }: DevicePlaces): Promise<ExposedDevice> {
-  const { id, content, reader, extentsOf, onFailure } = shown;
-  const { NbdServer } = await import("../export/nbd/nbd-server.ts");
-  const server = await NbdServer.listen({
-    served: { name: id, content, reader, extentsOf },
-    address: expose.address === undefined ? { kind: "unix", path: nbdSocket } : parseNbdAddress(expose.address),
-    onFailure: (error, request) => onFailure(error, request.kind),
-    onMisbehaviour: (error) => onFailure(error, "a client"),
-  });
+  const { id } = shown;
+  const server = await serveNbd(shown, expose.address === undefined ? { kind: "unix", path: nbdSocket } : parseNbdAddress(expose.address));
   return {
     access: { kind: "nbd", uri: nbdUri(server.address, id) },
     ended: new Promise(() => {}),
-    counts: () => ({ discards: 0, flushes: 0, ...server.counts() }),
+    counts: () => nbdCounts(server),
     stop: async (mode) => {
       const { connections } = server.counts();
       if (mode === "plain" && connections > 0) throw inUse(id, `${connections} NBD clients are connected`);
       await server.close();
     },
   };
+}
+
+async function exposeByNbdDisk(shown: Shown, { nbdSocket, nbdDisk }: DevicePlaces): Promise<ExposedDevice> {
+  const { id, content, notice } = shown;
+  const detached = Promise.withResolvers<void>();
+  let state: "attaching" | "attached" | "detaching" = "attaching";
+  const server = await serveNbd(shown, { kind: "unix", path: nbdSocket }, () => {
+    if (state !== "attached") return;
+    notice("the disk was detached by somebody else");
+    detached.resolve();
+  });
+  const attaching = sectorBytesOf(content).then(
+    async (sectorBytes) => await attachNbdDisk({ socketPath: nbdSocket, name: id, sectorBytes }, nbdDisk),
+  );
+  const device = await attaching.catch(async (error: unknown) => {
+    await server.close();
+    throw error;
+  });
+  state = "attached";
+  return {
+    access: { kind: "nbd-disk", uri: nbdUri(server.address, id), device },
+    // Detaching by hand is as good a way to end it as any.
+    ended: detached.promise,
+    counts: () => nbdCounts(server),
+    stop: async (mode) => {
+      state = "detaching";
+      try {
+        await unlessBusy(id, detachNbdDisk(nbdDisk, mode));
+      } catch (error) {
+        state = "attached";
+        throw error;
+      }
+      await server.close();
+    },
+  };
+}
+
+async function serveNbd(shown: Shown, address: NbdAddress, onLeft?: () => void): Promise<NbdServer> {
+  const { id, content, reader, extentsOf, onFailure } = shown;
+  const { NbdServer } = await import("../export/nbd/nbd-server.ts");
+  return await NbdServer.listen({
+    served: { name: id, content, reader, extentsOf },
+    address,
+    onFailure: (error, request) => onFailure(error, request.kind),
+    onMisbehaviour: (error) => onFailure(error, "a client"),
+    ...(onLeft && { onLeft }),
+  });
+}
+
+function nbdCounts(server: NbdServer): UseCounts {
+  return { discards: 0, flushes: 0, ...server.counts() };
 }

@@ -21,6 +21,7 @@ export const exposureSchema = z.discriminatedUnion(
     z.strictObject({ kind: z.literal("fuse"), readOnly }),
     z.strictObject({ kind: z.literal("loop"), readOnly }),
     z.strictObject({ kind: z.literal("nbd"), readOnly, address: nbdAddress.optional() }),
+    z.strictObject({ kind: z.literal("nbd-disk"), readOnly }),
     z
       .strictObject({
         kind: z.literal("mount"),
@@ -33,7 +34,7 @@ export const exposureSchema = z.discriminatedUnion(
         error: "takes what is written, and readOnly keeps writes away; give one of them",
       }),
   ],
-  { error: "expected an object whose kind is fuse, loop, nbd or mount" },
+  { error: "expected an object whose kind is fuse, loop, nbd, nbd-disk or mount" },
 );
 
 export type Exposure = z.infer<typeof exposureSchema>;
@@ -43,6 +44,7 @@ export const accessSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("fuse"), path: z.string() }),
   z.object({ kind: z.literal("loop"), path: z.string(), device: z.string() }),
   z.object({ kind: z.literal("nbd"), uri: z.string() }),
+  z.object({ kind: z.literal("nbd-disk"), uri: z.string(), device: z.string() }),
   z.object({ kind: z.literal("mount"), directory: z.string(), filesystem: z.string(), path: z.string() }),
 ]);
 

@@ -9,6 +9,8 @@ const MAX_OUTPUT_BYTES = 64 * 1024;
 export interface ToolOptions {
   /** An open descriptor that the tool gets as its descriptor 3. */
   readonly inheritedDescriptor?: number;
+  /** What to install where the tool is missing; by default what nearly every machine has. */
+  readonly debianPackage?: string;
 }
 
 /**
@@ -16,12 +18,12 @@ export interface ToolOptions {
  * `UNSUPPORTED` when it is not installed; `UNAVAILABLE` with what it printed when it fails.
  */
 export async function runTool(name: string, args: readonly string[], options: ToolOptions = {}): Promise<string> {
-  const { status, output, complaint } = await start(findTool(name), args, options);
+  const { status, output, complaint } = await start(findTool(name, options.debianPackage ?? "util-linux and mount"), args, options);
   if (status === 0) return output;
   throw new LazyError("UNAVAILABLE", `${name} ${args.join(" ")}: ${complaint.trim() || "no message"} (${describeStatus(status)})`);
 }
 
-function findTool(name: string): string {
+function findTool(name: string, debianPackage: string): string {
   for (const directory of DIRECTORIES) {
     const path = `${directory}/${name}`;
     try {
@@ -31,7 +33,7 @@ function findTool(name: string): string {
       if (!(error instanceof Error && "code" in error)) throw error;
     }
   }
-  throw new LazyError("UNSUPPORTED", `${name} is not in any of ${DIRECTORIES.join(", ")}: install util-linux and mount`);
+  throw new LazyError("UNSUPPORTED", `${name} is not in any of ${DIRECTORIES.join(", ")}: install ${debianPackage}`);
 }
 
 interface Outcome {

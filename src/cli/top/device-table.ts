@@ -28,7 +28,7 @@ interface Row {
 /** The columns behind the name: heading, width, text. */
 const COLUMNS: readonly (readonly [heading: string, width: number, text: (row: Row) => string])[] = [
   ["STATE", -7, ({ report }) => (report.state === "restarting" ? "restart" : report.state === "starting" ? "starts" : "running")],
-  ["AS", -5, ({ report }) => report.expose.kind],
+  ["AS", -5, ({ report }) => (report.expose.kind === "nbd-disk" ? "disk" : report.expose.kind)],
   ["SIZE", 5, ({ report }) => (report.sizeBytes === undefined ? "-" : shortBytes(report.sizeBytes))],
   ["READ/S", 6, ({ activity }) => (activity ? activity.readsPerSecond.toFixed(0) : "-")],
   ["MB/S", 6, ({ activity }) => (activity ? megabytes(activity.bytesPerSecond) : "-")],

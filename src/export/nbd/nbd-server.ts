@@ -24,6 +24,8 @@ export interface NbdServerOptions {
   readonly onFailure: (error: unknown, request: Request) => void;
   /** Called when a client is cut off because it does not keep to the protocol, or cannot be let in. */
   readonly onMisbehaviour: (error: unknown) => void;
+  /** Called when the last of the clients that were there has gone. */
+  readonly onLeft?: () => void;
   readonly maxConnections?: number | undefined;
   readonly handshakeTimeoutMs?: number | undefined;
   /** How long requests may take that are under way when the server is closed. */
@@ -90,7 +92,9 @@ export class NbdServer {
 
   #forget(connection: NbdConnection): void {
     this.#connections.delete(connection);
-    if (this.#connections.size === 0) this.#requests.pool.clear();
+    if (this.#connections.size > 0) return;
+    this.#requests.pool.clear();
+    this.#options.onLeft?.();
   }
 }
 

@@ -22,7 +22,7 @@ export interface BlockAccess {
 /** Opens a device that is shown as a file, a block device or over NBD. */
 export async function openAccess(access: Access, readOnly: boolean): Promise<BlockAccess> {
   if (access.kind === "nbd") return await NbdAccess.open(new URL(access.uri));
-  return access.kind === "loop"
+  return "device" in access
     ? await FileAccess.open(access.device, readOnly, async (offset, length) => {
         await run("blkdiscard", ["--force", "--offset", `${offset}`, "--length", `${length}`, access.device]);
       })

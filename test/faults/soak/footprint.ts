@@ -12,7 +12,7 @@ const MAX_CONNECTIONS = 100;
 const PATIENCE_MS = 20_000;
 
 /** What a device takes of the kernel, besides its process. */
-const TAKES = { fuse: ["mount"], loop: ["mount", "loop"], nbd: [], mount: ["mount", "mount", "loop"] } as const;
+const TAKES = { fuse: ["mount"], loop: ["mount", "loop"], nbd: [], "nbd-disk": [], mount: ["mount", "mount", "loop"] } as const;
 
 /** What a process holds at a moment when nothing is under way. */
 interface Footprint {
