@@ -45,6 +45,26 @@ function sortedCookies(replies: readonly Reply[]): bigint[] {
   return replies.map(({ cookie }) => cookie).toSorted((a, b) => Number(a - b));
 }
 
+test("it is told when the last client has gone, be it with a word or without", async () => {
+  const left = Promise.withResolvers<void>();
+  let told = 0;
+  const onLeft = (): void => {
+    told++;
+    left.resolve();
+  };
+  await using served = await serve({ content: new HeldDevice(patternBytes(512)) }, { onLeft });
+  {
+    await using polite = await NbdClient.ready(served.address);
+    await using abrupt = await NbdClient.ready(served.address);
+    polite.send(COMMANDS.DISC, 1n, 0, 0);
+    await once(polite.socket, "close");
+    await abrupt.read(0, 512);
+    assert.equal(told, 0);
+  }
+  await left.promise;
+  assert.equal(told, 1);
+});
+
 test("bytes are read at any offset, in simple replies and in chunks", async () => {
   const device = new HeldDevice(patternBytes(3 * MIB));
   await using served = await serve({ content: readOnly(device) });
