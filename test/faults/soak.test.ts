@@ -39,8 +39,9 @@ async function soak(bench: SoakBench, t: TestContext): Promise<void> {
   const havoc = new Havoc(bench, chance(), files.target);
   const walkers = await startWalkers(bench, { blocks, files }, chance);
   const footprints = new FootprintWatch(bench);
-  for (let left = SECONDS; left > 0; left -= STRETCH_SECONDS) {
-    await walkTogether([...walkers, havoc], Math.min(left, STRETCH_SECONDS) * 1000);
+  const endMs = performance.now() + SECONDS * 1000;
+  for (let leftMs = SECONDS * 1000; leftMs > 0; leftMs = endMs - performance.now()) {
+    await walkTogether([...walkers, havoc], Math.min(leftMs, STRETCH_SECONDS * 1000));
     await havoc.end();
     await Promise.all(walkers.map(async (walker) => await walker.checkpoint()));
     await footprints.look(walkers.map(({ id }) => id));
