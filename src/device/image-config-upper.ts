@@ -37,7 +37,8 @@ export async function openUpper(upper: UpperConfig, places: ImagePlaces): Promis
   }
 }
 
-async function openUpperTarget({ target, gzipIndex }: UpperConfig): Promise<ByteSource> {
+/** Opens what a turboOCI layer that is being written has its data in: the uncompressed tar. Closing it closes the file. */
+export async function openUpperTarget({ target, gzipIndex }: UpperConfig): Promise<ByteSource> {
   const { readGzipIndex } = await import("./image-config-target.ts");
   const { openLocalTarget } = await import("./turbo-layer.ts");
   const file = await openLocalFile(target, "upper.target");

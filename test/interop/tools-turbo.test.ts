@@ -5,6 +5,7 @@ import { gunzipSync } from "node:zlib";
 import { createApplyTool } from "../../src/cli/tools/overlaybd-apply.ts";
 import { createCommitTool } from "../../src/cli/tools/overlaybd-commit.ts";
 import { createCreateTool } from "../../src/cli/tools/overlaybd-create.ts";
+import { createMergeTool } from "../../src/cli/tools/overlaybd-merge.ts";
 import { createZFileTool } from "../../src/cli/tools/overlaybd-zfile.ts";
 import type { CreateTool } from "../../src/cli/tools/tool.ts";
 import { createTurboApplyTool } from "../../src/cli/tools/turbo-oci-apply.ts";
@@ -167,6 +168,28 @@ test("overlaybd-apply with --gz_index_path holds the tar against --checksum, and
   const { status, stderr } = await runTool(createApplyTool, [...args, digest]);
   assert.deepEqual({ status, stderr }, { status: 0, stderr: `${digest}\n` });
   assert.notDeepEqual(await readFile(index), before);
+});
+
+test("overlaybd-merge reads a writable turboOCI layer's data in the compressed tar as in the plain one", async () => {
+  await using scratch = await TemporaryDirectory.create();
+  const { data, index, config, tar, gzip } = layerPaths(scratch, 0);
+  const [target] = recordedTarget(0);
+  await writeFile(tar, target);
+  await writeFile(scratch.join("plain"), gunzipSync(target));
+  await succeed(createCreateTool, [data, index, "1", "--turboOCI", "--mkfs"]);
+  await writeFile(config, JSON.stringify({ upper: { data, index, target: tar } }));
+  await succeed(createTurboApplyTool, [tar, config, "--gz_index_path", gzip]);
+  const merged: Buffer[] = [];
+  for (const from of [{ target: tar, gzipIndex: gzip }, { target: scratch.join("plain") }]) {
+    await writeFile(config, JSON.stringify({ upper: { data, index, ...from } }));
+    await succeed(createMergeTool, [config, scratch.join("merged")]);
+    merged.push(await readFile(scratch.join("merged")));
+  }
+  assert.ok(merged[0].equals(merged[1]));
+  await writeFile(config, JSON.stringify({ upper: { data, index, target: tar } }));
+  const { status, stderr } = await runTool(createMergeTool, [config, scratch.join("merged")]);
+  assert.equal(status, 255);
+  assert.match(stderr, /gzip/);
 });
 
 test("turboOCI-apply --fstype erofs makes the tree of three layers", async () => {

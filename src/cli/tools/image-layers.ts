@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { FileSource } from "../../bytes/file.ts";
+import type { ByteSource } from "../../bytes/source.ts";
 import { lockUpper } from "../../daemon/upper-lock.ts";
 import { openLower } from "../../device/image-config-lower.ts";
 import { writeResult } from "../../device/image-config-result.ts";
 import { parseImageConfig, type ImageConfig } from "../../device/image-config-schema.ts";
+import { openUpperTarget } from "../../device/image-config-upper.ts";
 import { openLayers } from "../../device/native-layer.ts";
 import { readingUnsynced } from "../../device/unsynced-file.ts";
 import { LazyError, messageOf } from "../../errors.ts";
@@ -34,13 +36,12 @@ export interface ImageLayers {
 export async function openImageLayers(options: ImageOptions, environment: Environment): Promise<ImageLayers> {
   const notice = noticeOf(environment);
   return await opening(options, environment, async (config, lowers, closePlaces) => {
-    const { data, index, target } = config.upper;
+    const { upper } = config;
     const layers = [...lowers];
     const hasWritable = hasUpper(config);
     if (hasWritable) {
-      layers.push(
-        await (target === "" ? openCommitSource("writable", data, index, notice) : openUnsealedWarp({ data, index, target }, notice)),
-      );
+      const { data, index, target } = upper;
+      layers.push(await (target === "" ? openCommitSource("writable", data, index, notice) : openUnsealedWarp(upper, notice)));
     }
     if (layers.length === 0) throw new LazyError("USAGE", `${options.configPath}: has neither lowers nor an upper`);
     const close = async (): Promise<void> => {
@@ -132,15 +133,13 @@ function noticeOf({ stderr }: Environment): (message: string) => void {
   return (message) => void stderr.write(`${message}\n`);
 }
 
-async function openUnsealedWarp(
-  { data, index, target }: Pick<ImageConfig["upper"], "data" | "index" | "target">,
-  notice: (message: string) => void,
-): Promise<LsmtLayer> {
-  const files: FileSource[] = [];
+async function openUnsealedWarp(upper: ImageConfig["upper"], notice: (message: string) => void): Promise<LsmtLayer> {
+  const files: ByteSource[] = [];
   try {
-    for (const path of [data, index, target]) files.push(await FileSource.open(path));
-    const [metadata, indexFile, targetFile] = files;
-    return await readingUnsynced(index, notice, async (place) => await openUnsealedWarpLayer(metadata, indexFile, targetFile, place));
+    for (const path of [upper.data, upper.index]) files.push(await FileSource.open(path));
+    files.push(await openUpperTarget(upper));
+    const [metadata, index, target] = files;
+    return await readingUnsynced(upper.index, notice, async (place) => await openUnsealedWarpLayer(metadata, index, target, place));
   } catch (error) {
     for (const file of files) await file.close();
     throw error;
