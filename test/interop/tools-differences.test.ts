@@ -18,6 +18,7 @@ import { lockUpper } from "../../src/daemon/upper-lock.ts";
 import { Ext4Reader } from "../../src/formats/ext4/ext4-reader.ts";
 import { Ext4Tree } from "../../src/formats/ext4/ext4-tree.ts";
 import { openLayer } from "../../src/formats/lsmt/lsmt-reader.ts";
+import { stackLayers } from "../../src/formats/lsmt/stack.ts";
 import { lookupPath, type FilesystemReader } from "../../src/tree/filesystem-reader.ts";
 import { runTool } from "../journeys/tools-support.ts";
 import { run } from "../support/command.ts";
@@ -376,6 +377,22 @@ differs("merge", "a writable layer of another size than the layer below it, as a
   await works(createMergeTool, [scratch.join("json"), scratch.join("merged"), "--compress=false"]);
   const file = await FileSource.open(scratch.join("merged"));
   assert.equal((await openLayer(file)).virtualSize, 7 * 2 ** 30);
+  await file.close();
+});
+
+differs("merge", "an image whose topmost finished layer is turboOCI", async () => {
+  const upper = { data: scratch.join("turbo-d"), index: scratch.join("turbo-i"), target: scratch.join("tar") };
+  await writeFile(upper.target, tarArchive([{ name: "f", data: "x" }]));
+  await works(createCreateTool, [upper.data, upper.index, "1", "--turboOCI", "--mkfs"]);
+  await writeFile(scratch.join("json"), JSON.stringify({ upper }));
+  await works(createTurboApplyTool, [upper.target, scratch.join("json")]);
+  await works(createCommitTool, [upper.data, upper.index, scratch.join("turbo"), "--turboOCI"]);
+  await writeFile(scratch.join("json"), JSON.stringify({ lowers: [{ file: scratch.join("turbo"), targetFile: upper.target }] }));
+  await works(createMergeTool, [scratch.join("json"), scratch.join("merged"), "--compress=false"]);
+  const file = await FileSource.open(scratch.join("merged"));
+  const merged = await openLayer(file);
+  assert.equal(merged.virtualSize, 2 ** 30);
+  assert.equal(await textAt(new Ext4Tree(await Ext4Reader.open(stackLayers([merged]))), "f"), "x");
   await file.close();
 });
 
