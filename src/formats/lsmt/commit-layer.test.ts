@@ -6,6 +6,7 @@ import { newFiles } from "../../../test/support/writable-forms.ts";
 import { MemorySink, type ByteSink } from "../../bytes/sink.ts";
 import { MemorySource, type ByteSource } from "../../bytes/source.ts";
 import { compressInline } from "../../compression/block-codec.ts";
+import { digestOf } from "../../oci/digest.ts";
 import { openTarPayload, payloadHead, payloadTail } from "../../tar/payload.ts";
 import { openZFile } from "../zfile/zfile-reader.ts";
 import { ZFileWriter } from "../zfile/zfile-writer.ts";
@@ -105,6 +106,16 @@ test("merged layers are byte for byte what the other tool merges", async () => {
   const second = await inZFile(lsmtSource("append/second.commit"));
   const first = await inZFile(lsmtSource("append/lz4-4k.commit"));
   assertSame(await zfile(async (sink) => await mergeLayers([first, second], sink, {}), 4096, false), "append/merged.commit");
+});
+
+test("so are a writable layer and the finished ones below it, and what they show is what the other tool reads", async () => {
+  const lowers = [await inZFile(lsmtSource("upper/layer0.commit")), await inZFile(lsmtSource("upper/layer1.commit"))];
+  const upper = await openUnsealedLayer(lsmtSource("upper/upper_data"), lsmtSource("upper/upper_index"));
+  assertSame(await zfile(async (sink) => await commitLayer(upper, sink, {}), 4096, true), "upper/upper.commit");
+  const layers = [...lowers, upper];
+  assertSame(await zfile(async (sink) => await mergeLayers(layers, sink, { hasWritable: true }), 4096, false), "upper/merged.commit");
+  const shown = await stackLayers(layers).read(0, 128 << 10);
+  assert.equal(digestOf(shown), "sha256:c217285e1717ec30f0a35620227a0c89e6d52b92d3cbc59d74a86ce1745e0f33");
 });
 
 /** A layer of one sector at each of some places. */
