@@ -30,6 +30,8 @@ const { values } = parseArgs({
     markdown: { type: "boolean", default: false },
   },
 });
+/** One after the other, on the same device. */
+const SEQUENTIAL_PASSES = 4;
 const parts = new Set(values.only.split(","));
 
 const say = (message: string): void => console.error(`  ${message}`);
@@ -38,9 +40,10 @@ const say = (message: string): void => console.error(`  ${message}`);
 async function measureReads(way: string, states: readonly State[], open: (state: State) => Promise<Disk>): Promise<ReadFigures[]> {
   const figures: ReadFigures[] = [];
   for (const state of states) {
-    const figure: ReadFigures = { way, state, randomReadsPerSecond: [] };
+    const figure: ReadFigures = { way, state, sequential: [], randomReadsPerSecond: [] };
+    const passes = state === "cold" ? 1 : SEQUENTIAL_PASSES;
     const measures = [
-      async (disk: Disk) => void Object.assign(figure, await readSequentially(disk)),
+      ...Array.from({ length: passes }, () => async (disk: Disk) => void figure.sequential.push(await readSequentially(disk))),
       ...DEPTHS.map((depth) => async (disk: Disk) => void figure.randomReadsPerSecond.push(await readRandomly(disk, depth))),
     ];
     if (state === "cold") await measureCold(open, measures);

@@ -1,6 +1,6 @@
 import type { Table } from "../report/tables.ts";
 import type { LayerCount } from "./images.ts";
-import { DEPTHS, type ReadFigures } from "./reads.ts";
+import { DEPTHS, type ReadFigures, type SequentialFigures } from "./reads.ts";
 
 type Place = "local" | "remote";
 
@@ -51,7 +51,9 @@ function readTable(reads: readonly ReadFigures[]): Table {
   const header = [
     "state",
     "way",
-    "front to back",
+    "front to back, first",
+    "/ plain",
+    "again",
     "/ plain",
     ...DEPTHS.map((depth) => `4 KiB reads/s, depth ${depth}`),
     "/ plain",
@@ -60,24 +62,32 @@ function readTable(reads: readonly ReadFigures[]): Table {
   const rows = groups(reads, ({ state, way }) => `${state} ${way}`).map((rounds) => {
     const [{ state, way }] = rounds;
     const peers = reads.filter((each) => each.state === state && each.way === "plain");
-    const speed = middle(rounds, (each) => each.sequentialBytesPerSecond);
+    const [first, again] = [firstTimes, laterTimes].map((times) => ({ own: speedOf(times(rounds)), plain: speedOf(times(peers)) }));
     const random = DEPTHS.map((_, at) => middle(rounds, (each) => each.randomReadsPerSecond[at]));
     const plainRandom = middle(peers, (each) => each.randomReadsPerSecond[1]);
     return [
       state,
       WAYS[way],
-      speed === undefined ? "" : `${mega(speed)} MB/s`,
-      ratio(
-        speed,
-        middle(peers, (each) => each.sequentialBytesPerSecond),
-      ),
+      ...[first, again].flatMap(({ own, plain }) => [own === undefined ? "" : `${mega(own)} MB/s`, ratio(own, plain)]),
       ...random.map((iops) => (iops === undefined ? "" : `${(iops / 1000).toFixed(1)}k`)),
       ratio(random[1], plainRandom),
-      middle(rounds, (each) => each.cpuSecondsPerGigabyte)?.toFixed(2) ?? "",
+      middle(state === "cold" ? firstTimes(rounds) : laterTimes(rounds), (each) => each.cpuSecondsPerGigabyte)?.toFixed(2) ?? "",
     ];
   });
   rows.sort(([one], [other]) => one.localeCompare(other));
   return { title: "Reads through the mount", rows: [header, ...rows] };
+}
+
+function firstTimes(rounds: readonly ReadFigures[]): SequentialFigures[] {
+  return rounds.flatMap(({ sequential }) => sequential.slice(0, 1));
+}
+
+function laterTimes(rounds: readonly ReadFigures[]): SequentialFigures[] {
+  return rounds.flatMap(({ sequential }) => sequential.slice(1));
+}
+
+function speedOf(times: readonly SequentialFigures[]): number | undefined {
+  return middle(times, ({ bytesPerSecond }) => bytesPerSecond);
 }
 
 function openingTable(openings: readonly Opening[]): Table {
