@@ -35,8 +35,8 @@ export interface DeviceOrder {
 const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
 
 /**
- * glibc's, lower than bin/launch.sh sets them: the buffers of 64 KiB that answers of registries arrive in would leave holes in the heap,
- * and what opening has used would stay below what lives on. An idle device takes 5 MB less.
+ * glibc's: what opening has used goes back to the system, as it does not stay between what lives on, nor on top of it. Without these
+ * limits they follow the largest block that was freed, and an idle device takes 5 MB more.
  */
 const MALLOC_LIMITS = { MALLOC_MMAP_THRESHOLD_: String(32 << 10), MALLOC_TRIM_THRESHOLD_: String(64 << 10) } as const;
 
@@ -161,7 +161,7 @@ export class DeviceProcesses {
     const descriptor = openSync(log, "a", 0o600);
     try {
       const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-      const env = { ...variables, ...MALLOC_LIMITS };
+      const env = { ...MALLOC_LIMITS, ...variables };
       return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, ...spareDirectory], { cwd: "/", detached: true, stdio, env });
     } finally {
       closeSync(descriptor);
