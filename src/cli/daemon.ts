@@ -33,7 +33,7 @@ lazylayer device creates devices; docs/daemon.md explains the API, and lazylayer
       await runDaemon({
         socketPath,
         configPath: config === undefined ? existing(DEFAULT_CONFIG) : resolve(config),
-        launcher: { command: environment.launcher, variables: environment.variables },
+        launcher: environment.launcher,
         standardError: (line) => void environment.stderr.write(line),
         signal: environment.signal,
         onReady: () => environment.stdout.write(`${socketPath}\n`),

@@ -20,7 +20,7 @@ export interface Environment {
   readonly registryHosts: readonly string[];
   /** Where the certificates are that the machine trusts, if not in the usual places. */
   readonly systemRoots: SystemRootPlaces;
-  /** All variables, for programs that are started: credential helpers, and this one anew. */
+  /** All variables, for credential helpers alone. */
   readonly variables: Readonly<Record<string, string | undefined>>;
   readonly temporaryDirectory: string;
   readonly stateDirectory: string;

@@ -34,18 +34,7 @@ export interface DeviceOrder {
 /** Node's, for device processes: a second thread that compiles and collects garbage would have nothing to do, and a heap of its own. */
 const NODE_OPTIONS = ["--v8-pool-size=1"] as const;
 
-/**
- * glibc's: what opening has used goes back to the system, as it does not stay between what lives on, nor on top of it. Without these
- * limits they follow the largest block that was freed, and an idle device takes 5 MB more.
- */
-const MALLOC_LIMITS = { MALLOC_MMAP_THRESHOLD_: String(32 << 10), MALLOC_TRIM_THRESHOLD_: String(64 << 10) } as const;
-
-/** Starts this program anew. */
-export interface Launcher {
-  readonly command: readonly [command: string, ...args: string[]];
-  /** The environment's variables. */
-  readonly variables: Readonly<Record<string, string | undefined>>;
-}
+export type Launcher = readonly [command: string, ...args: string[]];
 
 export interface ProcessesOptions {
   /** The directory of the devices' directories. */
@@ -156,13 +145,11 @@ export class DeviceProcesses {
   }
 
   #spawn(log: string, ...spareDirectory: string[]): ChildProcess {
-    const { variables } = this.#launcher;
-    const [command, ...args] = this.#launcher.command;
+    const [command, ...args] = this.#launcher;
     const descriptor = openSync(log, "a", 0o600);
     try {
       const stdio: ("ignore" | "ipc" | number)[] = ["ignore", descriptor, descriptor, "ipc"];
-      const env = { ...MALLOC_LIMITS, ...variables };
-      return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, ...spareDirectory], { cwd: "/", detached: true, stdio, env });
+      return spawn(command, [...NODE_OPTIONS, ...args, SERVE_DEVICE_COMMAND, ...spareDirectory], { cwd: "/", detached: true, stdio });
     } finally {
       closeSync(descriptor);
     }

@@ -32,12 +32,7 @@ const COMPONENTS = new Map<z.ZodType, string>([
 /** The API of the daemon as an OpenAPI document, made from its routes and their schemas. */
 export async function openapiPage(): Promise<string> {
   await using directory = await TemporaryDirectory.create();
-  const devices = Devices.open({
-    parent: directory.path,
-    launcher: { command: ["false"], variables: {} },
-    serviceConfigPath: undefined,
-    log: () => {},
-  });
+  const devices = Devices.open({ parent: directory.path, launcher: ["false"], serviceConfigPath: undefined, log: () => {} });
   const paths: Record<string, Record<string, object>> = {};
   for (const route of daemonRoutes(devices)) {
     (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route);
