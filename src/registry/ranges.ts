@@ -1,6 +1,7 @@
+import { isMarkedAsUntransferable } from "node:worker_threads";
 import { corrupt } from "../errors.ts";
 import { parseContentRange } from "./content-range.ts";
-import { readBody, type HttpResponse } from "./http.ts";
+import type { HttpResponse } from "./http.ts";
 import { brokenTransfer, redactUrl, RegistryError } from "./registry-error.ts";
 
 export interface ByteRange {
@@ -39,11 +40,28 @@ export async function readRangeAnswer(response: HttpResponse, range: ByteRange, 
   const isWhole = response.status === 200 && range.first === 0 && length === size;
   try {
     if (!isWhole) checkRangeAnswer(response, range, size);
-    const bytes = await readBody(response, length);
-    if (bytes.length < length) throw brokenTransfer(response.url, `body ends after ${bytes.length} of ${length} bytes`);
+    const bytes = Buffer.allocUnsafeSlow(length);
+    let at = 0;
+    for await (const chunk of response.body) {
+      if (at + chunk.length > length) throw corrupt(`${redactUrl(response.url)}: body is longer than the ${length} bytes expected`);
+      bytes.set(chunk, at);
+      at += chunk.length;
+      giveBack(chunk);
+    }
+    if (at < length) throw brokenTransfer(response.url, `body ends after ${at} of ${length} bytes`);
     return bytes;
   } catch (error) {
     await response.discard();
     throw error;
   }
+}
+
+/**
+ * Frees a piece of an answer, which nobody reads any more, now and not when garbage is collected: until then what lives on would be put
+ * behind it, and an idle device would take 2 MB more. Not one whose buffer may hold more: what follows in it, or Node's pool,
+ * which is marked.
+ */
+function giveBack({ buffer, byteOffset, byteLength }: Uint8Array): void {
+  if (!(buffer instanceof ArrayBuffer) || isMarkedAsUntransferable(buffer)) return;
+  if (byteOffset + byteLength === buffer.byteLength) buffer.transfer(0);
 }
