@@ -70,18 +70,31 @@ export class ServerProcess {
   }
 }
 
-/** Holds processes still, as a machine that swaps does, and waits until each of their threads has stopped. `resume` lets them go on. */
+/**
+ * Holds processes still, as a machine that swaps does, and waits until each of their threads has stopped. `resume` lets them go on. Servers
+ * have processes that come and go: one that has ended is still enough.
+ */
 export async function pause(pids: readonly number[]): Promise<void> {
-  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  signal(pids, "SIGSTOP");
   for (const pid of pids) {
-    for (const thread of await readdir(`/proc/${pid}/task`)) {
+    for (const thread of await readdir(`/proc/${pid}/task`).catch(() => [])) {
       while (/^State:\s+[^TXZ]/m.test(await readFile(`/proc/${pid}/task/${thread}/status`, "utf8").catch(() => ""))) await sleep(5);
     }
   }
 }
 
 export function resume(pids: readonly number[]): void {
-  for (const pid of pids) process.kill(pid, "SIGCONT");
+  signal(pids, "SIGCONT");
+}
+
+function signal(pids: readonly number[], name: NodeJS.Signals): void {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, name);
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
+    }
+  }
 }
 
 /** Whether somebody listens on a port of this machine. */
