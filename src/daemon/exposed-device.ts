@@ -1,5 +1,4 @@
-import { constants, mkdirSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { mkdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,6 +13,7 @@ import { nbdUri, parseNbdAddress, type NbdAddress } from "../export/nbd/nbd-addr
 import type { NbdExport } from "../export/nbd/nbd-export.ts";
 import type { NbdServer } from "../export/nbd/nbd-server.ts";
 import { attachNbdDisk, detachNbdDisk } from "../export/nbd-disk.ts";
+import { openExclusively } from "../native/block-device.ts";
 import { attachLoop } from "../native/loop.ts";
 import { mountAt } from "../native/mounts.ts";
 import { mountPlaces, type DevicePlaces } from "./device-places.ts";
@@ -21,7 +21,6 @@ import type { Access, Exposure } from "./exposure-schema.ts";
 
 const MAX_WORKERS = 2;
 const SECTOR_BYTES = 512;
-const O_RDONLY_EXCLUSIVE = constants.O_RDONLY | constants.O_EXCL;
 /** How long the kernel may take to say that a file was closed. */
 const CLOSE_TIMEOUT_MS = 500;
 const CLOSE_POLL_MS = 10;
@@ -191,8 +190,7 @@ async function sectorBytesOf(content: ByteSource): Promise<number> {
 /** What is mounted from a block device, or used by another driver, has claimed it. */
 async function refuseClaimed(id: string, device: string): Promise<void> {
   try {
-    // In another thread: opening may read the device, which this process serves.
-    await (await open(device, O_RDONLY_EXCLUSIVE)).close();
+    await (await openExclusively(device)).close();
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "EBUSY")
       throw inUse(id, `${device} is mounted or used by another driver`);

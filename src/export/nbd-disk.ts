@@ -1,8 +1,6 @@
-import { constants, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { openExclusively } from "../native/block-device.ts";
 import { attachNbd, detachNbd, isAttached, type NbdDisk } from "../native/nbd.ts";
-
-const O_RDONLY_EXCLUSIVE = constants.O_RDONLY | constants.O_EXCL;
 
 export interface NbdDiskSource {
   /** Where the server listens. */
@@ -34,8 +32,8 @@ export async function detachNbdDisk(recordPath: string, mode: "plain" | "lazy"):
 }
 
 async function detachUnused({ device }: NbdDisk): Promise<void> {
-  // Held until it is detached: nobody can mount it meanwhile. Opened in another thread: that may read the disk, which this process serves.
-  await using handle = await open(device, O_RDONLY_EXCLUSIVE);
+  // Held until it is detached: nobody can mount it meanwhile.
+  await using handle = await openExclusively(device);
   await handle.sync();
   await detachNbd(device);
 }

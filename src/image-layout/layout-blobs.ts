@@ -63,10 +63,10 @@ export async function writeBlob(
   try {
     await mkdir(blobs, { recursive: true });
     const digest = await copyContent(temporary, content, signal);
-    const path = blobPath(directory, expected ?? digest);
-    checkBlob(path, { digest, length: content.size }, { digest: expected ?? digest, length: content.size });
-    const result = (await blobSize(directory, digest)) === content.size ? "exists" : "uploaded";
-    await rename(temporary, path);
+    const length = content.size;
+    if (expected !== undefined) checkBlob(blobPath(directory, expected), { digest, length }, { digest: expected, length });
+    const result = (await blobSize(directory, digest)) === length ? "exists" : "uploaded";
+    await rename(temporary, blobPath(directory, digest));
     return { digest, result };
   } catch (error) {
     await unlink(temporary).catch(() => undefined);

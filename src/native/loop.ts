@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { LazyError } from "../errors.ts";
+import { blockAttribute } from "./block-device.ts";
 import { runTool } from "./tool.ts";
 
 /** Attaches a file to a free loop device, with direct I/O, and answers the device's path. */
@@ -26,13 +27,5 @@ export function loopsOf(file: string): string[] {
 
 /** The file that a loop device shows; undefined when it shows none or is no loop device. */
 export function backingFileOf(device: string): string | undefined {
-  const name = /^\/dev\/(loop\d+)$/.exec(device)?.[1];
-  if (name === undefined) return undefined;
-  try {
-    return readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
-  } catch (error) {
-    // The attribute exists while a file is attached, and reading it races with the detaching.
-    if (error instanceof Error && "code" in error && ["ENOENT", "ENODEV", "ENXIO"].includes(String(error.code))) return undefined;
-    throw error;
-  }
+  return /^\/dev\/loop\d+$/.test(device) ? blockAttribute(device, "loop/backing_file") : undefined;
 }

@@ -1,5 +1,6 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { LazyError } from "../errors.ts";
+import { blockAttribute } from "./block-device.ts";
 import { runTool } from "./tool.ts";
 
 const MODULE = "/sys/module/nbd";
@@ -42,11 +43,5 @@ export function isAttached({ device, client }: NbdDisk): boolean {
 }
 
 function clientOf(device: string): string | undefined {
-  try {
-    return readFileSync(device.replace("/dev/", "/sys/block/").concat("/pid"), "utf8").trim();
-  } catch (error) {
-    // The attribute exists while something is attached, and reading it races with the detaching.
-    if (error instanceof Error && "code" in error && ["ENOENT", "ENODEV", "ENXIO"].includes(String(error.code))) return undefined;
-    throw error;
-  }
+  return blockAttribute(device, "pid");
 }

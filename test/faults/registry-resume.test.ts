@@ -85,6 +85,22 @@ after(async () => {
   for (const server of [docker, conforming]) await server.stop();
 });
 
+/** Has each test of a suite begin with a new repository and an empty journal, and a registry that can be made to fail. */
+function inFrontOf(upstream: () => string): void {
+  before(async () => {
+    front = await startHostileRegistry(upstream());
+  });
+  beforeEach(async () => {
+    directory = await TemporaryDirectory.create();
+    repository = `resume/r${repositories++}`;
+  });
+  afterEach(async () => {
+    front.reset();
+    await directory[Symbol.asyncDispose]();
+  });
+  after(async () => front.stop());
+}
+
 for (const [kind, upstream] of [
   ["docker's registry", () => docker.host],
   ["a registry that keeps to the specification", () => conforming.host],
@@ -94,18 +110,7 @@ for (const [kind, upstream] of [
     ["an upload of what nobody has hashed", putUnhashed, "TAGS"],
   ] as const) {
     describe(`${what} to ${kind} that was left half-made`, () => {
-      before(async () => {
-        front = await startHostileRegistry(upstream());
-      });
-      beforeEach(async () => {
-        directory = await TemporaryDirectory.create();
-        repository = `resume/r${repositories++}`;
-      });
-      afterEach(async () => {
-        front.reset();
-        await directory[Symbol.asyncDispose]();
-      });
-      after(async () => front.stop());
+      inFrontOf(upstream);
 
       it("is gone on with by another process, which sends only the rest", async () => {
         await leaveHalfMade(3, putting);
@@ -230,18 +235,7 @@ for (const [kind, upstream] of [
 }
 
 describe("an upload with a journal", () => {
-  before(async () => {
-    front = await startHostileRegistry(conforming.host);
-  });
-  beforeEach(async () => {
-    directory = await TemporaryDirectory.create();
-    repository = `resume/r${repositories++}`;
-  });
-  afterEach(async () => {
-    front.reset();
-    await directory[Symbol.asyncDispose]();
-  });
-  after(async () => front.stop());
+  inFrontOf(() => conforming.host);
 
   const large = Buffer.alloc((16 << 20) + 1, "large ");
   const largeBlob = { mediaType: OCI_LAYER_TAR, digest: digestOf(large), size: large.length };
