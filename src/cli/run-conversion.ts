@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
 import { openBaseLayer } from "../convert/base-layer.ts";
 import { convertImage } from "../convert/convert-image.ts";
 import type { ConvertOptions, ConvertResult, ConvertTarget } from "../convert/convert-options.ts";
@@ -56,6 +57,9 @@ export interface ConversionRequest {
 
 /** Opens the places and the database, converts (or says what that would do), and tells people and programs about it. */
 export async function runConversion(request: ConversionRequest, environment: Environment): Promise<void> {
+  // Layers pass through buffers outside of V8's heap, which by itself V8 takes for a reason to collect garbage every 60 MB: a twelfth of
+  // the processor time of a conversion. Told to hold them against the heap's own limits, it does so a quarter as often.
+  setFlagsFromString("--external-memory-accounted-in-global-limit");
   const { options, upload = true } = request;
   await using cleanup = new AsyncDisposableStack();
   const { quiet = false, progress: mode = "auto" } = options;
