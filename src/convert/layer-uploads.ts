@@ -1,4 +1,5 @@
 import type { ByteSource } from "../bytes/source.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { ImageStore, PutBlobResult } from "../oci/image-store.ts";
 import type { ConvertedLayer } from "./converted-layer.ts";
 import type { OutputLayer } from "./output-image.ts";
@@ -53,7 +54,8 @@ export class LayerUploads {
     try {
       signal.throwIfAborted();
       const sent = observedSource(content, (bytes) => layerSent(index, bytes));
-      const stored = await destination.putUnhashed(sent, { identity: identity(index), signal });
+      const digest = async (): Promise<Digest> => (await layer.output()).descriptor.digest;
+      const stored = await destination.putUnhashed(sent, { identity: identity(index), digest, signal });
       const output = stored ? await layer.hashed(stored.digest) : await layer.output();
       const result = stored?.result ?? (await destination.putBlob(output.descriptor, sent, { isHashed: true, signal }));
       await layerStored(index, output, result);

@@ -39,6 +39,8 @@ export type PutBlobResult = "uploaded" | "exists";
 export interface PutUnhashedOptions extends CallOptions {
   /** What another process that makes the same content calls it, too, so that it can go on with an upload that broke off. */
   readonly identity: string;
+  /** Reads the content for its digest: for places that want to know it before all of the content has been sent. */
+  readonly digest?: (() => Promise<Digest>) | undefined;
 }
 
 export interface StoredBlob {
@@ -89,8 +91,8 @@ export interface ImageStore {
   putBlob(descriptor: Descriptor, content: ByteSource, options?: PutBlobOptions): Promise<PutBlobResult>;
 
   /**
-   * Stores content whose digest nobody knows, out of one read of it: it is hashed on the way. Undefined, and nothing is sent, where it
-   * should be known first, as the place may well have the blob.
+   * Stores content whose digest nobody knows, out of one read of it: it is hashed on the way. A place that may well have the blob finds
+   * out about its digest meanwhile, if it is told how. Undefined, and nothing is sent, where the digest should be known first.
    */
   putUnhashed(content: ByteSource, options: PutUnhashedOptions): Promise<StoredBlob | undefined>;
 

@@ -1,9 +1,8 @@
 import type { Digest } from "../oci/digest.ts";
 import type { Scope } from "./auth.ts";
 import type { RegistryClient } from "./client.ts";
-import type { HttpResponse } from "./http.ts";
-import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
+import { cancelSession } from "./upload-session.ts";
 
 export interface BlobMount {
   readonly client: RegistryClient;
@@ -30,25 +29,12 @@ export async function mountBlob(mount: BlobMount): Promise<boolean> {
     return await client.call(call, async (response) => {
       await response.discard();
       if (response.status === 201) return true;
-      await cancelUpload(mount, response);
+      // The registry has opened an upload instead.
+      await cancelSession(mount, response);
       return false;
     });
   } catch (error) {
     if (error instanceof RegistryError && error.status !== undefined && !error.retryable) return false;
     throw error;
-  }
-}
-
-/** The registry has opened an upload instead. One that is not cancelled is forgotten by the registry in its own time. */
-async function cancelUpload({ client, repository, what, signal }: BlobMount, response: HttpResponse): Promise<void> {
-  try {
-    const url = resolveLocation(response, response.header("location"));
-    if (url.origin !== client.origin.origin) return;
-    const scopes: Scope[] = [{ repository, actions: "pull,push" }];
-    const ended = await client.open({ method: "DELETE", url, scopes, expect: [200, 202, 204], what, signal });
-    await ended.discard();
-  } catch (error) {
-    signal?.throwIfAborted();
-    if (!(error instanceof RegistryError)) throw error;
   }
 }

@@ -4,25 +4,32 @@ import type { HttpResponse } from "./http.ts";
 import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
 import type { RememberedUpload, UploadJournal, UploadKey } from "./upload-journal.ts";
-import { openSession, pushScopes, resumeSession, type SessionPlace, type UploadSession } from "./upload-session.ts";
+import { cancelSession, openSession, pushScopes, resumeSession, type SessionPlace, type UploadSession } from "./upload-session.ts";
 import { VerifiedContent, type ContentDigest } from "./verified-content.ts";
 
 /** A connection that brought this much was worth having; failures before it do not count any more. */
 const PROGRESS_BYTES = 1 << 20;
 /** For registries that refuse a body as too large. */
 const SMALL_CHUNK_BYTES = 8 << 20;
-/** Pieces of an upload that another process may go on with: each costs an exchange, and at most one is sent in vain. */
+/** Pieces of an upload that another process may go on with: each costs an exchange, and at most one is sent in vain ... */
 const JOURNALED_CHUNK_BYTES = 16 << 20;
+/** ... so they double up to this, which proxies that limit a body to 100 MB let through, while one takes less than QUICK_MS. */
+const MAX_JOURNALED_CHUNK_BYTES = 64 << 20;
+const QUICK_MS = 250;
 const OCTETS = { "content-type": "application/octet-stream" };
 
 /** The registry looks at the digest once more in any case. */
-export interface BlobUpload extends SessionPlace, ContentDigest {
+export type BlobUpload = UploadOptions & ContentDigest;
+
+export interface UploadOptions extends SessionPlace {
   readonly content: ByteSource;
   /** Pieces of this size instead of one body. Undefined: as the registry and the journal want it. */
   readonly chunkBytes: number | undefined;
   readonly journal: UploadJournal | undefined;
   /** Under which the journal keeps it. */
   readonly identity: string;
+  /** The blob is not wanted any more: the upload ends, at the registry as well. */
+  readonly cancel?: AbortSignal | undefined;
 }
 
 /**
@@ -30,10 +37,11 @@ export interface BlobUpload extends SessionPlace, ContentDigest {
  * starts over with a new session. With a journal, an upload that another process began is gone on with in the same way. Returns the
  * digest. One that is not known yet is sent behind the content; only what a registry takes as one body alone is read twice for it.
  */
-export async function uploadBlob(upload: BlobUpload): Promise<Digest> {
-  const { client, content } = upload;
+export async function uploadBlob(options: BlobUpload): Promise<Digest> {
+  const { client, content, cancel } = options;
+  const upload = cancel ? { ...options, signal: joinedSignal(options.signal, cancel) } : options;
   const memory = memoryOf(upload);
-  let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES) ?? (upload.digest === undefined ? content.size : undefined);
+  let chunkBytes = upload.chunkBytes ?? (memory && JOURNALED_CHUNK_BYTES) ?? (typeof upload.digest === "string" ? undefined : content.size);
   let session = await rememberedSession(upload, memory);
   let furthest = session?.arrived ?? 0;
   let failures = 0;
@@ -44,6 +52,12 @@ export async function uploadBlob(upload: BlobUpload): Promise<Digest> {
       await memory?.forget();
       return digest;
     } catch (error) {
+      if (cancel?.aborted) {
+        options.signal?.throwIfAborted(); // the next run goes on with it
+        await memory?.forget();
+        if (session) await cancelSession(options, session.url);
+        throw error;
+      }
       const otherSize = session && otherChunkBytes(upload, session, chunkBytes, error);
       if (otherSize) ({ chunkBytes } = otherSize);
       const isPassing = session !== undefined && (otherSize !== undefined || isOfSession(error, session));
@@ -54,6 +68,10 @@ export async function uploadBlob(upload: BlobUpload): Promise<Digest> {
       else if (session.arrived - furthest >= PROGRESS_BYTES) [furthest, failures] = [session.arrived, 0];
     }
   }
+}
+
+function joinedSignal(signal: AbortSignal | undefined, cancel: AbortSignal): AbortSignal {
+  return signal ? AbortSignal.any([signal, cancel]) : cancel;
 }
 
 /** The journal's entry for one upload. */
@@ -163,6 +181,7 @@ async function send(
 }
 
 interface ChunkSending {
+  /** Of the first piece. */
   readonly chunkBytes: number;
   readonly reader: VerifiedContent;
   readonly memory: UploadMemory | undefined;
@@ -171,9 +190,11 @@ interface ChunkSending {
 /** PATCHes all of the content that has not arrived yet. */
 async function sendChunks(upload: BlobUpload, session: UploadSession, { chunkBytes, reader, memory }: ChunkSending): Promise<void> {
   const { client, content, what, signal } = upload;
+  let pieceBytes = chunkBytes;
   while (session.arrived < content.size) {
     const start = session.arrived;
-    const length = Math.min(chunkBytes, content.size - start);
+    const length = Math.min(pieceBytes, content.size - start);
+    const startedAt = performance.now();
     const headers = { ...OCTETS, "content-length": String(length), "content-range": `${start}-${start + length - 1}` };
     const response: HttpResponse = await reader.translating(async () =>
       client.open({
@@ -191,5 +212,7 @@ async function sendChunks(upload: BlobUpload, session: UploadSession, { chunkByt
     session.url = resolveLocation(response, response.header("location"));
     session.arrived += length;
     await memory?.remember(session);
+    const isOurs = upload.chunkBytes === undefined && chunkBytes === JOURNALED_CHUNK_BYTES && pieceBytes < MAX_JOURNALED_CHUNK_BYTES;
+    if (isOurs && performance.now() - startedAt < QUICK_MS) pieceBytes *= 2;
   }
 }

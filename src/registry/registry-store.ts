@@ -24,7 +24,7 @@ import type { Scope } from "./auth.ts";
 import { RegistryBlobSource } from "./blob-source.ts";
 import { streamBlob } from "./blob-stream.ts";
 import { mountBlob } from "./blob-mount.ts";
-import { uploadBlob, type BlobUpload } from "./blob-upload.ts";
+import { uploadBlob, type UploadOptions } from "./blob-upload.ts";
 import { RegistryClient, type RegistryCall, type RegistryOptions } from "./client.ts";
 import { parseContentRange } from "./content-range.ts";
 import { readBody, type HttpResponse } from "./http.ts";
@@ -38,6 +38,8 @@ const ACCEPTED_DOCUMENTS = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_IND
 /** May name another algorithm than ours; then it says nothing about a document whose SHA-256 is its name here. */
 const DIGEST_HEADER = "docker-content-digest";
 const TAGS_MS = 5000;
+/** The digest of less than this is known before much of it could be sent. */
+const EARLY_UPLOAD_BYTES = 64 << 20;
 /** Some registries list all tags whatever they are asked for; a list that is longer is not empty. */
 const MAX_TAGS_BYTES = 64 << 10;
 const WRONG_DOCUMENT = "try again; if it stays so, the registry or a proxy on the way to it is damaged";
@@ -219,17 +221,36 @@ class RegistryStore implements ImageStore {
     return "uploaded";
   }
 
-  /** Only into a repository without a tag: others share layers with what comes. */
-  async putUnhashed(content: ByteSource, { identity, signal: ownSignal }: PutUnhashedOptions): Promise<StoredBlob | undefined> {
+  /** In a repository with tags others may share layers with what comes. */
+  async putUnhashed(
+    content: ByteSource,
+    { identity, digest: hash, signal: ownSignal }: PutUnhashedOptions,
+  ): Promise<StoredBlob | undefined> {
     const signal = this.#client.joinSignal(ownSignal);
-    if (!(await (this.#vacancy ??= this.#isVacant()))) return undefined;
+    const isVacant = await (this.#vacancy ??= this.#isVacant());
     signal?.throwIfAborted();
-    const what = `${this.name}: a blob of ${content.size} bytes`;
-    const digest = await uploadBlob({ ...this.#uploadPlace(what, signal), content, digest: undefined, isHashed: false, identity });
-    return { digest, result: "uploaded" };
+    const upload = { ...this.#uploadPlace(`${this.name}: a blob of ${content.size} bytes`, signal), content, identity };
+    if (isVacant) return { digest: await uploadBlob({ ...upload, digest: undefined, isHashed: false }), result: "uploaded" };
+    return hash && content.size >= EARLY_UPLOAD_BYTES ? await this.#putEarly(upload, hash()) : undefined;
   }
 
-  #uploadPlace(what: string, signal: AbortSignal | undefined): Omit<BlobUpload, "content" | "digest" | "isHashed" | "identity"> {
+  /** Begins to send while the digest is found out, which is quicker than sending, and stops if the repository turns out to have the blob. */
+  async #putEarly(upload: UploadOptions, hashing: Promise<Digest>): Promise<StoredBlob> {
+    const cancel = new AbortController();
+    const sending = uploadBlob({ ...upload, digest: hashing, isHashed: true, cancel: cancel.signal });
+    sending.catch(() => {}); // is awaited below, perhaps after it failed
+    try {
+      const digest = await Promise.race([hashing, sending]);
+      const isThere = await this.#holds({ digest, size: upload.content.size, mediaType: "" }, upload.signal);
+      if (!isThere) await sending;
+      return { digest, result: isThere ? "exists" : "uploaded" };
+    } finally {
+      cancel.abort();
+      await sending.catch(() => {});
+    }
+  }
+
+  #uploadPlace(what: string, signal: AbortSignal | undefined): Omit<UploadOptions, "content" | "identity"> {
     const [client, repository] = [this.#client, this.#repository];
     return { client, repository, what, signal, chunkBytes: this.#uploadChunkBytes, journal: this.#uploads };
   }

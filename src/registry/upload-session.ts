@@ -1,5 +1,6 @@
 import type { Scope } from "./auth.ts";
 import type { RegistryClient } from "./client.ts";
+import type { HttpResponse } from "./http.ts";
 import { resolveLocation } from "./redirect.ts";
 import { RegistryError } from "./registry-error.ts";
 
@@ -58,5 +59,19 @@ export async function resumeSession(
     signal?.throwIfAborted();
     if (error instanceof RegistryError) return undefined;
     throw error;
+  }
+}
+
+/** Gives an upload up, told by where its next piece would go. One that is not cancelled is forgotten by the registry in its own time. */
+export async function cancelSession(place: SessionPlace, at: URL | HttpResponse): Promise<void> {
+  const { client, what, signal } = place;
+  try {
+    const url = at instanceof URL ? at : resolveLocation(at, at.header("location"));
+    if (url.origin !== client.origin.origin) return;
+    const ended = await client.open({ method: "DELETE", url, scopes: pushScopes(place), expect: [200, 202, 204], what, signal });
+    await ended.discard();
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof RegistryError)) throw error;
   }
 }

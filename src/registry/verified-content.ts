@@ -6,12 +6,13 @@ const READ_BYTES = 1 << 20;
 /** One that is being sent, one that is being read, and one more that is sent still when it was short. */
 const BUFFERS = 3;
 
-export interface ContentDigest {
-  /** Undefined: it is what the content turns out to have. */
-  readonly digest: Digest | undefined;
-  /** The content is known to have it. */
-  readonly isHashed: boolean;
-}
+export type ContentDigest =
+  /** The content is known to have it, or has to turn out to. */
+  | { readonly digest: Digest; readonly isHashed: boolean }
+  /** Somebody else finds out. */
+  | { readonly digest: Promise<Digest>; readonly isHashed: true }
+  /** It is what the content turns out to have. */
+  | { readonly digest: undefined; readonly isHashed: false };
 
 /**
  * Hands out the content front to back, and hashes it on the way unless that has been done. The last bytes of what contradicts its
@@ -19,7 +20,7 @@ export interface ContentDigest {
  */
 export class VerifiedContent {
   readonly #content: ByteSource;
-  readonly #expected: Digest | undefined;
+  readonly #expected: ContentDigest["digest"];
   readonly #what: string;
   readonly #hash: DigestHash | undefined;
   /** How much of the content the hash has seen. */
@@ -45,7 +46,7 @@ export class VerifiedContent {
 
   /** The digest of the whole content; reads what has not been handed out yet if it is not known. */
   async digest(signal: AbortSignal | undefined): Promise<Digest> {
-    if (this.#expected !== undefined) return this.#expected;
+    if (this.#expected !== undefined) return await this.#expected;
     await this.skip(this.#content.size, signal);
     return this.#finish();
   }
@@ -89,7 +90,7 @@ export class VerifiedContent {
 
   #finish(): Digest {
     const found = (this.#found ??= this.#hash!.digest());
-    if (this.#expected !== undefined && found !== this.#expected)
+    if (typeof this.#expected === "string" && found !== this.#expected)
       throw corrupt(`${this.#what}: content to upload has digest ${found}, expected ${this.#expected}`);
     return found;
   }

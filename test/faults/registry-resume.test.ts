@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readdir, writeFile } from "node:fs/promises";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { MemorySource } from "../../src/bytes/source.ts";
 import type { Descriptor } from "../../src/oci/descriptor.ts";
 import { digestOf } from "../../src/oci/digest.ts";
@@ -248,6 +249,24 @@ describe("an upload with a journal", () => {
     await withStore(putLarge, { uploadChunkBytes: undefined });
     assert.equal(methods(), "HEAD POST PATCH PATCH PUT");
     assert.deepEqual(await readdir(directory.path), []);
+  });
+
+  it("goes in larger pieces as long as they are quick", async () => {
+    const larger = Buffer.alloc(80 << 20, "larger ");
+    const largerBlob = { mediaType: OCI_LAYER_TAR, digest: digestOf(larger), size: larger.length };
+    const lengths = async (delayMs: number): Promise<number[]> => {
+      repository = `resume/r${repositories++}`;
+      front.reset();
+      front.inject(({ method }) => (method === "PATCH" ? { kind: "wait", until: setTimeout(delayMs) } : undefined));
+      await withStore(async (store) => await store.putBlob(largerBlob, new MemorySource(larger)), { uploadChunkBytes: undefined });
+      return front.seen.filter(({ method }) => method === "PATCH").map(({ headers }) => Number(headers["content-length"]) / (1 << 20));
+    };
+    assert.deepEqual((await lengths(300)).slice(0, 2), [16, 16]);
+    // What is quick on an idle machine may take longer on a busy one.
+    for (let tries = 0, grown = false; !grown; tries++) {
+      assert.ok(tries < 20, "never grew");
+      grown = (await lengths(0))[1] === 32;
+    }
   });
 
   for (const status of [400, 404, 405, 415, 501]) {
