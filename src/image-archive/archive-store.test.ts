@@ -137,7 +137,7 @@ async function opened<T>(
 
 async function textOf(store: ImageStore, descriptor: Descriptor): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of store.blobStream(descriptor)) chunks.push(chunk);
+  for await (const chunk of store.blobStream(descriptor)) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 

@@ -116,7 +116,7 @@ class ArchiveStore implements ImageStore {
     const { digest, size } = descriptor;
     if (size > limit) throw corrupt(`${this.name}: ${digest} is ${size} bytes, expected at most ${limit}`);
     const chunks: Uint8Array[] = [];
-    for await (const chunk of this.blobStream(descriptor)) chunks.push(chunk);
+    for await (const chunk of this.blobStream(descriptor)) chunks.push(Buffer.from(chunk));
     return Buffer.concat(chunks);
   }
 

@@ -69,7 +69,7 @@ export interface ImageStore {
   blob(descriptor: Descriptor): Promise<Uint8Array>;
 
   /**
-   * A blob front to back; broken transfers resume where they stopped.
+   * A blob front to back, in pieces that are valid until the next one is asked for; broken transfers resume where they stopped.
    * Nothing may be trusted before the stream has ended: it throws `CORRUPT` at its end if digest or length differ.
    * A stream that is not read to its end holds a connection; `return()` (leaving a `for await`) or the signal frees it.
    */

@@ -1,6 +1,7 @@
 import { corrupt } from "../errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { DigestHash } from "../oci/digest.ts";
+import { giveBack } from "./body-piece.ts";
 import type { RegistryCall, RegistryClient } from "./client.ts";
 import type { HttpResponse } from "./http.ts";
 import { checkRangeAnswer, rangeHeader, type ByteRange } from "./ranges.ts";
@@ -9,7 +10,10 @@ import { brokenTransfer, redactUrl } from "./registry-error.ts";
 /** A connection that brought this much was worth having; failures before it do not count any more. */
 const PROGRESS_BYTES = 256 << 10;
 
-/** A blob front to back, resumed after broken transfers, checked against its descriptor at the end. */
+/**
+ * A blob front to back, resumed after broken transfers, checked against its descriptor at the end. A piece is freed when the next one is
+ * asked for.
+ */
 export async function* streamBlob(
   client: RegistryClient,
   call: Omit<RegistryCall, "expect">,
@@ -26,6 +30,7 @@ export async function* streamBlob(
         done += chunk.length;
         hash.update(chunk);
         yield chunk;
+        giveBack(chunk);
       }
     } catch (error) {
       failures = done - lastFailureAt >= PROGRESS_BYTES ? 1 : failures + 1;

@@ -1,5 +1,5 @@
-import { isMarkedAsUntransferable } from "node:worker_threads";
 import { corrupt } from "../errors.ts";
+import { giveBack } from "./body-piece.ts";
 import { parseContentRange } from "./content-range.ts";
 import type { HttpResponse } from "./http.ts";
 import { brokenTransfer, redactUrl, RegistryError } from "./registry-error.ts";
@@ -54,14 +54,4 @@ export async function readRangeAnswer(response: HttpResponse, range: ByteRange, 
     await response.discard();
     throw error;
   }
-}
-
-/**
- * Frees a piece of an answer, which nobody reads any more, now and not when garbage is collected: until then what lives on would be put
- * behind it, and an idle device would take 2 MB more. Not one whose buffer may hold more: what follows in it, or Node's pool,
- * which is marked.
- */
-function giveBack({ buffer, byteOffset, byteLength }: Uint8Array): void {
-  if (!(buffer instanceof ArrayBuffer) || isMarkedAsUntransferable(buffer)) return;
-  if (byteOffset + byteLength === buffer.byteLength) buffer.transfer(0);
 }

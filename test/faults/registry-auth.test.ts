@@ -34,7 +34,7 @@ async function pushImage(store: ImageStore): Promise<void> {
 
 async function readLayer(store: ImageStore): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of store.blobStream(layer)) chunks.push(chunk);
+  for await (const chunk of store.blobStream(layer)) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 

@@ -58,7 +58,7 @@ async function openMirrored(entry: string, options: Partial<ConfiguredOptions> =
 
 async function readAll(store: ImageStore): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of store.blobStream(layer)) chunks.push(chunk);
+  for await (const chunk of store.blobStream(layer)) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 

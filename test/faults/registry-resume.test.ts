@@ -72,7 +72,7 @@ async function leaveHalfMade(pieces: number, putting: typeof putUnhashed): Promi
 async function assertWhole(): Promise<void> {
   await withStore(async (store) => {
     const chunks: Uint8Array[] = [];
-    for await (const chunk of store.blobStream(blob)) chunks.push(chunk);
+    for await (const chunk of store.blobStream(blob)) chunks.push(Buffer.from(chunk));
     assert.deepEqual(Buffer.concat(chunks), bytes);
   });
   assert.deepEqual(await readdir(directory.path), []);

@@ -53,8 +53,8 @@ const DOORS: readonly { readonly modules: RegExp; readonly allowed: readonly str
     allowed: ["registry/", "export/", "daemon/", "cli/", "dedup/postgres-database"],
   },
   { modules: /^(node:sqlite|mysql2(\/promise)?|pg)$/, allowed: ["dedup/"] },
-  // ranges.ts asks only whether a buffer is Node's own.
-  { modules: /^node:worker_threads$/, allowed: ["workers/", "export/", "device/", "registry/ranges.ts"] },
+  // body-piece.ts asks only whether a buffer is Node's own.
+  { modules: /^node:worker_threads$/, allowed: ["workers/", "export/", "device/", "registry/body-piece.ts"] },
   { modules: /^node:child_process$/, allowed: ["native/", "registry/credential", "daemon/", "cli/"] },
 ];
 
