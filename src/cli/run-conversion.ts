@@ -58,8 +58,10 @@ export interface ConversionRequest {
 /** Opens the places and the database, converts (or says what that would do), and tells people and programs about it. */
 export async function runConversion(request: ConversionRequest, environment: Environment): Promise<void> {
   // Layers pass through buffers outside of V8's heap, which by itself V8 takes for a reason to collect garbage every 60 MB: a twelfth of
-  // the processor time of a conversion. Told to hold them against the heap's own limits, it does so a quarter as often.
+  // the processor time of a conversion. Told to hold them against the heap's own limits, it does so a quarter as often. Limits of 2.2
+  // times what lives, instead of the launcher's 1.8, save three per cent more, and take 15 MB where one large layer is all there is.
   setFlagsFromString("--external-memory-accounted-in-global-limit");
+  setFlagsFromString("--heap-growing-percent=120");
   const { options, upload = true } = request;
   await using cleanup = new AsyncDisposableStack();
   const { quiet = false, progress: mode = "auto" } = options;

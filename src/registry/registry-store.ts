@@ -44,6 +44,9 @@ const EARLY_UPLOAD_BYTES = 64 << 20;
 const MAX_TAGS_BYTES = 64 << 10;
 const WRONG_DOCUMENT = "try again; if it stays so, the registry or a proxy on the way to it is damaged";
 
+/** What a blob is told by, whatever its type. */
+type Content = Pick<Descriptor, "digest" | "size">;
+
 /** The repository of a reference; its tag and digest are not looked at. Sends nothing yet. */
 export function openRegistryStore(reference: RegistryReference, options: RegistryOptions = {}): ImageStore {
   return new RegistryStore(reference, options);
@@ -148,7 +151,7 @@ class RegistryStore implements ImageStore {
     return asked.size;
   }
 
-  async #head({ digest, size }: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+  async #head({ digest, size }: Content, signal: AbortSignal | undefined): Promise<boolean> {
     const call = { ...this.#blobCall(digest), method: "HEAD", scopes: this.#push, expect: [200, 404], signal } as const;
     return await this.#client.call(call, async (response) => {
       await response.discard();
@@ -177,13 +180,13 @@ class RegistryStore implements ImageStore {
     });
   }
 
-  async #holds(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+  async #holds(content: Content, signal: AbortSignal | undefined): Promise<boolean> {
     // Asked with the right to push, so that one token serves the whole upload.
-    return (await this.#head(descriptor, signal)) && (await this.#canBeReliedOn(descriptor, signal));
+    return (await this.#head(content, signal)) && (await this.#canBeReliedOn(content, signal));
   }
 
   /** What cannot be read, for whatever reason, is better sent once more than named in a manifest. */
-  async #canBeReliedOn({ digest, size }: Descriptor, signal: AbortSignal | undefined): Promise<boolean> {
+  async #canBeReliedOn({ digest, size }: Content, signal: AbortSignal | undefined): Promise<boolean> {
     try {
       return await this.#isReadable(digest, size, this.#push, signal);
     } catch (error) {
@@ -241,7 +244,7 @@ class RegistryStore implements ImageStore {
     sending.catch(() => {}); // is awaited below, perhaps after it failed
     try {
       const digest = await Promise.race([hashing, sending]);
-      const isThere = await this.#holds({ digest, size: upload.content.size, mediaType: "" }, upload.signal);
+      const isThere = await this.#holds({ digest, size: upload.content.size }, upload.signal);
       if (!isThere) await sending;
       return { digest, result: isThere ? "exists" : "uploaded" };
     } finally {
