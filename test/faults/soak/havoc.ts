@@ -103,8 +103,9 @@ export class Havoc implements Walker {
     this.#note(`rob ${names.length} files of the cache`);
     for (const name of names) {
       const kind = this.#chance.below(4);
-      if (kind < 2) await rm(join(directory, name));
-      else if (kind === 2) await truncate(join(directory, name), this.#chance.below(1 << 20));
+      // A device that needs room may have been there first.
+      if (kind < 2) await rm(join(directory, name), { force: true });
+      else if (kind === 2) await truncate(join(directory, name), this.#chance.below(1 << 20)).catch(unlessMissing);
     }
   }
 
@@ -121,4 +122,8 @@ export class Havoc implements Walker {
   #note(what: string): void {
     this.#bench.note(this.id, what);
   }
+}
+
+function unlessMissing(error: unknown): void {
+  if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
 }
